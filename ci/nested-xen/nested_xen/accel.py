@@ -1,0 +1,98 @@
+"""Which accelerator QEMU can use for Xen here: real KVM when it truly runs Xen, else emulation (TCG).
+
+A /dev/kvm that exists may still be unable to run Xen (an instruction its host does not emulate), so it is
+tried: Xen must print its banner within a few seconds. The answer is cached per kernel and QEMU version.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nested_xen import process, progress
+from nested_xen.errors import LabError
+from nested_xen.paths import cache
+
+if TYPE_CHECKING:
+    from nested_xen.image import Image
+
+PROBE_S = 8
+OPTIONS = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=512"}
+
+
+@dataclass(frozen=True, slots=True)
+class Accel:
+    """The accelerator taken, and why."""
+
+    kind: str
+    why: str
+
+    @property
+    def option(self) -> str:
+        return OPTIONS[self.kind]
+
+
+def choose(wanted: str, image: Image) -> Accel:
+    """`auto` probes KVM with the image's own Xen; `kvm` insists (LabError when it cannot); `tcg` is taken as
+    is.
+    """
+    if wanted == "tcg":
+        return Accel("tcg", "asked for")
+    why_not = _kvm_problem(image)
+    if why_not is None:
+        return Accel("kvm", "Xen starts under /dev/kvm")
+    if wanted == "kvm":
+        raise LabError(f"KVM cannot be used: {why_not}", hint="use --accel tcg: slower, works everywhere")
+    return Accel("tcg", f"emulation, as {why_not}")
+
+
+def qemu_version() -> str:
+    return process.run(["qemu-system-x86_64", "--version"]).stdout.splitlines()[0]
+
+
+def _kvm_problem(image: Image) -> str | None:
+    if not Path("/dev/kvm").exists():
+        return "there is no /dev/kvm"
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "/dev/kvm may not be opened"
+    memory = cache() / "accel.json"
+    key = f"{os.uname().release} {qemu_version()}"
+    known: dict[str, str | None] = json.loads(memory.read_text()) if memory.exists() else {}
+    if key not in known:
+        with progress.step("probing KVM with Xen"):
+            known = {key: _try_kvm(image)}
+        memory.write_text(json.dumps(known))
+    return known[key]
+
+
+def _try_kvm(image: Image) -> str | None:
+    with tempfile.TemporaryDirectory(prefix="hostagent-kvm-") as folder:
+        serial = Path(folder, "serial.log")
+        words = [
+            "qemu-system-x86_64",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "q35",
+        ]
+        words += ["-accel", "kvm", "-cpu", "host", "-m", "512", "-no-reboot", "-serial", f"file:{serial}"]
+        words += ["-kernel", str(image.folder / "xen"), "-append", "console=com1 com1=115200,8n1"]
+        pid = process.spawn(words, log=Path(folder, "qemu.log"))
+        try:
+            deadline = time.monotonic() + PROBE_S
+            while time.monotonic() < deadline:
+                if serial.exists() and b"Xen version" in serial.read_bytes():
+                    return None
+                if not process.alive(pid):
+                    return "QEMU ends at once under /dev/kvm"
+                time.sleep(0.1)
+            return f"Xen prints nothing under /dev/kvm within {PROBE_S} s"
+        finally:
+            process.kill(pid)

@@ -1,0 +1,94 @@
+"""What is kept of a host whose test failed: files for a person to read, whatever of them can still be had.
+
+With ssh dead the guest agent is asked; with dom0 dead what QEMU has remains: the serial console. Bounded in
+time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import shlex
+import shutil
+import tarfile
+from typing import TYPE_CHECKING
+
+from nested_xen import qmp
+from nested_xen.errors import LabError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nested_xen.host import Host
+
+SSH_S, AGENT_S = 15, 15
+ONE_S = 6
+FROM_OUTSIDE = ("serial.log", "qemu.log")
+# the journal by boot id and of all machine ids: a restored host got a new one while journald went on with
+# the old
+FROM_DOM0 = {
+    "startup-report.json": "cat /var/lib/hostagent/startup-report.json",
+    "journal.txt": "journalctl --no-pager -m -n 5000 _BOOT_ID=$(tr -d - </proc/sys/kernel/random/boot_id)",
+    "failed-units.txt": "systemctl --failed --no-pager",
+    "addresses.json": "ip -j -d addr",
+    "routes.json": "ip -j route",
+    "bridge.json": "bridge -j link",
+    "dmesg.txt": "dmesg",
+    "xl-list.txt": "xl list",
+    "xenstore.txt": "xenstore-ls -fp",
+}
+
+
+def keep(host: Host, folder: Path, why: str) -> None:
+    """Collect the evidence of a host in `folder`, with `why` it is kept; never raises for what cannot be had.
+
+    `missing.txt` names what is not there and why. Takes up to SSH_S, with ssh dead up to AGENT_S
+    more (a third of that when the whole machine stands still).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "why.txt").write_text(f"{why}\n")
+    missing = []
+    for name in FROM_OUTSIDE:
+        try:
+            shutil.copyfile(host.folder / name, folder / name)
+        except OSError as error:
+            missing.append(f"{name}: {error}")
+    if host.pid is None:
+        missing.append("everything of dom0: QEMU does not run")
+    else:
+        for way in (_by_ssh, _by_agent):
+            try:
+                _unpack(way(host), folder)
+                break
+            except LabError as error:
+                missing.append(f"from dom0 {way.__name__.strip('_').replace('_', ' ')}: {str(error)[-300:]}")
+    (folder / "missing.txt").write_text("".join(f"{line}\n" for line in missing))
+
+
+def _script() -> str:
+    """All commands at once, each with its deadline and its file in memory (the disk may be what is broken)."""
+    runs = [f"timeout {ONE_S} sh -c {shlex.quote(line)} >{name} 2>&1 &" for name, line in FROM_DOM0.items()]
+    return "\n".join(
+        ["cd $(mktemp -d -p /dev/shm) || exit", *runs, "wait", "tar -cz . | base64", 'rm -r "$PWD"']
+    )
+
+
+def _by_ssh(host: Host) -> str:
+    result = host.exec(_script(), check=False, timeout_s=SSH_S)
+    if result.code != 0:
+        raise LabError(f"exit code {result.code}: {result.stderr.strip()}")
+    return result.stdout
+
+
+def _by_agent(host: Host) -> str:
+    with qmp.agent(host.folder, deadline_s=AGENT_S / 3) as agent:
+        return agent.execute(["/bin/bash", "-c", _script()], deadline_s=AGENT_S)[1]
+
+
+def _unpack(text: str, folder: Path) -> None:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode(text))) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, binascii.Error, EOFError) as error:
+        raise LabError(f"what came is not whole: {error}") from error

@@ -1,0 +1,145 @@
+"""Saved states: a slot's machine, booted once and frozen, so that a fresh booted host takes seconds.
+
+On disk: `states/<slot>-<hash>/` with `state` (memory and devices) and the qcow2 files it goes with; never
+written again once the folder has its name. The hash covers everything a state depends on: image, QEMU
+version, accelerator, hardware. Every slot is booted by itself, so two of them share neither MACs nor keys nor
+random pool.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from nested_xen import accel as accelerators
+from nested_xen import disks, network, progress, qmp, registry
+from nested_xen.host import Host
+from nested_xen.machine import qemu_arguments
+from nested_xen.paths import cache, locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from nested_xen.accel import Accel
+    from nested_xen.image import Image
+    from nested_xen.machine import Machine
+
+KEPT_STATES = 2  # per slot, release and kind
+
+# What tests and people run first on a host: run once before the state is saved, so that every restored host
+# has it
+# in its page cache.
+WARM_UP = (
+    "xl info >/dev/null; xenstore-ls >/dev/null; python3 -c 'import libvirt, json, asyncio';"
+    " virsh -c xen:///system list >/dev/null; lvs >/dev/null 2>&1; ip -j link >/dev/null;"
+    " ssh-keyscan -T 1 localhost >/dev/null 2>&1; true"
+)
+
+
+def booted(machine: Machine, image: Image, accel: Accel) -> Path:
+    """The folder of a slot's booted state, made now if there is none (one cold boot)."""
+    return _ensure(
+        f"{machine.name}-{image.release}-booted",
+        _digest(machine, image, accel),
+        lambda host: _first_boot(host, machine, image),
+        lambda lab, folder: Host(lab, machine, image, accel, folder),
+        f"booting {machine.name} ({image.release}) for the first time",
+    )
+
+
+def prepared(
+    base: Path,
+    machine: Machine,
+    image: Image,
+    accel: Accel,
+    *,
+    kind: str,
+    digest: str,
+    prepare: Callable[[Host], None],
+) -> Path:
+    """A state on top of another one: `base` restored, `prepare` done to it, saved again under `kind` and
+    `digest`.
+    """
+
+    def work(host: Host) -> None:
+        host.restore(base)
+        prepare(host)
+
+    return _ensure(
+        f"{machine.name}-{image.release}-{kind}",
+        hashlib.sha256(f"{base.name} {digest}".encode()).hexdigest()[:16],
+        work,
+        lambda lab, folder: Host(lab, machine, image, accel, folder),
+        f"preparing {machine.name} ({image.release}) as {kind}",
+    )
+
+
+def _ensure(
+    prefix: str,
+    digest: str,
+    work: Callable[[Host], None],
+    make_host: Callable[[str, Path], Host],
+    title: str,
+) -> Path:
+    folder = cache() / "states" / f"{prefix}-{digest}"
+    with locked(cache() / "states" / f"{prefix}.lock"):
+        if not folder.exists():
+            with progress.step(title):
+                _make(folder, work, make_host)
+            _drop_older(folder, prefix)
+    return folder
+
+
+def _make(folder: Path, work: Callable[[Host], None], make_host: Callable[[str, Path], Host]) -> None:
+    building = folder.with_name(folder.name + ".building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    lab = "make-" + hashlib.sha256(folder.name.encode()).hexdigest()[:6]
+    registry.remove(lab)
+    host = make_host(lab, building)
+    registry.write(
+        lab,
+        release=host.image.release,
+        image=host.image.folder.name,
+        accel=dataclasses.asdict(host.accel),
+        owner=os.getpid(),
+        hosts=[],
+    )
+    try:
+        network.create(lab)
+        network.connect(lab, host.machine)
+        work(host)
+        host.exec("sync")
+        host.close_ssh()
+        with qmp.monitor(building) as monitor:
+            monitor.save(building / "state")
+        host.power_off()
+    finally:
+        registry.remove(lab)
+    for leftover in ("qmp", "qga", "host_key", "host_key.pub", "known_hosts", "qemu.log"):
+        (building / leftover).unlink(missing_ok=True)
+    building.rename(folder)
+
+
+def _first_boot(host: Host, machine: Machine, image: Image) -> None:
+    disks.new(machine, image, host.folder)
+    host.boot()
+    host.exec(WARM_UP)
+
+
+def _digest(machine: Machine, image: Image, accel: Accel) -> str:
+    words = qemu_arguments(machine, accel, image.folder, cache(), incoming=False)
+    # a state's disks stand on this very file: an image built again from the same recipe is another one
+    built = image.root.stat().st_mtime_ns
+    return hashlib.sha256(f"{accelerators.qemu_version()} {built} {words}".encode()).hexdigest()[:16]
+
+
+def _drop_older(folder: Path, prefix: str) -> None:
+    others = [path for path in folder.parent.glob(f"{prefix}-*") if path.is_dir()]
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for other in others[KEPT_STATES:]:
+        shutil.rmtree(other, ignore_errors=True)

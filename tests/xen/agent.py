@@ -1,0 +1,106 @@
+"""The vocabulary of tests that start the agent on a host: shell lines that wait for events, and what they return."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+REPORT = "/run/hostagent/startup-report.json"
+SEQUENCE_S = 240
+
+WAIT_FOR_END = f"""
+wait_for_end() {{
+    timeout {SEQUENCE_S} sh -c 'until jq -e .ending {REPORT} >/dev/null 2>&1; do sleep 0.2; done' || echo "no end"
+}}
+"""
+SHOW = f"""
+echo "=== unit"; systemctl show hostagent -p ActiveState -p SubState -p ExecMainStatus -p Result -p MainPID -p StatusText
+echo "=== report"; cat {REPORT} 2>/dev/null
+"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of the agent: systemd's view of the unit, and the start-up report."""
+
+    unit: dict[str, str]
+    report: dict[str, Any]
+    said: str
+
+    @property
+    def steps(self) -> dict[str, dict[str, Any]]:
+        return {step["name"]: step for step in self.report["steps"]}
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {name: step["status"] for name, step in self.steps.items()}
+
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        return [change for step in self.report["steps"] for change in step["changes"]]
+
+    @property
+    def troubles(self) -> list[Any]:
+        """What an operator would have to look at: warnings, failures, blocked steps."""
+        return [
+            (step["name"], step["status"], step["warnings"], step["error"])
+            for step in self.report["steps"]
+            if step["warnings"] or step["status"] in ("failed", "blocked", "interrupted", "running")
+        ]
+
+
+def start(host: Any, *, before: str = "", after: str = "") -> Start:
+    """Stop the agent, run `before` on the host, start it and wait for the end of its sequence, run `after`."""
+    return _started(host, f"systemctl stop hostagent\n{before}\n{START}\n{after}")
+
+
+START = f"""
+{WAIT_FOR_END}
+rm -f {REPORT}
+systemctl reset-failed hostagent 2>/dev/null
+systemctl start hostagent 2>&1; wait_for_end
+"""
+
+
+def power_on(host: Any) -> Start:
+    """After a cold boot: systemd has started the agent already; wait for the end of its sequence."""
+    return _started(host, f"{WAIT_FOR_END}\nwait_for_end")
+
+
+def kill_at(host: Any, point: str, *, before: str = "") -> Start:
+    """Start the agent, kill -9 it while it is held at `step:point`, and let systemd start it again to the end."""
+    script = f"""
+{hold(point, before)}
+kill -9 "$pid"; rm -f /run/hostagent/hold; echo "killed $pid"
+{WAIT_FOR_END}
+timeout 60 sh -c 'until [ "$(systemctl show hostagent -p MainPID --value)" -gt 1 ] &&
+    [ "$(systemctl show hostagent -p MainPID --value)" != '$pid' ] &&
+    [ "$(jq .pid {REPORT})" != '$pid' ]; do sleep 0.2; done' || echo "not started again"
+wait_for_end
+"""
+    return _started(host, script)
+
+
+def hold(point: str, before: str = "") -> str:
+    """Shell lines that start the agent and return with it held at `step:point`; `$pid` is its process."""
+    return f"""
+systemctl stop hostagent
+{before}
+rm -f {REPORT} /run/hostagent/held
+mkdir -p -m 700 /run/hostagent; echo {shlex.quote(point)} > /run/hostagent/hold
+systemctl reset-failed hostagent 2>/dev/null
+systemctl start --no-block hostagent
+timeout 120 sh -c 'until [ -s /run/hostagent/held ]; do sleep 0.1; done' || echo "not held"
+echo "held at $(cat /run/hostagent/held)"
+pid=$(systemctl show hostagent -p MainPID --value)
+"""
+
+
+def _started(host: Any, script: str) -> Start:
+    text = host.exec(script + SHOW, check=False, timeout_s=2 * SEQUENCE_S).stdout
+    said, _, rest = text.partition("=== unit\n")
+    unit, _, report = rest.partition("=== report\n")
+    assert report.strip(), f"the agent left no report:\n{text}"
+    return Start(dict(line.split("=", 1) for line in unit.splitlines()), json.loads(report), said)
