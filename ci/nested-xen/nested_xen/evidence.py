@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
     from nested_xen.host import Host
 
-SSH_S, AGENT_S = 15, 15
-ONE_S = 6
+SSH_S, AGENT_S = 15, 5
+"""To find out whether ssh, or the guest agent, answers at all."""
+ONE_S, ALL_S = 30, 60
+"""For one command in dom0, and for all of them with what they said; a busy machine is slow."""
 FROM_OUTSIDE = ("serial.log", "qemu.log")
 # the journal by boot id and of all machine ids: a restored host got a new one while journald went on with
 # the old
@@ -42,8 +44,8 @@ FROM_DOM0 = {
 def keep(host: Host, folder: Path, why: str) -> None:
     """Collect the evidence of a host in `folder`, with `why` it is kept; never raises for what cannot be had.
 
-    `missing.txt` names what is not there and why. Takes up to SSH_S, with ssh dead up to AGENT_S
-    more (a third of that when the whole machine stands still).
+    `missing.txt` names what is not there and why. Takes up to SSH_S and AGENT_S to learn that nobody answers,
+    and up to ALL_S for those who do.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "why.txt").write_text(f"{why}\n")
@@ -74,15 +76,16 @@ def _script() -> str:
 
 
 def _by_ssh(host: Host) -> str:
-    result = host.exec(_script(), check=False, timeout_s=SSH_S)
+    host.exec("true", timeout_s=SSH_S)
+    result = host.exec(_script(), check=False, timeout_s=ALL_S)
     if result.code != 0:
         raise LabError(f"exit code {result.code}: {result.stderr.strip()}")
     return result.stdout
 
 
 def _by_agent(host: Host) -> str:
-    with qmp.agent(host.folder, deadline_s=AGENT_S / 3) as agent:
-        return agent.execute(["/bin/bash", "-c", _script()], deadline_s=AGENT_S)[1]
+    with qmp.agent(host.folder, deadline_s=AGENT_S) as agent:
+        return agent.execute(["/bin/bash", "-c", _script()], deadline_s=ALL_S)[1]
 
 
 def _unpack(text: str, folder: Path) -> None:
