@@ -228,8 +228,8 @@ def load(paths: Paths, overrides: Sequence[str] = ()) -> tuple[Config, tuple[Pat
     Returns the settings and the files they came from, in the order they were read. No file at all is fine:
     every setting has a default.
 
-    Raises ConfigError: a file cannot be read, is no plain file, is not UTF-8 or TOML, is over 1 MiB, or holds an unknown key or
-    a value its setting does not take; the error names file, line and key.
+    Raises ConfigError: a file cannot be read, is no plain file, is not UTF-8 or TOML, is over 1 MiB, or
+    holds an unknown key or a value its setting does not take; the error names file, line and key.
     """
     values: dict[str, object] = {}
     files = settings_files(paths)

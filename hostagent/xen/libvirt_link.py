@@ -30,6 +30,7 @@ T = TypeVar("T")
 URI = "xen:///system"
 SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtxend-sock"))
 DEADLINE_S = 30.0  # a call that starts an idle libvirtd took 4 to 17 s on an emulated, busy host
+NO_DOMAIN = 42  # VIR_ERR_NO_DOMAIN
 STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 6: "crashed", 7: "suspended"}
 
 
@@ -85,7 +86,7 @@ class Link:
 
     def domains(self) -> tuple[ManagedDomain, ...]:
         """Every domain libvirt knows, running or only defined, by name. Raises LibvirtError."""
-        return self._call("list domains", _list_domains)
+        return self._call("list domains", self._list_domains)
 
     def version(self) -> str:
         """The version of libvirt's library in the daemon, "9.0.0". Raises LibvirtError."""
@@ -107,8 +108,9 @@ class Link:
             try:
                 return self._attempt(library, doing, verb)
             except library.libvirtError as error:
+                alive = self._is_alive()
                 self._connection = None
-                if not reused:
+                if not reused or alive:
                     raise _failure(doing, error) from error
                 log.info("libvirtd went away (%s): connecting again", error)
             try:
@@ -126,6 +128,11 @@ class Link:
                 )
             self._connection = self._await("connect", lambda: library.open(self._uri), self._deadline_s)
         return self._await(doing, lambda: verb(self._connection), self._deadline_s)
+
+    def _is_alive(self) -> bool:
+        """Whether the connection still stands after an error; asks the library only, not libvirtd."""
+        connection = self._connection
+        return connection is not None and connection.isAlive() == 1
 
     def _await(self, doing: str, work: Callable[[], T], deadline_s: float) -> T:
         if self._hanging is not None and not wait([self._hanging], deadline_s).done:
@@ -148,6 +155,16 @@ class Link:
                 hint="systemctl restart libvirtd (guests keep running)",
             ) from error
 
+    def _list_domains(self, connection: Any) -> tuple[ManagedDomain, ...]:
+        managed = []
+        for domain in connection.listAllDomains():
+            try:
+                managed.append(_managed(domain))
+            except self._library.libvirtError as error:
+                if error.get_error_code() != NO_DOMAIN:  # else it has ended since it was listed
+                    raise
+        return tuple(sorted(managed, key=lambda domain: domain.name))
+
     def _import(self) -> Any:
         if self._library is None:
             try:
@@ -159,11 +176,6 @@ class Link:
             libvirt.registerErrorHandler(_keep_quiet, None)
             self._library = libvirt
         return self._library
-
-
-def _list_domains(connection: Any) -> tuple[ManagedDomain, ...]:
-    managed = (_managed(domain) for domain in connection.listAllDomains())
-    return tuple(sorted(managed, key=lambda domain: domain.name))
 
 
 def _managed(domain: Any) -> ManagedDomain:
