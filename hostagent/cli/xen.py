@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from hostagent.cli.parser import command, group
@@ -126,6 +126,9 @@ def show_info(args: argparse.Namespace) -> int:
     gathered = facts.gather()
     with _xenstore() as (store, why):
         xenstored = f"answers ({store.transport})" if store else why
+    if not args.json:
+        for warning in gathered.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     record = {**_plain(gathered), "xenstored": xenstored, "libvirtd": _libvirt_version()}
     output.emit(
         args,
@@ -138,7 +141,7 @@ def show_info(args: argparse.Namespace) -> int:
             output.Column("capabilities", show=_capabilities),
             output.Column("cpus"),
             output.Column("sockets"),
-            output.Column("cpu_khz", "clock", lambda khz: f"{khz} kHz"),
+            output.Column("cpu_khz", "clock", _clock),
             output.Column("total_kib", "memory", output.size_kib),
             output.Column("free_kib", "free", output.size_kib),
             output.Column("usable_free_kib", "free for guests", output.size_kib),
@@ -285,16 +288,18 @@ def set_memory(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _xenstore() -> Iterator[tuple[Xenstore | None, str]]:
-    """A connection to xenstore, or None and why there is none."""
+    """A connection to a xenstored that answers, or None and why there is none."""
     from hostagent.xen.xenstore import Xenstore, XenstoreDeadline, XenstoreUnavailable
 
-    try:
-        store = Xenstore.connect(deadline_s=STORE_DEADLINE_S)
-    except (XenstoreUnavailable, XenstoreDeadline) as error:
-        yield None, error.found
-        return
-    with store:
-        yield store, ""
+    with ExitStack() as stack:
+        why = ""
+        store: Xenstore | None = None
+        try:
+            store = stack.enter_context(Xenstore.connect(deadline_s=STORE_DEADLINE_S))
+            store.read("domid")  # a frozen daemon accepts connections too
+        except (XenstoreUnavailable, XenstoreDeadline) as error:
+            store, why = None, error.found
+        yield store, why
 
 
 def _libvirt_version() -> str:
@@ -374,6 +379,10 @@ def _kib(value: object) -> str:
 
 def _seconds(value: object) -> str:
     return f"{value / 1e9:.1f} s" if isinstance(value, int) else ""
+
+
+def _clock(khz: object) -> str:
+    return f"{khz} kHz" if isinstance(khz, int) else "unknown"
 
 
 def _capabilities(value: object) -> str:

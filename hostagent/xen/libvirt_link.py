@@ -54,6 +54,20 @@ class ManagedDomain:
     hvm: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The machine as libvirt has it; memory in KiB but exact to the MiB only, clock in kHz."""
+
+    total_kib: int
+    free_kib: int
+    cpus: int
+    cpu_khz: int
+    numa_nodes: int
+    sockets: int
+    cores_per_socket: int
+    threads_per_core: int
+
+
 class Link:
     """One connection to libvirtd, opened at the first call and again after it went away. A context manager.
 
@@ -87,6 +101,10 @@ class Link:
     def domains(self) -> tuple[ManagedDomain, ...]:
         """Every domain libvirt knows, running or only defined, by name. Raises LibvirtError."""
         return self._call("list domains", self._list_domains)
+
+    def node(self) -> Node:
+        """The machine: processors and memory. Raises LibvirtError."""
+        return self._call("describe the machine", _node)
 
     def version(self) -> str:
         """The version of libvirt's library in the daemon, "9.0.0". Raises LibvirtError."""
@@ -176,6 +194,21 @@ class Link:
             libvirt.registerErrorHandler(_keep_quiet, None)
             self._library = libvirt
         return self._library
+
+
+def _node(connection: Any) -> Node:
+    """virNodeInfo (MiB and MHz in Python; sockets are those of one NUMA node) and the free memory in bytes."""
+    _model, memory_mib, cpus, mhz, nodes, sockets, cores, threads = connection.getInfo()
+    return Node(
+        total_kib=memory_mib * 1024,
+        free_kib=connection.getFreeMemory() // 1024,
+        cpus=cpus,
+        cpu_khz=mhz * 1000,
+        numa_nodes=nodes,
+        sockets=sockets * nodes,
+        cores_per_socket=cores,
+        threads_per_core=threads,
+    )
 
 
 def _managed(domain: Any) -> ManagedDomain:
