@@ -11,6 +11,7 @@ from hostagent.cli.parser import command, group
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from hostagent.cli.parser import Subparsers
     from hostagent.xen.memory import Dom0Memory
@@ -190,7 +191,7 @@ def show_memory(args: argparse.Namespace) -> int:
     from hostagent.xen import balloon, memory
 
     with _xenstore() as (store, _why):
-        now = balloon.snapshot(store)
+        now = balloon.snapshot(store, run_dir=_run_dir(args))
     limits = memory.limits(now)
     warnings = _memory_warnings(now)
     if args.json:
@@ -220,7 +221,7 @@ def explain_memory(args: argparse.Namespace) -> int:
     from hostagent.xen import balloon, memory
 
     with _xenstore() as (store, _why):
-        now = balloon.snapshot(store)
+        now = balloon.snapshot(store, run_dir=_run_dir(args))
     limits = memory.limits(now)
     reserve = memory.RESERVE_KIB
     rows = [
@@ -263,10 +264,16 @@ def set_memory(args: argparse.Namespace) -> int:
                 hint="see `hostagent xen xenstore status` and `systemctl status xen`",
             )
         if args.dry_run:
-            plan = memory.plan(balloon.snapshot(store), target_kib)
+            plan = memory.plan(balloon.snapshot(store, run_dir=_run_dir(args)), target_kib)
             output.emit(args, plan.changes, columns=("what", "old", "new"), empty="nothing would change")
             return 0
-        result = balloon.set_target(target_kib, store, timeout_s=args.timeout, progress=_progress(args))
+        result = balloon.set_target(
+            target_kib,
+            store,
+            timeout_s=args.timeout,
+            run_dir=_run_dir(args),
+            progress=_progress(args),
+        )
     if args.json:
         output.emit(args, {"changed": result.changed, **_plain(result)})
     elif result.changed:
@@ -355,6 +362,12 @@ def _memory_warnings(now: Dom0Memory) -> list[str]:
             f"or autoballoon off in {path}"
         )
     return warnings
+
+
+def _run_dir(args: argparse.Namespace) -> Path:
+    from hostagent.config import Paths
+
+    return Paths.from_arguments(args).run
 
 
 def _plain(value: object) -> dict[str, object]:

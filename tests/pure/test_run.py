@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from typing import BinaryIO
 
 import pytest
 
@@ -35,7 +36,8 @@ class Imitation:
 
     def __init__(self) -> None:
         self.out, self.err, self.ended = Pipe(), Pipe(), Pipe()
-        self.stdout = self.stderr = None
+        self.stdout: BinaryIO | None = None
+        self.stderr: BinaryIO | None = None
         self.pid = 77
         self.returncode = 0
         self.killed: list[tuple[int, int]] = []
