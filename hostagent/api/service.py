@@ -41,6 +41,7 @@ class Service:
             "running_steps": [_running(step, report, now) for step in report.running] if report else [],
             "troubled_steps": [_troubled(step) for step in report.steps if step.troubled] if report else [],
             "error": state.blocking,
+            "xenstored": None if state.xenstored is None else dict(state.xenstored),
             "restart_in_s": None if state.restart_at is None else max(0.0, state.restart_at - now),
             "pid": os.getpid(),
             "uptime_s": now - self.started,
