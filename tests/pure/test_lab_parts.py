@@ -178,8 +178,10 @@ def test_a_name_that_is_taken_cannot_be_claimed_in_this_or_another_run_folder(
 
 def test_the_state_a_host_came_from_is_recorded_whole(made: lab.Lab, folders: Path) -> None:
     h1(made).origin = folders / "elsewhere" / "state"
+    h1(made).first_error = "no clock"
     made.record()
-    assert lab.open_lab("pure").hosts["h1"].origin == folders / "elsewhere" / "state"
+    opened = lab.open_lab("pure").hosts["h1"]
+    assert (opened.origin, opened.first_error) == (folders / "elsewhere" / "state", "no clock")
 
 
 # reset and snapshots

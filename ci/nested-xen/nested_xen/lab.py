@@ -112,6 +112,7 @@ class Lab:
                     "machine": dataclasses.asdict(host.machine),
                     "origin": str(host.origin) if host.origin else None,
                     "state": host.state,
+                    "first_error": host.first_error,
                 }
                 for host in self.hosts.values()
             ],
@@ -168,6 +169,7 @@ def open_lab(name: str) -> Lab:
         host = Host(name, machine, image, lab.accel)
         host.origin = Path(entry["origin"]) if entry["origin"] else None
         host.state = State(entry["state"]) if host.pid is not None else State.OFF
+        host.first_error = entry["first_error"]
         lab.hosts[machine.name] = host
     return lab
 

@@ -32,6 +32,7 @@ def cache() -> Path:
         if given
         else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "hostagent-lab"
     )
+    base = base.absolute()
     base.mkdir(parents=True, exist_ok=True)
     return base
 
@@ -41,7 +42,7 @@ def run_folder() -> Path:
 
     Raises LabError when its path is too long for the sockets below it.
     """
-    base = Path(os.environ.get("HOSTAGENT_LAB_RUN", "/run/hostagent-lab"))
+    base = Path(os.environ.get("HOSTAGENT_LAB_RUN", "/run/hostagent-lab")).absolute()
     if len(os.fsencode(base)) > LONGEST_RUN_FOLDER:
         raise LabError(
             f"HOSTAGENT_LAB_RUN is {base}, too long for the sockets in it",
