@@ -91,6 +91,7 @@ def test_the_command_line_and_curl_get_the_same_answer_and_proc_agrees(running):
     assert by_curl["versions"]["xen"].startswith(running.exec("xl info xen_version").stdout.strip()[:4])
 
 
+@pytest.mark.full
 def test_at_rest_it_is_small_and_wakes_only_for_the_watchdog(running):
     pid = unit(running)["MainPID"]
     look = f"cat /proc/{pid}/task/*/status | awk '/ctxt_switches/{{n+=$2}} END{{print n}}'"
@@ -130,6 +131,7 @@ def test_another_user_is_refused_even_if_the_modes_let_him_through(running):
     assert status(running)[1] == 0
 
 
+@pytest.mark.full
 def test_what_is_no_call_gets_the_http_status_that_says_why(running):
     codes = running.exec(
         f"show() {{ {CURL} -o /dev/null -w '%{{http_code}} ' \"$@\"; }};"
@@ -140,6 +142,7 @@ def test_what_is_no_call_gets_the_http_status_that_says_why(running):
     assert codes.stdout.split() == ["405", "415", "200", "404"]
 
 
+@pytest.mark.full
 def test_stopping_is_clean_and_status_says_how_to_start_again(running):
     running.exec("systemctl stop hostagent")
 
@@ -166,6 +169,7 @@ def test_a_reload_changes_the_log_level_and_keeps_the_process(running):
     assert unit(running)["ActiveState"] == "active"
 
 
+@pytest.mark.full
 def test_settings_that_cannot_be_read_leave_the_running_daemon_as_it_was(running):
     settings(running, "log.level = \n")
 
@@ -194,6 +198,7 @@ def test_systemd_hears_ready_at_s40_and_not_before(running):
     wait_until(running, "systemctl is-active --quiet hostagent")
 
 
+@pytest.mark.full
 def test_a_stop_while_a_step_works_ends_with_0_in_time(running):
     stopped = running.exec(
         f"{hold('notify-ready:before')}\nbegan=$(date +%s); systemctl stop hostagent; ended=$(date +%s)\n"
@@ -221,6 +226,7 @@ def test_a_killed_daemon_is_started_again_and_takes_lock_and_socket_over(running
     assert running.exec("cat /run/hostagent/hostagent.lock").stdout.strip() == after["MainPID"]
 
 
+@pytest.mark.full
 def test_sigterm_ends_it_with_0_and_systemd_leaves_it_ended(running):
     running.exec(f"kill -TERM {unit(running)['MainPID']}")
     wait_until(running, "! systemctl is-active --quiet hostagent")
@@ -229,6 +235,7 @@ def test_sigterm_ends_it_with_0_and_systemd_leaves_it_ended(running):
     assert (after["Result"], after["ExecMainStatus"], after["ActiveState"]) == ("success", "0", "inactive")
 
 
+@pytest.mark.full
 def test_a_second_daemon_is_refused_with_the_pid_of_the_first(running):
     pid = unit(running)["MainPID"]
 
@@ -240,6 +247,7 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_first(running):
     assert status(running)[0]["pid"] == int(pid)
 
 
+@pytest.mark.full
 def test_a_frozen_daemon_is_ended_by_the_watchdog_and_started_again(running):
     running.exec(
         "mkdir -p /run/systemd/system/hostagent.service.d;"
@@ -281,6 +289,7 @@ def test_emergency_mode_answers_says_why_and_asks_to_be_started_again(running):
     assert status(running)[0]["state"] == "ready"
 
 
+@pytest.mark.full
 def test_unusable_settings_end_it_with_1_are_not_retried_and_status_names_the_line(running):
     settings(running, "# one\nlog.level = 5\n")
 
