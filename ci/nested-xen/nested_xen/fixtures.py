@@ -92,7 +92,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--full", action="store_true", help="the long matrices too (tests marked `full`)")
     group.addoption(
-        "--shard", default="1/1", type=rotation.shard, metavar="I/N", help="only the I-th of N parts of the tests"
+        "--shard",
+        default="1/1",
+        type=rotation.shard,
+        metavar="I/N",
+        help="only the I-th of N parts of the tests",
     )
     group.addoption("--keep-lab", action="store_true", help="leave the lab up when a test failed")
 
