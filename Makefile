@@ -11,7 +11,7 @@ SCRIPTS := scripts/bench scripts/bootstrap scripts/check-xen scripts/demo script
 	ci/nested-xen/image/customize
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 
 check: ## format, lint, types and pure tests; under a minute
 	@scripts/bootstrap check
@@ -36,9 +36,10 @@ check-xen: ## tests on real Xen hosts in the lab, both Debian releases
 
 test: check check-netns check-xen ## all of these; 40 minutes and more under emulation on two cores
 
-test-full: ## the long matrices too; SHARD=i/n runs the i-th of n parts
+# prerequisites, not a make of its own: `make -n` would run that
+test-full: $(if $(filter 1/%,$(SHARD)),check check-netns) ## all of these and the long matrices; SHARD=i/n runs the i-th of n parts on Xen hosts, 1/n the rest too
 	@scripts/bootstrap lab
-	scripts/check-xen --full --shard $(SHARD)
+	scripts/check-xen --full --shard '$(SHARD)'
 
 demo: ## boot a Xen host, install hostagent, start it, show what it did; KEEP=1 leaves the host up
 	@scripts/demo

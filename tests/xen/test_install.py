@@ -214,8 +214,79 @@ def test_a_new_version_that_does_not_run_leaves_the_old_one_in_use(installed, bu
 
 
 @pytest.mark.full
+def test_a_new_version_without_one_of_its_libraries_leaves_the_old_one_in_use(installed, bundle, tmp_path):
+    broken = changed(bundle, tmp_path / "bad", version="8.8.7", edit=("api/server.py", "\nimport no_such\n"))
+    deliver(installed, broken, "/root/bad")
+    version = installed.exec("hostagent --version").stdout
+
+    result = installed.exec("/root/bad/install-dom0 --upgrade", check=False, timeout_s=INSTALL_S)
+
+    assert result.code == 1
+    assert "does not run (ModuleNotFoundError: No module named 'no_such')" in result.stderr
+    assert installed.exec("hostagent --version").stdout == version
+    assert "8.8.7" not in installed.exec("ls /opt/hostagent").stdout
+
+
+@pytest.mark.full
+def test_a_version_with_which_the_service_does_not_start_is_taken_back(installed, bundle, tmp_path):
+    stopping = "\n\ndef run(*_args: object, **_options: object) -> int:\n    return 2\n"
+    broken = changed(bundle, tmp_path / "bad", version="8.8.6", edit=("daemon.py", stopping))
+    deliver(installed, broken, "/root/bad")
+    installed.exec("systemctl start hostagent", timeout_s=120)
+    version = installed.exec("hostagent --version").stdout
+
+    results = [
+        installed.exec("/root/bad/install-dom0 --upgrade", check=False, timeout_s=INSTALL_S) for _ in range(2)
+    ]
+
+    assert [result.code for result in results] == [1, 1]
+    assert all("is in use again and runs" in result.stderr for result in results)
+    assert installed.exec("hostagent --version").stdout == version
+    assert installed.exec("systemctl is-active hostagent").stdout == "active\n"
+
+
+@pytest.mark.full
+def test_the_former_version_is_kept_until_the_service_was_active_with_the_new_one(
+    installed, bundle, tmp_path
+):
+    deliver(installed, changed(bundle, tmp_path / "new", version="5.5.5"), "/root/new")
+    installed.exec("systemctl stop hostagent; rm -f /opt/hostagent/former", timeout_s=120)
+    before = installed.exec("readlink /opt/hostagent/current").stdout
+
+    installed.exec("/root/new/install-dom0 --upgrade", timeout_s=INSTALL_S)
+    again = installed.exec("/root/new/install-dom0 --upgrade", timeout_s=INSTALL_S).stdout
+    kept = installed.exec("readlink /opt/hostagent/former").stdout
+    usable = installed.exec("/opt/hostagent/former/bin/hostagent --version", check=False).code
+    installed.exec("/root/new/install-dom0 --upgrade --start", timeout_s=INSTALL_S)
+
+    assert again == "nothing to do\n"
+    assert (kept, usable) == (before, 0)
+    assert len(installed.exec("ls /opt/hostagent").stdout.split()) == 3
+
+
+@pytest.mark.full
+def test_uninstalling_stops_a_service_that_is_between_two_starts(installed):
+    installed.exec(
+        "systemctl stop hostagent; mkdir -p /run/systemd/system/hostagent.service.d;"
+        " printf '[Service]\\nExecStart=\\nExecStart=/bin/false\\nRestartPreventExitStatus=\\nRestartSec=600\\n'"
+        " > /run/systemd/system/hostagent.service.d/loop.conf;"
+        " systemctl daemon-reload; systemctl start hostagent",
+        check=False,
+        timeout_s=120,
+    )
+    between = installed.exec("systemctl show -P ActiveState -P MainPID hostagent").stdout.split()
+
+    said = installed.exec("/root/bundle/install-dom0 --uninstall", timeout_s=120).stdout
+    installed.exec("rm -r /run/systemd/system/hostagent.service.d; systemctl daemon-reload")
+
+    assert sorted(between) == ["0", "activating"]
+    assert "stop hostagent.service" in said
+
+
+@pytest.mark.full
 @pytest.mark.parametrize(("moment", "condition"), KILLED_AT)
 def test_an_upgrade_killed_half_way_leaves_a_working_version(installed, bundle, tmp_path, moment, condition):
+    installed.exec("systemctl start hostagent", timeout_s=120)
     deliver(installed, changed(bundle, tmp_path / "new", version="7.7.7"), "/root/new")
 
     held = installed.exec(

@@ -103,7 +103,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--xen-host-destructive", action="store_true", help="run destructive tests on --xen-host too"
     )
     group.addoption("--full", action="store_true", help="the long matrices too (tests marked `full`)")
-    group.addoption("--shard", default="1/1", metavar="I/N", help="only the I-th of N parts of the tests")
+    group.addoption(
+        "--shard",
+        default="1/1",
+        type=rotation.shard,
+        metavar="I/N",
+        help="only the I-th of N parts of the tests",
+    )
     group.addoption("--keep-lab", action="store_true", help="leave the lab up when a test failed")
 
 
