@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from hostagent.errors import OperatorError
+from hostagent.files import FileError, read_bounded
 
 if TYPE_CHECKING:
     import argparse
@@ -24,6 +25,8 @@ T = TypeVar("T")
 
 FILE_LIMIT_BYTES = 1 << 20
 """A settings file larger than this is a mistake (a log, a core), not settings."""
+
+SHOWN_CHARACTERS = 60  # of a key or value in an error
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -225,22 +228,14 @@ def load(paths: Paths, overrides: Sequence[str] = ()) -> tuple[Config, tuple[Pat
     Returns the settings and the files they came from, in the order they were read. No file at all is fine:
     every setting has a default.
 
-    Raises ConfigError: a file cannot be read, is not UTF-8 or TOML, is over 1 MiB, or holds an unknown key or
-    a value its setting does not take; the error names file, line and key.
+    Raises ConfigError: a file cannot be read, is no plain file, is not UTF-8 or TOML, is over 1 MiB, or
+    holds an unknown key or a value its setting does not take; the error names file, line and key.
     """
     values: dict[str, object] = {}
     files = settings_files(paths)
     for path in files:
         text = _read(path)
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            last = f"at line {len(text.splitlines())}, the last one"
-            why = str(error).replace("at end of document", last)
-            raise ConfigError(
-                f"{path}: not TOML: {why}", hint="mend that line; the form is key = value"
-            ) from error
-        for key, value in _flatten(document):
+        for key, value in _parse(path, text):
             _take(values, key, value, _Place(str(path), text))
     for override in overrides:
         key, sign, untyped = override.partition("=")
@@ -273,25 +268,36 @@ class _Place:
 
     def of(self, key: str) -> str:
         line = line_of(self.text, key)
-        return f"{self.source}: line {line}: {key}" if line else f"{self.source}: {key}"
+        name = _short(key)
+        return f"{self.source}: line {line}: {name}" if line else f"{self.source}: {name}"
 
 
 def _read(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            content = file.read(FILE_LIMIT_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read: {error.strerror}",
-            hint="mend it or move it away; every setting has a default",
-        ) from error
-    if len(content) > FILE_LIMIT_BYTES:
-        raise ConfigError(f"{path}: larger than 1 MiB", hint="this is not a settings file: move it away")
+        content = read_bounded(path, limit_bytes=FILE_LIMIT_BYTES)
+    except FileError as error:
+        raise ConfigError(error.found, hint="mend it or move it away; every setting has a default") from error
     try:
         return content.decode()
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}: line {line}: not UTF-8", hint="save the file as UTF-8") from error
+
+
+def _parse(path: Path, text: str) -> list[tuple[str, object]]:
+    try:
+        return _flatten(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        last = f"at line {len(text.splitlines())}, the last one"
+        why = str(error).replace("at end of document", last)
+        raise ConfigError(
+            f"{path}: not TOML: {why}", hint="mend that line; the form is key = value"
+        ) from error
+    except (ValueError, RecursionError) as error:  # tomllib's own limits: digits of a number, nested arrays
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(
+            f"{path}: not settings: {why}", hint="`hostagent run --help` lists all settings"
+        ) from error
 
 
 def _flatten(document: Mapping[str, object], prefix: str = "") -> list[tuple[str, object]]:
@@ -324,10 +330,21 @@ def _check(row: Setting, key: str, value: object, place: _Place) -> object:
     try:
         return row.parse(value)
     except _UnfitError:
-        shown = repr(value) if len(repr(value)) <= 60 else f"{repr(value)[:60]}…"
         raise ConfigError(
-            f"{place.of(key)}: {shown} does not fit", hint=f"{key} takes: {row.takes}"
+            f"{place.of(key)}: {_short(_spelled(value))} does not fit",
+            hint=f"{_short(key)} takes: {row.takes}",
         ) from None
+
+
+def _spelled(value: object) -> str:
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # a number of more than 4300 digits (written in hex), deep nesting
+        return f"this {type(value).__name__}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}…"
 
 
 def _unknown_hint(key: str) -> str:
@@ -341,11 +358,11 @@ def _typed(text: str) -> object:
     """A command-line value as TOML would read it; anything that is not a TOML value is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
-_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]\s*(#.*)?$")
+_HEADER = re.compile(r"\s*\[([^\[\]]+)\]\s*(#.*)?$")
 _PAIR = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"|'[^']*'))*)\s*=""")
 
 

@@ -29,11 +29,13 @@ from hostagent.api.server import Server
 from hostagent.api.service import Service
 from hostagent.config import ConfigError, load
 from hostagent.errors import BugError, HostagentError
+from hostagent.files import FileError
 from hostagent.lifecycle import Lifecycle, Phase
 from hostagent.sdnotify import Notifier, watchdog_interval_s
 from hostagent.startup.report import Ending, Recorder
 from hostagent.startup.runner import RESTART_EXIT, run_sequence
 from hostagent.startup.state import begin
+from hostagent.xen import xenstored
 
 if TYPE_CHECKING:
     import socket
@@ -50,6 +52,8 @@ CLEAN_EXIT = 0
 BUG_EXIT = 2
 STEP_MARGIN_S = 30.0
 """Beyond a step's own deadline, before systemd gives up the start: the runner decides first."""
+XENSTORED_LOOK_S = 30.0
+"""Between two looks whether xenstored is still the one of first contact: two small files each."""
 STOP_WAIT_S = 5.0
 """For the start-up thread to note that it was asked to stop; it looks every 0.1 s."""
 
@@ -135,9 +139,10 @@ class Daemon:
         threading.Thread(target=self._run_sequence, name="start-up", daemon=True).start()
 
     async def main_loop(self) -> int:
-        watchdog = asyncio.create_task(self._feed_watchdog())
+        tasks = [asyncio.create_task(work) for work in (self._feed_watchdog(), self._look_at_xenstored())]
         code = await self._exit
-        watchdog.cancel()
+        for task in tasks:
+            task.cancel()
         return code
 
     async def shutdown(self) -> None:
@@ -246,6 +251,15 @@ class Daemon:
 
     def _set_log_level(self, level: str) -> None:
         logs.set_levels(level, self.config.log_modules)
+
+    async def _look_at_xenstored(self) -> None:
+        paths = self.config.paths
+        while True:
+            with contextlib.suppress(FileError):
+                report = xenstored.look(root=paths.root, run_dir=paths.run)
+                if self.lifecycle.saw_xenstored(report.trouble) and report.trouble:
+                    log.error("xenstored: %(link)s: %(seen)s; hint: %(hint)s", report.trouble)
+            await asyncio.sleep(XENSTORED_LOOK_S)
 
     async def _feed_watchdog(self) -> None:
         interval_s = watchdog_interval_s()

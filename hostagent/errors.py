@@ -61,10 +61,6 @@ class BusyError(HostagentError):
     code = "OTHER_OPERATION_IN_PROGRESS"
 
 
-class PeerError(HostagentError):
-    """Another host did not do its part."""
-
-
 class KernelError(HostagentError):
     """The kernel or the hypervisor did not do what was asked."""
 

@@ -89,29 +89,6 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
         raise _failure("written", path, error) from error
 
 
-def remove_leftover(path: Path) -> bool:
-    """Remove the temporary file that a killed writer of `path` left; True if there was one.
-
-    A writer at work is left alone. Raises FileError.
-    """
-    temporary = temporary_name(Path(os.path.realpath(path)))
-    try:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise _failure("opened", temporary, error) from error
-    try:
-        if not _try_lock(descriptor, temporary):
-            return False
-        temporary.unlink()
-    except OSError as error:
-        raise _failure("removed", temporary, error) from error
-    finally:
-        os.close(descriptor)
-    return True
-
-
 def temporary_name(target: Path) -> Path:
     """Where a writer of `target` prepares the new content: the same directory, so that rename is one step."""
     return target.with_name(f".{target.name}.new")

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from hostagent.errors import CallerError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hostagent.errors import ErrorRecord
     from hostagent.startup.report import Report
 
@@ -43,13 +45,15 @@ class Phase(enum.Enum):
 class State:
     """Phase; the error that blocks calls; the report of start-up as far as it got.
 
-    `restart_at` (Unix seconds) is when a daemon in emergency mode asks to be started again.
+    `restart_at` (Unix seconds) is when a daemon in emergency mode asks to be started again. `xenstored` tells
+    what is wrong with xenstored (link, seen, hint), None while nothing is.
     """
 
     phase: Phase
     blocking: ErrorRecord | None
     report: Report | None = None
     restart_at: float | None = None
+    xenstored: Mapping[str, str] | None = None
 
 
 class Lifecycle:
@@ -84,6 +88,13 @@ class Lifecycle:
                 self._state = replace(
                     self._state, phase=Phase.EMERGENCY, blocking=error, restart_at=restart_at
                 )
+
+    def saw_xenstored(self, trouble: Mapping[str, str] | None) -> bool:
+        """Whether that is news."""
+        with self._lock:
+            news = trouble != self._state.xenstored
+            self._state = replace(self._state, xenstored=trouble)
+            return news
 
     def stopping(self) -> None:
         with self._lock:

@@ -42,6 +42,7 @@ class Service:
             "troubled_steps": [_troubled(step) for step in report.steps if step.troubled] if report else [],
             "blockers": list(report.blockers) if report else [],
             "error": state.blocking,
+            "xenstored": None if state.xenstored is None else dict(state.xenstored),
             "restart_in_s": None if state.restart_at is None else max(0.0, state.restart_at - now),
             "pid": os.getpid(),
             "uptime_s": now - self.started,

@@ -36,7 +36,7 @@ how start-up ended, versions, memory. Without a daemon it shows why there is non
 
 exit codes:
   0  running, start-up clean or still under way
-  2  running, but start-up was degraded, or the host is in emergency mode
+  2  running, but start-up was degraded, the host is in emergency mode, or xenstored was restarted
   3  not running""",
         examples="""
             hostagent status
@@ -84,6 +84,8 @@ def exit_code(record: Mapping[str, object]) -> int:
         return NOT_RUNNING_EXIT
     if record["state"] == "emergency" or record["boot_result"] in ("degraded", "stopped"):
         return TROUBLE_EXIT
+    if record.get("xenstored"):
+        return TROUBLE_EXIT
     return UP_EXIT
 
 
@@ -105,6 +107,7 @@ def readable(record: Mapping[str, object]) -> Record:
     error = cast("Record | None", record["error"]) if record["state"] != "starting" else None
     running = cast("list[Record]", record.get("running_steps", []))
     startup_s = record.get("startup_s")
+    xenstored = cast("Record | None", record.get("xenstored"))
     lines = {
         "state": record["state"],
         "why": record.get("why"),
@@ -119,6 +122,9 @@ def readable(record: Mapping[str, object]) -> Record:
             for name, version in cast("Record", record.get("versions", {})).items()
             if version
         ),
+        "xenstored": f"{xenstored['link']}: {xenstored['seen']}\n  hint: {xenstored['hint']}"
+        if xenstored
+        else None,
         "error": f"{error['found']} ({error['code']})" if error else None,
         "hint": record.get("hint") or (error["hint"] if error else None),
         "restart in": duration(record.get("restart_in_s")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from hostagent.cli.parser import command, group
@@ -11,6 +11,7 @@ from hostagent.cli.parser import command, group
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from hostagent.cli.parser import Subparsers
     from hostagent.xen.memory import Dom0Memory
@@ -126,6 +127,9 @@ def show_info(args: argparse.Namespace) -> int:
     gathered = facts.gather()
     with _xenstore() as (store, why):
         xenstored = f"answers ({store.transport})" if store else why
+    if not args.json:
+        for warning in gathered.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
     record = {**_plain(gathered), "xenstored": xenstored, "libvirtd": _libvirt_version()}
     output.emit(
         args,
@@ -138,7 +142,7 @@ def show_info(args: argparse.Namespace) -> int:
             output.Column("capabilities", show=_capabilities),
             output.Column("cpus"),
             output.Column("sockets"),
-            output.Column("cpu_khz", "clock", lambda khz: f"{khz} kHz"),
+            output.Column("cpu_khz", "clock", _clock),
             output.Column("total_kib", "memory", output.size_kib),
             output.Column("free_kib", "free", output.size_kib),
             output.Column("usable_free_kib", "free for guests", output.size_kib),
@@ -187,7 +191,7 @@ def show_memory(args: argparse.Namespace) -> int:
     from hostagent.xen import balloon, memory
 
     with _xenstore() as (store, _why):
-        now = balloon.snapshot(store)
+        now = balloon.snapshot(store, run_dir=_run_dir(args))
     limits = memory.limits(now)
     warnings = _memory_warnings(now)
     if args.json:
@@ -217,7 +221,7 @@ def explain_memory(args: argparse.Namespace) -> int:
     from hostagent.xen import balloon, memory
 
     with _xenstore() as (store, _why):
-        now = balloon.snapshot(store)
+        now = balloon.snapshot(store, run_dir=_run_dir(args))
     limits = memory.limits(now)
     reserve = memory.RESERVE_KIB
     rows = [
@@ -260,10 +264,16 @@ def set_memory(args: argparse.Namespace) -> int:
                 hint="see `hostagent xen xenstore status` and `systemctl status xen`",
             )
         if args.dry_run:
-            plan = memory.plan(balloon.snapshot(store), target_kib)
+            plan = memory.plan(balloon.snapshot(store, run_dir=_run_dir(args)), target_kib)
             output.emit(args, plan.changes, columns=("what", "old", "new"), empty="nothing would change")
             return 0
-        result = balloon.set_target(target_kib, store, timeout_s=args.timeout, progress=_progress(args))
+        result = balloon.set_target(
+            target_kib,
+            store,
+            timeout_s=args.timeout,
+            run_dir=_run_dir(args),
+            progress=_progress(args),
+        )
     if args.json:
         output.emit(args, {"changed": result.changed, **_plain(result)})
     elif result.changed:
@@ -285,16 +295,18 @@ def set_memory(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _xenstore() -> Iterator[tuple[Xenstore | None, str]]:
-    """A connection to xenstore, or None and why there is none."""
+    """A connection to a xenstored that answers, or None and why there is none."""
     from hostagent.xen.xenstore import Xenstore, XenstoreDeadline, XenstoreUnavailable
 
-    try:
-        store = Xenstore.connect(deadline_s=STORE_DEADLINE_S)
-    except (XenstoreUnavailable, XenstoreDeadline) as error:
-        yield None, error.found
-        return
-    with store:
-        yield store, ""
+    with ExitStack() as stack:
+        why = ""
+        store: Xenstore | None = None
+        try:
+            store = stack.enter_context(Xenstore.connect(deadline_s=STORE_DEADLINE_S))
+            store.read("domid")  # a frozen daemon accepts connections too
+        except (XenstoreUnavailable, XenstoreDeadline) as error:
+            store, why = None, error.found
+        yield store, why
 
 
 def _libvirt_version() -> str:
@@ -352,6 +364,12 @@ def _memory_warnings(now: Dom0Memory) -> list[str]:
     return warnings
 
 
+def _run_dir(args: argparse.Namespace) -> Path:
+    from hostagent.config import Paths
+
+    return Paths.from_arguments(args).run
+
+
 def _plain(value: object) -> dict[str, object]:
     from hostagent.cli import output
 
@@ -374,6 +392,10 @@ def _kib(value: object) -> str:
 
 def _seconds(value: object) -> str:
     return f"{value / 1e9:.1f} s" if isinstance(value, int) else ""
+
+
+def _clock(khz: object) -> str:
+    return f"{khz} kHz" if isinstance(khz, int) else "unknown"
 
 
 def _capabilities(value: object) -> str:

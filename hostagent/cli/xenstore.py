@@ -36,9 +36,10 @@ Xenstore is the small tree of settings that Xen's tools, dom0's kernel and the g
 
 Unlike xenstore-ls and xl, these commands never hang when xenstored is dead: they fail within --deadline.""",
         examples="""
-            hostagent xen xenstore status                         is xenstored alive, is dom0's kernel
-            connected? hostagent xen xenstore ls -r /local/domain/0 hostagent xen xenstore watch
-            @introduceDomain @releaseDomain """,
+            hostagent xen xenstore status                    is it alive, and dom0's kernel connected to it?
+            hostagent xen xenstore ls -r /local/domain/0     all about dom0
+            hostagent xen xenstore watch @releaseDomain      domains that end
+        """,
     )
     _add_ls(below)
     _add_read(below)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError, OperatorError
 from hostagent.run import CommandError, run
-from hostagent.xen import hypercall, memory, xenstored
+from hostagent.xen import hypercall, libvirt_link, memory, xenstored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -115,14 +115,27 @@ def xenstore_answers(subject: Subject) -> tuple[str, str] | None:
 
 def xenstore_is_first(subject: Subject) -> tuple[str, str] | None:
     """Once restarted, xenstored no longer has the watches of dom0's kernel, and nothing brings them back."""
-    with subject.xenstore() as store:
-        report = xenstored.detect_restart(store, root=subject.root, run_dir=subject.run)
-    if report.link is xenstored.Link.CONNECTED:
+    report = _link_of_xenstore(subject)
+    if report.link is not xenstored.Link.RESTARTED:
         return None
-    seen = ", ".join(
-        evidence.seen for evidence in report.evidence if evidence.says is xenstored.Says.RESTARTED
-    )
-    return f"xenstored was started again during this boot ({seen})", report.hint
+    return f"xenstored was started again during this boot ({_signs(report)})", report.hint
+
+
+def xenstore_is_consistent(subject: Subject) -> tuple[str, str] | None:
+    """One sign of a restart against others: somebody may have removed a node."""
+    report = _link_of_xenstore(subject)
+    if report.link is not xenstored.Link.SUSPECT:
+        return None
+    return f"it is not clear whether xenstored was started again ({_signs(report)})", report.hint
+
+
+def _link_of_xenstore(subject: Subject) -> xenstored.LinkReport:
+    with subject.xenstore() as store:
+        return xenstored.detect_restart(store, root=subject.root, run_dir=subject.run)
+
+
+def _signs(report: xenstored.LinkReport) -> str:
+    return ", ".join(one.seen for one in report.evidence if one.says is xenstored.Says.RESTARTED)
 
 
 def toolstack_matches(subject: Subject) -> tuple[str, str] | None:
@@ -169,19 +182,23 @@ def autoballoon_is_off(subject: Subject) -> tuple[str, str] | None:
 
 
 def libvirt_listens(subject: Subject) -> tuple[str, str] | None:
-    """Only where libvirt's Xen driver is installed. Its socket is enough: systemd starts the daemon on
-    demand.
+    """Only where libvirt's Xen driver is installed. A socket is enough, of the one daemon or of the modular one:
+    systemd starts the daemon on demand.
     """
     driver = any((subject.root / "usr/lib").glob("*/libvirt/connection-driver/libvirt_driver_libxl.so"))
-    if not driver or (subject.root / "run/libvirt/libvirt-sock").exists():
+    if not driver or any((subject.root / path.relative_to("/")).exists() for path in libvirt_link.SOCKETS):
         return None
-    return "libvirt is installed but not listening", "systemctl start libvirtd.socket"
+    return (
+        "libvirt is installed but not listening",
+        "systemctl start libvirtd.socket (with modular daemons: virtxend.socket)",
+    )
 
 
 CHECKS = (
     Check("dom0", Severity.FATAL, is_dom0),
     Check("xenstored", Severity.FATAL, xenstore_answers),
     Check("xenstored-restarted", Severity.BLOCKS_ENABLING, xenstore_is_first),
+    Check("xenstored-suspect", Severity.WARNING, xenstore_is_consistent),
     Check("toolstack", Severity.BLOCKS_ENABLING, toolstack_matches),
     Check("xenconsoled", Severity.WARNING, xenconsoled_runs),
     Check("dom0-qemu", Severity.WARNING, qemu_of_dom0_runs),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, cast
 
 from hostagent import __version__
 from hostagent.errors import ErrorRecord, HostagentError, InvalidValueError, OperatorError
-from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.files import HINTS, FileError, read_bounded, write_atomic
 from hostagent.startup.step import Change
 
 if TYPE_CHECKING:
@@ -295,18 +295,31 @@ def numbered(path: Path, number: int) -> Path:
 def load(paths: Paths, *, boot: int = 0) -> Report:
     """The report of the last boot, or of the one `boot` starts before it.
 
-    A report without an ending whose process is gone is returned as interrupted. Raises ReportError.
+    A report without an ending whose process is gone is returned as interrupted. Raises ReportError, also
+    where only root may look.
     """
     if boot < 0:
         raise InvalidValueError("boot", str(boot), "boots are counted from 0, the last one", hint="--boot 1")
     present = _present(paths, Kind.BOOT)
-    disk = [path for number in range(KEEP + 1) if (path := numbered(paths.report, number)).exists()]
+    if present is not None and boot == 0:
+        return present
+    disk = [path for number in range(KEEP + 1) if _is_there(path := numbered(paths.report, number))]
     if present is None:
         return _read(_chosen(disk, boot, paths), paths.root)
-    if boot == 0:
-        return present
     earlier = [path for path in disk if not _same(path, present, paths.root)]
     return _read(_chosen(earlier, boot - 1, paths), paths.root)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the file is there. Where we may not look `Path.exists` says no, or raises, by Python version."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        hint = HINTS.get(error.errno or 0, "try it by hand")
+        raise ReportError(f"{path} could not be read: {error.strerror}", hint=hint) from error
+    return True
 
 
 def _chosen(files: Sequence[Path], number: int, paths: Paths) -> Path:

@@ -197,6 +197,7 @@ def set_dom0_memory(context: Context) -> Outcome:
             store,
             timeout_s=_time_to_move(context.timeout_s - (time.monotonic() - begun)),
             root=context.config.paths.root,
+            run_dir=context.config.paths.run,
             progress=context.progress,
         )
         if not result.changed:
@@ -212,7 +213,10 @@ def plan_dom0_memory(context: Context) -> tuple[Change, ...]:
         if wanted_mib is None:
             found = store.read_many((TARGET, STATIC_MAX))
             return _memory_key_changes(found, _wanted_memory_keys(context, store, found))
-        plan = memory.plan(balloon.snapshot(store, root=context.config.paths.root), wanted_mib * 1024)
+        plan = memory.plan(
+            balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run),
+            wanted_mib * 1024,
+        )
     return tuple(Change(one.what, one.old, one.new) for one in plan.changes)
 
 
@@ -247,7 +251,7 @@ def _wanted_memory_keys(
     missing = [path for path in (TARGET, STATIC_MAX) if memory.parse_key_kib(found[path]) is None]
     if not missing:
         return {}
-    now = balloon.snapshot(store, root=context.config.paths.root)
+    now = balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run)
     memory.refuse_stale(now)
     values = {TARGET: now.driver_target_kib, STATIC_MAX: memory.first_static_max_kib(now)}
     return {path: values[path] for path in missing}

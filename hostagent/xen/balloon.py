@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hostagent.errors import BusyError, KernelError, OperatorError
-from hostagent.xen import hypercall, memory
+from hostagent.xen import hypercall, memory, xenstored
 from hostagent.xen.memory import Dom0Memory, Progress, XenstoreState, mib
 from hostagent.xen.xenstore_errors import XenstoreDeadline, XenstoreUnavailable
 
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HOME = "/local/domain/0"
-TARGET = f"{HOME}/memory/target"
+TARGET = xenstored.MEMORY_TARGET
 STATIC_MAX = f"{HOME}/memory/static-max"
-KERNEL_LISTENS = f"{HOME}/control/feature-poweroff"
-"""Written by dom0's kernel when it registers its watches; gone after a restart of xenstored (1.11)."""
-
-DRIVER = "sys/devices/system/xen_memory/xen_memory0"
+DRIVER = xenstored.DRIVER
+RUN_DIR = "run/hostagent"  # where `xenstored.remember` keeps its record, unless told otherwise
 POLL_S = 0.1
 TIMEOUT_S = 120.0  # an emulated, busy host moved 64 MiB in 2.5 s; a real one moves GiB per second
 LARGEST_CONF_CHARS = 65536
@@ -99,24 +97,28 @@ def set_target(
     *,
     timeout_s: float = TIMEOUT_S,
     root: Path = hypercall.ROOT,
+    run_dir: Path | None = None,
     progress: Callable[[str], None] = log.info,
 ) -> Result:
     """Give dom0 this much memory and wait until it has it; harmless and quick when it already does.
 
+    `run_dir`: where the record of xenstored is, by default /run/hostagent below `root`.
     After a failure dom0's target equals its size, somebody else's target excepted: nothing moves later.
 
     Raises what `memory.plan` refuses with; NotEnoughMemoryError when Xen runs out of pages on the way;
     TargetNotReachedError; TargetOverriddenError; xenstore's errors.
     """
-    return Balloon(store, root=root, progress=progress).set_target(target_kib, timeout_s=timeout_s)
+    return Balloon(store, root=root, run_dir=run_dir, progress=progress).set_target(
+        target_kib, timeout_s=timeout_s
+    )
 
 
-def snapshot(store: Store | None, *, root: Path = hypercall.ROOT) -> Dom0Memory:
+def snapshot(store: Store | None, *, root: Path = hypercall.ROOT, run_dir: Path | None = None) -> Dom0Memory:
     """Everything about dom0's memory now; with `store` None, or one that does not answer, without its keys.
 
     Raises hypercall.BindingError, and OperatorError when the kernel has no balloon driver.
     """
-    return Balloon(store, root=root).snapshot()
+    return Balloon(store, root=root, run_dir=run_dir).snapshot()
 
 
 class Balloon:
@@ -127,6 +129,7 @@ class Balloon:
         store: Store | None,
         *,
         root: Path = hypercall.ROOT,
+        run_dir: Path | None = None,
         hypervisor: Hypervisor = hypercall,
         progress: Callable[[str], None] = log.info,
         clock: Callable[[], float] = time.monotonic,
@@ -134,6 +137,7 @@ class Balloon:
     ) -> None:
         self._store = store
         self._root = root
+        self._run_dir = run_dir or root / RUN_DIR
         self._hypervisor = hypervisor
         self._progress = progress
         self._clock = clock
@@ -331,11 +335,13 @@ class Balloon:
         if self._store is None:
             return XenstoreState.DEAD, {}
         try:
-            keys = self._store.read_many((TARGET, STATIC_MAX, KERNEL_LISTENS))
+            keys = self._store.read_many((TARGET, STATIC_MAX))
+            evidence = xenstored.gather(self._store, root=self._root, run_dir=self._run_dir)
         except (XenstoreUnavailable, XenstoreDeadline) as error:
             log.debug("no memory keys: %s", error)
             return XenstoreState.DEAD, {}
-        return XenstoreState.RESTARTED if keys[KERNEL_LISTENS] is None else XenstoreState.USABLE, keys
+        restarted = xenstored.judge(evidence) is xenstored.Link.RESTARTED
+        return XenstoreState.RESTARTED if restarted else XenstoreState.USABLE, keys
 
     def _driver(self, name: str) -> int:
         """A number of the balloon driver (kernel document ABI/stable/sysfs-devices-system-xen_memory)."""

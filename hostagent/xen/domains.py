@@ -116,11 +116,11 @@ class Listing:
 def list_domains(store: Names | None, *, root: Path = hypercall.ROOT) -> Listing:
     """Every domain of this host; with `store` None, or one that does not answer, without names.
 
-    Raises hypercall.BindingError when the hypervisor cannot be asked and libvirt cannot either.
+    Raises hypercall.BindingError or RefusedError when the hypervisor cannot be asked and libvirt cannot either.
     """
     try:
         records = hypercall.domains()
-    except hypercall.BindingError as error:
+    except (hypercall.BindingError, hypercall.RefusedError) as error:
         return _by_libvirt(error)
     names, warnings = _names(store, [record.domid for record in records])
     return Listing(join(records, names, managers(root)), warnings)
@@ -182,7 +182,7 @@ def of_libvirt(managed: ManagedDomain) -> Domain:
     )
 
 
-def _by_libvirt(cause: hypercall.BindingError) -> Listing:
+def _by_libvirt(cause: hypercall.BindingError | hypercall.RefusedError) -> Listing:
     try:
         with Link() as link:
             managed = link.domains()

@@ -29,6 +29,10 @@ class BindingError(OperatorError):
     """The hypervisor cannot be asked from here: no Xen, not dom0, package missing or of another version."""
 
 
+class RefusedError(KernelError):
+    """The hypervisor refused a call, as it does to tools of another version."""
+
+
 class NoSuchDomainError(KernelError):
     """There is no domain with this domid now."""
 
@@ -147,7 +151,10 @@ def binding_path(
 
 
 def domains() -> list[DomainInfo]:
-    """Every domain the hypervisor has, dom0 first, by domid; in pages, so that the number has no limit."""
+    """Every domain the hypervisor has, dom0 first, by domid; in pages, so that the number has no limit.
+
+    Raises BindingError, RefusedError.
+    """
     found: list[DomainInfo] = []
     first = 0
     while True:
@@ -167,7 +174,7 @@ def domain(domid: int) -> DomainInfo:
 
 
 def host() -> HostInfo:
-    """The machine and its Xen now."""
+    """The machine and its Xen now. Raises BindingError, RefusedError."""
     binding = _binding()
     try:
         return host_info(binding.physinfo(), binding.xeninfo())
@@ -277,10 +284,10 @@ def _errno(error: RuntimeError) -> int | None:
     return error.args[0] if error.args and isinstance(error.args[0], int) else None
 
 
-def _failure(call: str, error: RuntimeError) -> KernelError:
+def _failure(call: str, error: RuntimeError) -> RefusedError:
     hint = (
         "EACCES is what Xen answers to tools of another version: are xen-utils and the running Xen the same?"
         if _errno(error) == 13
         else "`xl dmesg` may say why"
     )
-    return KernelError(f"hypercall {call} failed: {error}", hint=hint)
+    return RefusedError(f"hypercall {call} failed: {error}", hint=hint)

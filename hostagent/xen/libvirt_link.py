@@ -30,6 +30,7 @@ T = TypeVar("T")
 URI = "xen:///system"
 SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtxend-sock"))
 DEADLINE_S = 30.0  # a call that starts an idle libvirtd took 4 to 17 s on an emulated, busy host
+NO_DOMAIN = 42  # VIR_ERR_NO_DOMAIN
 STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 6: "crashed", 7: "suspended"}
 
 
@@ -51,6 +52,20 @@ class ManagedDomain:
     vcpus: int
     cpu_time_ns: int
     hvm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The machine as libvirt has it; memory in KiB but exact to the MiB only, clock in kHz."""
+
+    total_kib: int
+    free_kib: int
+    cpus: int
+    cpu_khz: int
+    numa_nodes: int
+    sockets: int
+    cores_per_socket: int
+    threads_per_core: int
 
 
 class Link:
@@ -85,7 +100,11 @@ class Link:
 
     def domains(self) -> tuple[ManagedDomain, ...]:
         """Every domain libvirt knows, running or only defined, by name. Raises LibvirtError."""
-        return self._call("list domains", _list_domains)
+        return self._call("list domains", self._list_domains)
+
+    def node(self) -> Node:
+        """The machine: processors and memory. Raises LibvirtError."""
+        return self._call("describe the machine", _node)
 
     def version(self) -> str:
         """The version of libvirt's library in the daemon, "9.0.0". Raises LibvirtError."""
@@ -107,8 +126,9 @@ class Link:
             try:
                 return self._attempt(library, doing, verb)
             except library.libvirtError as error:
+                alive = self._is_alive()
                 self._connection = None
-                if not reused:
+                if not reused or alive:
                     raise _failure(doing, error) from error
                 log.info("libvirtd went away (%s): connecting again", error)
             try:
@@ -126,6 +146,11 @@ class Link:
                 )
             self._connection = self._await("connect", lambda: library.open(self._uri), self._deadline_s)
         return self._await(doing, lambda: verb(self._connection), self._deadline_s)
+
+    def _is_alive(self) -> bool:
+        """Whether the connection still stands after an error; asks the library only, not libvirtd."""
+        connection = self._connection
+        return connection is not None and connection.isAlive() == 1
 
     def _await(self, doing: str, work: Callable[[], T], deadline_s: float) -> T:
         if self._hanging is not None and not wait([self._hanging], deadline_s).done:
@@ -148,6 +173,16 @@ class Link:
                 hint="systemctl restart libvirtd (guests keep running)",
             ) from error
 
+    def _list_domains(self, connection: Any) -> tuple[ManagedDomain, ...]:
+        managed = []
+        for domain in connection.listAllDomains():
+            try:
+                managed.append(_managed(domain))
+            except self._library.libvirtError as error:
+                if error.get_error_code() != NO_DOMAIN:  # else it has ended since it was listed
+                    raise
+        return tuple(sorted(managed, key=lambda domain: domain.name))
+
     def _import(self) -> Any:
         if self._library is None:
             try:
@@ -161,9 +196,19 @@ class Link:
         return self._library
 
 
-def _list_domains(connection: Any) -> tuple[ManagedDomain, ...]:
-    managed = (_managed(domain) for domain in connection.listAllDomains())
-    return tuple(sorted(managed, key=lambda domain: domain.name))
+def _node(connection: Any) -> Node:
+    """virNodeInfo (MiB and MHz in Python; sockets are those of one NUMA node) and the free memory in bytes."""
+    _model, memory_mib, cpus, mhz, nodes, sockets, cores, threads = connection.getInfo()
+    return Node(
+        total_kib=memory_mib * 1024,
+        free_kib=connection.getFreeMemory() // 1024,
+        cpus=cpus,
+        cpu_khz=mhz * 1000,
+        numa_nodes=nodes,
+        sockets=sockets * nodes,
+        cores_per_socket=cores,
+        threads_per_core=threads,
+    )
 
 
 def _managed(domain: Any) -> ManagedDomain:

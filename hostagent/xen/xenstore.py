@@ -322,7 +322,7 @@ class Xenstore(_Calls):
             raise XenstoreConflict(f"a xenstore transaction met {retries + 1} conflicts in a row") from error
 
     def _attempt(self, body: Callable[[Transaction], T], expires: float) -> T:
-        client = self._call(_begin, expires - time.monotonic())
+        client = self._begun(expires)
         try:
             result = body(Transaction(client))
         except XenstoreUnavailable:
@@ -331,11 +331,31 @@ class Xenstore(_Calls):
             client.router.end(error.found)  # the only way to be rid of a transaction nobody answers for
             raise
         except BaseException:
-            client.expires = max(client.expires, time.monotonic() + 1.0)
-            client.rollback()
+            self._roll_back(client)
             raise
         client.commit()
         return result
+
+    def _begun(self, expires: float) -> Client:
+        """A client in a new transaction. At a deadline its connection ends: a late reply would open one."""
+
+        def begin(client: Client) -> Client:
+            try:
+                client.transaction()
+            except XenstoreDeadline as error:
+                client.router.end(error.found)
+                raise
+            return client
+
+        return self._call(begin, expires - time.monotonic())
+
+    def _roll_back(self, client: Client) -> None:
+        """End a transaction without its changes; when that fails, its connection with it. Raises nothing."""
+        client.expires = max(client.expires, time.monotonic() + 1.0)
+        try:
+            client.rollback()
+        except HostagentError as error:
+            client.router.end(f"a transaction could not be ended: {error}")
 
     def watch(self, path: str, *more: str) -> Watch:
         """Watch paths, with all below them, on one queue of events (see `xenstore_watch.Watch`).
@@ -354,15 +374,6 @@ class Xenstore(_Calls):
             if self._watcher is None:
                 self._watcher = Watcher(self._dial, self._deadline_s)
         return self._watcher.add(paths, time.monotonic() + self._deadline_s)
-
-    def wait_until(self, paths: Sequence[str], found: Callable[[], T | None], deadline_s: float) -> T | None:
-        """Call `found` now and after every change at `paths` until it is not None; None at the deadline."""
-        expires = time.monotonic() + deadline_s
-        with self.watch(*paths) as watch:
-            while (left_s := expires - time.monotonic()) > 0 and watch.wait(left_s) is not None:
-                if (result := found()) is not None:
-                    return result
-        return None
 
     def _call(self, verb: Callable[[Client], T], deadline_s: float | None) -> T:
         from hostagent.xen.xenstore_router import Client
@@ -432,11 +443,6 @@ def _dial_device(path: Path, expires: float) -> Connection:
 def _send_all(requests: Sequence[Request], client: Client) -> Answers:
     answers: Answers = client.pipeline(requests)
     return answers
-
-
-def _begin(client: Client) -> Client:
-    client.transaction()
-    return client
 
 
 def _none_if_missing(call: Callable[[], T]) -> T | None:

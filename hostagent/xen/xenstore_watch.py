@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_EVENTS = 1024  # oxenstored's quota-maxwatchevents: it would not keep more for us either
 IDLE_S = 5.0  # silence after which the daemon is asked for a sign of life; twice that and it counts as lost
+UNWATCH_S = 1.0
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 2.0
 
@@ -153,7 +154,7 @@ class Watcher:
         return watch
 
     def forget(self, watch: Watch) -> None:
-        """Unwatch, as far as the daemon can be asked within a second."""
+        """Unwatch, as far as the daemon can be asked within a second; one that is silent is given up."""
         with self._lock:
             for token in watch.tokens:
                 self._by_token.pop(token, None)
@@ -164,8 +165,10 @@ class Watcher:
             (Op.UNWATCH, path.encode() + NUL + token.encode() + NUL)
             for path, token in zip(watch.paths, watch.tokens, strict=True)
         ]
+        expires = time.monotonic() + UNWATCH_S
         try:
-            router.request(requests, 0, time.monotonic() + 1.0)
+            _see_life(router, expires)
+            router.request(requests, 0, expires)
         except HostagentError as error:
             log.debug("unwatch: %s", error.found)
 
@@ -243,11 +246,23 @@ class Watcher:
 
 def _register(router: Router, path: str, token: str, expires: float) -> None:
     """Register one watch; EEXIST means it is registered already."""
-    if router.connection.kernel_answers_watches:
-        # a WATCH waits for xenstored inside the kernel, where nothing can end it: ask for a sign of life
-        router.request(((Op.READ, b"domid\x00"),), 0, expires)
+    _see_life(router, expires)
     request = (Op.WATCH, path.encode() + NUL + token.encode() + NUL)
     reply = router.request((request,), 0, expires)[0]
     if reply.op == Op.ERROR and reply.payload == b"EEXIST\x00":
         return
     reply_payload(request, reply)
+
+
+def _see_life(router: Router, expires: float) -> None:
+    """Ask for a sign of life before a WATCH or UNWATCH over the device, and end the router without one.
+
+    There both wait for xenstored inside the kernel, in write(), where nothing can end them.
+    """
+    if not router.connection.kernel_answers_watches:
+        return
+    try:
+        router.request(((Op.READ, b"domid\x00"),), 0, expires)
+    except HostagentError as error:
+        router.end(error.found)
+        raise

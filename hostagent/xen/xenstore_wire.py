@@ -115,10 +115,6 @@ class Connection(pyxs.connection.PacketConnection):  # type: ignore[misc]
         self._readable.register(fd, select.POLLIN)
         self._readable.register(self._wake, select.POLLIN)
 
-    @property
-    def is_connected(self) -> bool:
-        return self._fd >= 0
-
     def fileno(self) -> int:
         return self._fd
 

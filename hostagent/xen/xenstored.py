@@ -9,7 +9,8 @@ Nothing but a reboot mends that, so it is a condition of its own, found by evide
 - own-mark: our own mark under `/tool/hostagent` from first contact is gone;
 - probe: on request: dom0's kernel does not follow a target that is 4 KiB off. It decides when it was asked.
 
-`remember` writes record and mark, once per boot; all else only reads (the probe restores what it changed).
+`remember` writes record and mark, once per boot; all else only reads (the probe restores what it changed,
+unless somebody else set a target meanwhile). `look` is for those who ask again and again.
 Paths below /proc, /sys and /run are read through `root`.
 """
 
@@ -21,21 +22,21 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.xen.xenstore_errors import XenstoreDeadline, XenstoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from hostagent.xen.xenstore import Xenstore
+    from hostagent.xen.xenstore import Transaction, Xenstore
 
 log = logging.getLogger(__name__)
 
 PID_FILE = "run/xenstore.pid"  # Debian's /etc/init.d/xen
-TARGET_KIB = "sys/devices/system/xen_memory/xen_memory0/target_kb"
+DRIVER = "sys/devices/system/xen_memory/xen_memory0"
+TARGET_KIB = f"{DRIVER}/target_kb"
 RECORD = "xenstored.json"
 RECORD_LIMIT_BYTES = 4096
 MARK = "/tool/hostagent/boot-id"
@@ -101,9 +102,19 @@ class LinkReport:
     daemon: Daemon | None
     hint: str
 
+    @property
+    def trouble(self) -> dict[str, str] | None:
+        """The verdict in three texts (link, seen, hint); None while all is well."""
+        if self.link is Link.CONNECTED:
+            return None
+        seen = ", ".join(one.seen for one in self.evidence if one.says is not Says.SAME)
+        return {"link": self.link.value, "seen": seen, "hint": self.hint}
 
-class XenstoreRestarted(OperatorError):
-    """An operation was refused because dom0's kernel has lost xenstored; only a reboot mends that."""
+
+class Reader(Protocol):
+    """What is needed of `xenstore.Xenstore` to look without a probe."""
+
+    def read_many(self, paths: Iterable[str]) -> dict[str, bytes | None]: ...
 
 
 REBOOT_HINT = (
@@ -176,20 +187,45 @@ def detect_restart(
     Raises nothing for a dead daemon: that is an answer.
     """
     daemon = running_daemon(root=root)
-    record = _recorded(run_dir, _boot_id(root))
-    evidence = [_same_daemon(daemon, record)]
+    evidence: tuple[Evidence, ...] = ()
     try:
         if store is None:
             raise XenstoreUnavailable("no connection to xenstored")
-        values = store.read_many((KERNEL_NODE, MARK))
-        evidence += [_kernel_node(values[KERNEL_NODE]), _mark(values[MARK], record)]
+        evidence = gather(store, root=root, run_dir=run_dir)
         if probe:
-            evidence.append(_probe(store, root, pause))
+            evidence += (_probe(store, root, pause),)
     except (XenstoreUnavailable, XenstoreDeadline) as error:
-        evidence.append(Evidence("answer", Says.UNKNOWN, error.found))
-        return LinkReport(Link.DEAD, tuple(evidence), daemon, HINTS[Link.DEAD])
+        evidence = evidence or (_same_daemon(daemon, _recorded(run_dir, _boot_id(root))),)
+        evidence += (Evidence("answer", Says.UNKNOWN, error.found),)
+        return LinkReport(Link.DEAD, evidence, daemon, HINTS[Link.DEAD])
     link = judge(evidence)
-    return LinkReport(link, tuple(evidence), daemon, HINTS[link])
+    return LinkReport(link, evidence, daemon, HINTS[link])
+
+
+def gather(store: Reader, *, root: Path = Path("/"), run_dir: Path) -> tuple[Evidence, ...]:
+    """The evidence that can be had without a probe, for `judge`. Raises xenstore's errors."""
+    record = _recorded(run_dir, _boot_id(root))
+    values = store.read_many((KERNEL_NODE, MARK))
+    return (
+        _same_daemon(running_daemon(root=root), record),
+        _kernel_node(values[KERNEL_NODE]),
+        _mark(values[MARK], record),
+    )
+
+
+def look(*, root: Path = Path("/"), run_dir: Path) -> LinkReport:
+    """Whether the xenstored of first contact still runs; reads a few small files and never asks xenstored.
+
+    CONNECTED also before first contact; DEAD when its process is gone. Raises FileError where /proc has no boot id.
+    """
+    daemon, record = running_daemon(root=root), _recorded(run_dir, _boot_id(root))
+    evidence = _same_daemon(daemon, record)
+    link = Link.CONNECTED
+    if evidence.says is Says.RESTARTED:
+        link = Link.RESTARTED
+    elif daemon is None and record is not None and record.get("pid") is not None:
+        link = Link.DEAD
+    return LinkReport(link, (evidence,), daemon, HINTS[link])
 
 
 def judge(evidence: Sequence[Evidence]) -> Link:
@@ -209,14 +245,6 @@ def judge(evidence: Sequence[Evidence]) -> Link:
     if restarted >= 2 or (by_check.get("kernel-node") is Says.RESTARTED and Says.SAME not in said):
         return Link.RESTARTED
     return Link.SUSPECT
-
-
-def require_link(report: LinkReport) -> None:
-    """Refuse what needs dom0's kernel to hear xenstored. Raises XenstoreRestarted, XenstoreUnavailable."""
-    if report.link is Link.RESTARTED:
-        raise XenstoreRestarted("xenstored was restarted: dom0's kernel is disconnected", hint=report.hint)
-    if report.link is Link.DEAD:
-        raise XenstoreUnavailable("xenstored is not running or does not answer")
 
 
 def _daemon(process: Path) -> Daemon | None:
@@ -272,7 +300,10 @@ def _mark(value: bytes | None, record: dict[str, object] | None) -> Evidence:
 
 
 def _probe(store: Xenstore, root: Path, pause: Callable[[float], None]) -> Evidence:
-    """Move dom0's target by one page and see whether the kernel follows; puts back what was there."""
+    """Move dom0's target by one page and see whether the kernel follows; puts back what was there.
+
+    A target that somebody else sets meanwhile stands.
+    """
     try:
         before_kib = _kernel_target_kib(root)
     except (FileError, ValueError) as error:
@@ -284,22 +315,40 @@ def _probe(store: Xenstore, root: Path, pause: Callable[[float], None]) -> Evide
             Says.UNKNOWN,
             f"not asked: {MEMORY_TARGET} is {stored!r} while the kernel's target is {before_kib} KiB",
         )
-    wanted_kib = before_kib - PROBE_STEP_KIB
+    before, wanted = str(before_kib).encode(), str(before_kib - PROBE_STEP_KIB).encode()
+    followed = ours = False
     try:
-        store.write(MEMORY_TARGET, str(wanted_kib).encode())
-        followed = _follows(root, wanted_kib, pause)
+        if ours := _replace(store, stored, wanted):
+            followed = _follows(root, int(wanted), pause)
     finally:
-        store.write(MEMORY_TARGET, str(before_kib).encode())
-        back = _follows(root, before_kib, pause)
-        if stored is None:
-            store.remove(MEMORY_TARGET)
-    if followed and back:
-        return Evidence("probe", Says.SAME, f"dom0's kernel followed a target of {wanted_kib} KiB and back")
+        if ours := ours and _replace(store, wanted, before):
+            followed = _follows(root, before_kib, pause) and followed
+            if stored is None:
+                _replace(store, before, None)
+    if followed:
+        return Evidence("probe", Says.SAME, f"dom0's kernel followed a target of {int(wanted)} KiB and back")
+    if not ours:
+        return Evidence("probe", Says.UNKNOWN, f"somebody else set {MEMORY_TARGET} meanwhile: theirs stands")
     return Evidence(
         "probe",
         Says.RESTARTED,
-        f"dom0's kernel stayed at {before_kib} KiB when the target was {wanted_kib} KiB",
+        f"dom0's kernel stayed at {before_kib} KiB when the target was {int(wanted)} KiB",
     )
+
+
+def _replace(store: Xenstore, old: bytes | None, new: bytes | None) -> bool:
+    """Change dom0's target from `old` to `new` (None: absent); False when it is another one by now."""
+
+    def body(transaction: Transaction) -> bool:
+        if transaction.read(MEMORY_TARGET) != old:
+            return False
+        if new is None:
+            transaction.remove(MEMORY_TARGET)
+        else:
+            transaction.write(MEMORY_TARGET, new)
+        return True
+
+    return store.transact(body)
 
 
 def _kernel_target_kib(root: Path) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from nested_xen import lab, network, process
 from nested_xen.errors import LabError
+from nested_xen.paths import cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ def own_run_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOSTAGENT_LAB_RUN", str(folder))
+        patch.setenv("HOSTAGENT_LAB_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield folder
 
 
@@ -68,6 +70,7 @@ def segments(kernel: None) -> Iterator[Lab]:
     lab.down(made.name)
     assert network.namespaces(made.name) == []
     assert not made.folder.exists()
+    assert not (cache() / "labs" / made.name).exists()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from hostagent.errors import OperatorError
 from hostagent.xen import hypercall, memory
 from hostagent.xen.balloon import (
     DRIVER,
-    KERNEL_LISTENS,
     STATIC_MAX,
     TARGET,
     Balloon,
@@ -20,6 +19,7 @@ from hostagent.xen.balloon import (
 )
 from hostagent.xen.memory import NotEnoughMemoryError, XenstoreStaleError, XenstoreState
 from hostagent.xen.xenstore_errors import XenstoreUnavailable
+from hostagent.xen.xenstored import KERNEL_NODE, MARK, RECORD
 from tests.pure.test_hypercall import DOM0, PHYSINFO, XENINFO
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class FakeHost:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.now = 0.0
-        self.keys: dict[str, bytes] = {"/local/domain/0": b"", KERNEL_LISTENS: b"1"}
+        self.keys: dict[str, bytes] = {"/local/domain/0": b"", KERNEL_NODE: b"1"}
         self.listens = True
         self.dead = False
         self.frames_kib = self.current_kib = self.target_kib = self.maxmem_kib = 1536 * MIB
@@ -310,6 +310,30 @@ def test_a_restarted_xenstored_is_seen_and_nothing_attempted(host: FakeHost, bal
     with pytest.raises(XenstoreStaleError, match="started again"):
         balloon.set_target(GIB)
     assert host.writes == []
+
+
+def test_one_removed_node_among_signs_of_the_same_xenstored_is_no_restart(
+    host: FakeHost, balloon: Balloon
+) -> None:
+    record = host.root / "run/hostagent" / RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text('{"boot_id": "some-boot", "pid": null, "marked": true}')
+    host.keys = {"/local/domain/0": b"", MARK: b"some-boot"}
+
+    assert balloon.snapshot().xenstore is XenstoreState.USABLE
+    balloon.set_target(GIB)
+
+
+def test_a_restart_that_wrote_the_kernels_node_again_is_seen(host: FakeHost, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / RECORD).write_text(
+        '{"boot_id": "some-boot", "pid": 371, "started_ticks": 5, "marked": true}'
+    )
+    (host.root / "proc/1292").mkdir()
+    (host.root / "proc/1292/stat").write_text("1292 (oxenstored) S " + "0 " * 18 + "9 0 0\n")
+    balloon = Balloon(host, root=host.root, run_dir=tmp_path / "mine", hypervisor=host)
+
+    assert balloon.snapshot().xenstore is XenstoreState.RESTARTED
 
 
 def test_a_snapshot_without_xenstore_has_all_but_the_keys(host: FakeHost) -> None:

@@ -12,10 +12,11 @@ from hostagent import __version__, cli
 from hostagent.__main__ import main
 from hostagent.cli import build_parser, output
 from hostagent.cli.output import Column, duration, size, size_kib, when
-from hostagent.cli.parser import leaves
+from hostagent.cli.parser import _subparser_actions, leaves
 from hostagent.errors import HostagentError, InvalidValueError
 
 COMMANDS = leaves(build_parser())
+FIRST_WORDS = ("hostagent ", "printf ", "systemctl ")
 every_command = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.prog)
 
 
@@ -43,6 +44,21 @@ class Args:
 @every_command
 def test_the_help_of_a_command_has_an_example_of_it(command):
     assert f"  {command.prog}" in command.format_help().partition("examples:")[2]
+
+
+def groups(parser):
+    """Every parser that has sub-commands, the first included."""
+    below = [child for action in _subparser_actions(parser) for child in action.choices.values()]
+    return [parser, *(group for child in below for group in groups(child))] if below else []
+
+
+@pytest.mark.parametrize(
+    "parser", [*groups(build_parser())[1:], *COMMANDS], ids=lambda parser: parser.prog.replace(" ", "-")
+)
+def test_every_example_is_one_command_to_a_line(parser):
+    if parser.epilog:
+        lines = [line.strip() for line in parser.epilog.splitlines()[1:]]
+        assert [line for line in lines if not line.startswith(FIRST_WORDS)] == []
 
 
 @every_command

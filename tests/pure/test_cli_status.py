@@ -134,6 +134,13 @@ def test_emergency_mode_shows_its_error_the_hint_and_the_restart_and_exits_with_
     assert "the disk is full (INTERNAL_ERROR) hint df /var restart in 1 min 35 s" in text
 
 
+def test_a_xenstored_that_was_restarted_is_shown_with_its_hint_and_exits_with_2(answering, capsys):
+    answering({"xenstored": {"link": "restarted", "seen": "pid 1292", "hint": "reboot the host"}})
+
+    assert main(["status"]) == 2
+    assert "restarted: pid 1292 hint: reboot the host" in shown(capsys)
+
+
 def test_json_is_the_record_as_the_daemon_sent_it(answering, capsys):
     answering({})
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import string
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -90,18 +92,53 @@ def test_bytes_that_are_not_utf8_are_told_with_their_line(paths):
 def test_a_file_of_more_than_1_mib_is_refused(paths):
     paths.settings.write_bytes(b"#" * (FILE_LIMIT_BYTES + 1))
 
-    with pytest.raises(ConfigError, match="larger than 1 MiB"):
+    with pytest.raises(ConfigError, match="larger than 1048576 bytes"):
         load(paths)
 
 
-@pytest.mark.parametrize("make", [lambda path: path.mkdir(), lambda path: path.symlink_to("nowhere")])
-def test_a_file_that_cannot_be_read_is_told(paths, make):
+@pytest.mark.parametrize(
+    ("make", "found"),
+    [
+        (Path.mkdir, "could not be read"),
+        (os.mkfifo, "not a plain file"),
+        (lambda path: path.symlink_to("nowhere"), "could not be read"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(paths, make, found):
     make(paths.settings)
 
-    with pytest.raises(ConfigError, match="cannot be read") as caught:
+    with pytest.raises(ConfigError, match=found) as caught:
         load(paths)
 
     assert "default" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("dom0.memory = " + "9" * 5000, "not settings", id="digits"),
+        pytest.param("dom0.memory = 0x" + "f" * 5000, "this int does not fit", id="hex-digits"),
+        pytest.param("a = " + "[" * 100_000, "nested too deeply", id="arrays"),
+        pytest.param("a = " + "{a = " * 100_000, "nested too deeply", id="tables"),
+        pytest.param(".".join("a" * 2_000) + " = 1", "nested too deeply", id="dotted-key"),
+        pytest.param("log.level = " + "[" * 200 + "]" * 200, "does not fit", id="value"),
+        pytest.param("a" * 500_000 + " = 1", "unknown setting", id="key"),
+    ],
+)
+def test_garbage_that_is_too_large_or_too_deep_is_told_in_a_few_words(paths, text, found):
+    paths.settings.write_text(text)
+
+    with pytest.raises(ConfigError, match=found) as caught:
+        load(paths)
+
+    assert str(paths.settings) in caught.value.found
+    assert len(caught.value.found) < len(str(paths)) + 300
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "0x" + "f" * 5000, "[" * 100_000])
+def test_a_monstrous_override_is_told_too(paths, value):
+    with pytest.raises(ConfigError, match="does not fit"):
+        load(paths, [f"dom0.memory={value}"])
 
 
 @pytest.mark.parametrize("override", ["log.level", "log.level=loud", "nope=1", "=1", ""])

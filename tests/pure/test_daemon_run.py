@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -17,6 +18,8 @@ from hostagent.config import Paths
 from hostagent.errors import OperatorError
 from hostagent.sdnotify import Notifier, watchdog_interval_s
 from hostagent.startup.step import Context, Outcome, Policy, Restart, Role, Step, Unchanged
+from hostagent.xen import xenstored
+from tests.pure.startup_tree import BOOT_ID, put
 
 NOW = ("restart.emergency-delay=0", "restart.emergency-spread=0")
 
@@ -114,6 +117,44 @@ def test_the_api_is_served_while_steps_run(paths):
     assert isinstance(status, dict)
     assert (status["state"], status["pid"]) == ("starting", os.getpid())
     assert [running["name"] for running in status["running_steps"]] == ["asker"]
+
+
+@pytest.mark.parametrize("xenstored_pid", [371, 1292])
+def test_a_xenstored_that_restarts_under_the_daemon_shows_in_its_status(
+    paths, monkeypatch, caplog, xenstored_pid
+):
+    looks = threading.Semaphore(0)
+    look = xenstored.look
+
+    def counted(**where):
+        report = look(**where)
+        looks.release()
+        return report
+
+    def restart(_context: Context) -> Outcome:
+        put(paths.root / "proc/sys/kernel/random/boot_id", BOOT_ID)
+        put(paths.root / "run/xenstore.pid", str(xenstored_pid))
+        put(paths.root / f"proc/{xenstored_pid}/stat", f"{xenstored_pid} (oxenstored) S " + "0 " * 18 + "5 0")
+        record = {"boot_id": BOOT_ID, "pid": 371, "started_ticks": 5, "marked": True}
+        put(paths.run / "xenstored.json", json.dumps(record))
+        while looks.acquire(blocking=False):
+            pass
+        looks.acquire()  # may have begun before the files stood
+        looks.acquire()
+        return Unchanged()
+
+    monkeypatch.setattr(xenstored, "look", counted)
+    monkeypatch.setattr(daemon, "XENSTORED_LOOK_S", 0.001)
+    answers: list[object] = []
+
+    daemon.run(paths, steps=(step(restart), step(ask(paths, answers), "asker"), step(end, "end")))
+
+    (status,) = answers
+    assert isinstance(status, dict)
+    assert (status["xenstored"] or {}).get("link") == (None if xenstored_pid == 371 else "restarted")
+    assert sum("xenstored: restarted" in record.getMessage() for record in caplog.records) == (
+        xenstored_pid != 371
+    )
 
 
 def test_after_s40_the_daemon_is_ready_although_steps_still_run(paths, told):

@@ -9,7 +9,7 @@ import pytest
 
 from hostagent.xen import domains, hypercall
 from hostagent.xen.domains import Manager, PowerState
-from hostagent.xen.hypercall import BindingError, DomainInfo
+from hostagent.xen.hypercall import BindingError, DomainInfo, RefusedError
 from hostagent.xen.libvirt_link import LibvirtError, ManagedDomain
 from hostagent.xen.xenstore_errors import XenstoreDeadline, XenstoreUnavailable
 
@@ -204,3 +204,18 @@ def test_without_the_binding_and_libvirt_the_error_names_the_package(
     with pytest.raises(BindingError) as caught:
         domains.list_domains(None, root=root)
     assert "xen-utils-4.17" in caught.value.hint
+
+
+def test_tools_of_another_xen_are_no_reason_to_tell_nothing(
+    monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    def refused() -> list[DomainInfo]:
+        raise RefusedError("hypercall domain_getinfo failed", hint="are xen-utils and Xen the same?")
+
+    monkeypatch.setattr(hypercall, "domains", refused)
+    monkeypatch.setattr(domains, "Link", FakeLink)
+
+    listing = domains.list_domains(None, root=root)
+
+    assert [domain.name for domain in listing.domains] == ["Domain-0", "gvirt"]
+    assert "xen-utils" in listing.warnings[0]

@@ -13,7 +13,7 @@ import pytest
 
 from hostagent import files
 from hostagent.errors import BusyError
-from hostagent.files import FileError, read_bounded, remove_leftover, temporary_name, write_atomic
+from hostagent.files import FileError, read_bounded, temporary_name, write_atomic
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,24 +105,6 @@ def test_a_secret_is_never_readable_by_others_even_over_a_leftover_that_was(tmp_
 
     assert stat.S_IMODE(os.fstat(descriptor).st_mode) == 0o600
     os.close(descriptor)
-
-
-def test_a_leftover_is_removed_on_request_and_only_once(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    temporary_name(path).write_text("half")
-
-    assert remove_leftover(path)
-    assert not remove_leftover(path)
-    assert names(tmp_path) == []
-
-
-def test_a_writer_at_work_keeps_its_temporary_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    with temporary_name(path).open("w") as working:
-        fcntl.flock(working, fcntl.LOCK_EX)
-
-        assert not remove_leftover(path)
-        assert temporary_name(path).exists()
 
 
 def test_two_writers_take_turns_and_the_second_gives_up_at_its_deadline(

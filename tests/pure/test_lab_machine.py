@@ -16,7 +16,9 @@ TCG = Accel("tcg", "test")
 
 
 def devices(made: machine.Machine) -> list[str]:
-    words = machine.qemu_arguments(made, TCG, Path("/boot"), Path("/run/h1"), incoming=False)
+    words = machine.qemu_arguments(
+        made, TCG, Path("/boot"), Path("/disks/h1"), sockets=Path("/run/h1"), incoming=False
+    )
     return [after for word, after in itertools.pairwise(words) if word == "-device"]
 
 

@@ -19,6 +19,7 @@ class FakeDomain:
 
     def __init__(self, name: str, domid: int, state: int) -> None:
         self._name, self._domid, self._state = name, domid, state
+        self.error: Exception | None = None
 
     def name(self) -> str:
         return self._name
@@ -30,6 +31,8 @@ class FakeDomain:
         return self._domid
 
     def info(self) -> list[int]:
+        if self.error is not None:
+            raise self.error
         return [self._state, 263168, 262144, 1, 5]
 
     def isPersistent(self) -> int:
@@ -43,12 +46,18 @@ class FakeLibvirt:
     """libvirtd and its library: `restart` breaks connections, `freeze` makes calls wait for `thaw`."""
 
     class libvirtError(Exception):
-        pass
+        def __init__(self, text: str, code: int = 1) -> None:
+            super().__init__(text)
+            self.code = code
+
+        def get_error_code(self) -> int:
+            return self.code
 
     def __init__(self) -> None:
         self.generation = 0
         self.opened = 0
         self.refuse = False
+        self.gone: int | None = None
         self.answering = threading.Event()
         self.answering.set()
 
@@ -82,8 +91,13 @@ class FakeConnection:
             raise self.library.libvirtError("client socket is closed")
         return answer
 
+    def isAlive(self) -> int:
+        return int(self.generation == self.library.generation)
+
     def listAllDomains(self) -> list[FakeDomain]:
         guests = [FakeDomain("gvirt", 2, 3), FakeDomain("Domain-0", 0, 1), FakeDomain("off", -1, 5)]
+        if self.library.gone is not None:
+            guests[0].error = self.library.libvirtError("cannot tell", self.library.gone)
         answer: list[FakeDomain] = self._answer(guests)
         return answer
 
@@ -178,3 +192,26 @@ def test_a_libvirtd_that_thaws_is_used_again(
     library.thaw()
 
     assert link.version() == "11.3.0"
+
+
+def test_a_domain_that_ends_while_it_is_listed_is_left_out(
+    library: FakeLibvirt, link_to: Callable[[FakeLibvirt], Link]
+) -> None:
+    library.gone = 42
+
+    with link_to(library) as link:
+        assert [domain.name for domain in link.domains()] == ["Domain-0", "off"]
+        assert [domain.name for domain in link.domains()] == ["Domain-0", "off"]
+    assert library.opened == 1
+
+
+def test_another_error_over_a_living_connection_is_told_and_not_taken_for_a_restart(
+    library: FakeLibvirt, link_to: Callable[[FakeLibvirt], Link]
+) -> None:
+    library.gone = 38
+    link = link_to(library)
+    link.version()
+
+    with pytest.raises(LibvirtError, match="could not list domains: cannot tell"):
+        link.domains()
+    assert library.opened == 1

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import string
 from dataclasses import replace
@@ -320,6 +321,29 @@ any_report = st.builds(
 @given(any_report)
 def test_a_report_survives_its_file(report):
     assert from_json(json.loads(json.dumps(as_json(report)))) == report
+
+
+def test_a_report_that_only_root_may_see_says_so(paths, monkeypatch):
+    paths.report.write_text("{}")
+
+    def refused(_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(paths.report), "lstat", refused)
+    monkeypatch.setattr(type(paths.report), "stat", refused)
+
+    with pytest.raises(ReportError, match="Permission denied") as caught:
+        load(paths)
+    assert "as root" in caught.value.hint
+
+
+def test_a_number_without_end_in_the_file_is_a_clear_error(paths):
+    run(paths, a_step("a"))
+    (paths.run / "startup-report.json").unlink()
+    paths.report.write_text(paths.report.read_text().replace('"pid": ', '"pid": 1e999, "was": '))
+
+    with pytest.raises(ReportError, match="not a start-up report"):
+        load(paths)
 
 
 json_values = st.recursive(

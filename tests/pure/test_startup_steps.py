@@ -20,7 +20,7 @@ from hostagent.startup.secret import SecretError
 from hostagent.startup.state import HostState, begin, learn
 from hostagent.startup.step import Change, Changed, EmergencyError, Skipped, Unchanged
 from hostagent.startup.table import STEPS
-from hostagent.xen import balloon, hypercall, inventory
+from hostagent.xen import balloon, hypercall, inventory, xenstored
 from hostagent.xen.inventory import InventoryError
 from tests.pure.startup_tree import BOOT_ID, FakeXenstore, Hooks, context_of, files_below, make_paths, put
 
@@ -659,6 +659,26 @@ def test_some_findings_keep_the_host_disabled(paths, healthy, xenstore, break_it
 
     assert len(context.host.blockers) == 1
     assert hint in outcome.warnings[0]
+
+
+def test_a_node_that_somebody_removed_is_a_warning_and_blocks_nothing(paths, healthy, xenstore):
+    context = context_of(paths)
+    xenstored.remember(xenstore, root=paths.root, run_dir=paths.run)
+    del xenstore.nodes[xenstored.MARK]
+
+    outcome = steps_xen.run_startup_checks(context)
+
+    assert context.host.blockers == []
+    assert "not clear" in outcome.warnings[0]
+    assert "--probe" in outcome.warnings[0]
+
+
+@pytest.mark.parametrize("socket", ["libvirt-sock", "virtxend-sock"])
+def test_either_kind_of_libvirt_may_listen(paths, healthy, socket):
+    silent_libvirt(healthy)
+    put(healthy / "run/libvirt" / socket, "")
+
+    assert steps_xen.run_startup_checks(context_of(paths)).warnings == ()
 
 
 def dead_console(root):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 import uuid
@@ -539,6 +540,41 @@ def test_a_transaction_nobody_answers_takes_its_connection_with_it(daemon, store
 
     with pytest.raises(XenstoreDeadline):
         store.transact(lambda tx: tx.write("/n", b"1"), deadline_s=0.05)
+
+    assert store.read("domid") == b"0"
+    assert daemon.dials == 2
+
+
+def test_a_start_of_a_transaction_that_comes_late_does_not_stay_open(daemon, store):
+    daemon.on_request = lambda asked: asked.op == fake.START
+
+    with pytest.raises(XenstoreDeadline):
+        store.transact(lambda tx: None, deadline_s=0.05)
+
+    assert store.read("domid") == b"0"
+    assert daemon.dials == 2
+
+
+@pytest.mark.parametrize("refusal", [b"EIO\0", None])
+def test_a_transaction_that_cannot_be_ended_goes_with_its_connection_and_its_own_error_is_told(
+    daemon, store, refusal
+):
+    def answer(asked):
+        if asked.op != fake.END:
+            return False
+        if refusal is None:
+            asked.sock.shutdown(socket.SHUT_RDWR)
+        else:
+            asked.sock.sendall(fake.packet(fake.ERROR, refusal, asked.rq))
+        return True
+
+    def fails(tx):
+        raise LookupError
+
+    daemon.on_request = answer
+
+    with pytest.raises(LookupError):
+        store.transact(fails)
 
     assert store.read("domid") == b"0"
     assert daemon.dials == 2

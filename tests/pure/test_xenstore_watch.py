@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from hostagent.xen import xenstore_watch
 from hostagent.xen.xenstore import InvalidPath, XenstoreDeadline, XenstoreQuota, XenstoreUnavailable
 from hostagent.xen.xenstore_watch import QUEUE_EVENTS, Changed, Resync, ResyncReason, Watcher
 from tests.pure import fake_xenstored as fake
@@ -173,6 +174,30 @@ def test_over_the_device_a_watch_is_only_set_when_the_daemon_answers(daemon):
     watcher.close()
 
 
+def test_over_the_device_a_watch_is_only_closed_when_the_daemon_answers(daemon, monkeypatch):
+    monkeypatch.setattr(xenstore_watch, "UNWATCH_S", 0.05)
+    watcher = Watcher(daemon.dial_device, 5)
+    watch = watcher.add(("/w",), time.monotonic() + 5)
+    daemon.hold("domid")
+    daemon.is_down = True
+
+    watch.close()
+
+    assert fake.UNWATCH not in [asked.op for asked in daemon.asked]
+    with pytest.raises(XenstoreUnavailable):
+        drain(watch)
+    watcher.close()
+
+
+def test_over_the_device_a_closed_watch_is_forgotten_by_a_daemon_that_answers(daemon):
+    watcher = Watcher(daemon.dial_device, 5)
+
+    watcher.add(("/w",), time.monotonic() + 5).close()
+
+    assert daemon.watches == []
+    watcher.close()
+
+
 def test_closing_the_store_ends_a_wait_and_the_thread(store):
     watch = store.watch("/w")
     thread = store._watcher._thread
@@ -197,21 +222,3 @@ def test_closing_while_the_daemon_is_down_ends_the_thread(daemon, store):
     store.close()
 
     assert not thread.is_alive()
-
-
-def test_wait_until_looks_at_once_and_after_each_change(daemon, store):
-    seen = []
-
-    def found():
-        seen.append(store.read("/state"))
-        if len(seen) == 1:
-            store.write("/state", b"4")
-        return seen[-1]
-
-    assert store.wait_until(["/state"], found, 5) == b"4"
-    assert seen == [None, b"4"]
-    assert daemon.watches == []
-
-
-def test_wait_until_gives_up_at_its_deadline(store):
-    assert store.wait_until(["/state"], lambda: store.read("/state"), 0.05) is None

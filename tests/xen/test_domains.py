@@ -74,11 +74,12 @@ def test_xen_info_agrees_with_xl_info(host: Any) -> None:
     assert info["libvirtd"].startswith("answers")
 
 
+@pytest.mark.destructive
 def test_a_stopped_and_a_frozen_libvirtd_are_named_and_nothing_hangs(host: Any) -> None:
     script = """
 systemctl stop libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 hostagent xen domains --libvirt --json; echo ====
-systemctl start libvirtd.socket libvirtd
+systemctl start libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd
 pid=$(systemctl show -P MainPID libvirtd)
 kill -STOP "$pid"
 hostagent xen domains --libvirt --json; echo ====

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 from nested_xen import install
 from nested_xen.process import run
-from nested_xen.rotation import rotating
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -214,11 +213,8 @@ def test_a_new_version_that_does_not_run_leaves_the_old_one_in_use(installed, bu
     assert "8.8.8" not in installed.exec("ls /opt/hostagent").stdout
 
 
-@pytest.mark.parametrize(
-    ("moment", "condition"),
-    rotating(KILLED_AT, count=1),
-)
-@pytest.mark.usefixtures("installed")
+@pytest.mark.full
+@pytest.mark.parametrize(("moment", "condition"), KILLED_AT)
 def test_an_upgrade_killed_half_way_leaves_a_working_version(installed, bundle, tmp_path, moment, condition):
     deliver(installed, changed(bundle, tmp_path / "new", version="7.7.7"), "/root/new")
 

@@ -137,11 +137,14 @@ def test_after_a_power_cut_flushed_data_is_there_and_the_host_was_really_off(xen
     assert write(host, device, block=blocks["unflushed"], text="unflushed") == ""
     host.exec("echo synced >/root/synced; sync; echo cached >/root/cached")
     before = host.exec("cat /proc/sys/kernel/random/boot_id").stdout
+    identity = "cat /etc/machine-id /etc/hostname; sha256sum </etc/ssh/ssh_host_ed25519_key"
+    same = host.exec(identity).stdout
     pid = host.pid
     faults.power_cut(host)
     assert pid is not None
     assert not process.alive(pid)
     assert host.exec("cat /proc/sys/kernel/random/boot_id").stdout != before
+    assert host.exec(identity).stdout == same
     device = faults.device(host, disk)
     assert read(host, device, block=blocks["overwritten"]) == "overwritten"
     assert read(host, device, block=blocks["unflushed"]) == ""

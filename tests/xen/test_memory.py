@@ -9,7 +9,7 @@ import pytest
 
 from tests.xen import guests
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.destructive]
 
 MIB = 1024
 DRIVER = "/sys/devices/system/xen_memory/xen_memory0"

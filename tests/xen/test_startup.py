@@ -96,7 +96,9 @@ def test_a_second_start_changes_nothing(xen_host):
     assert xen_host.exec(state).stdout == before
 
 
+@pytest.mark.destructive
 def test_scripts_and_settings_of_the_operator_take_effect(xen_host):
+    xen_host.exec("rm -rf /root/etc-before; cp -a /etc/hostagent /root/etc-before")
     run = start(
         xen_host,
         before=r"""
@@ -126,6 +128,33 @@ printf '[log]\nlevel = "debug"\n' >/etc/hostagent/conf.d/50-test.toml
 
     assert lost.said.split("\n")[-3:-1] == ["master.d/20-second stop", "master.d/10-first stop"]  # S45
     assert lost.statuses["start-role-scripts"] == "skipped"
+
+    xen_host.exec("rm -rf /etc/hostagent; mv /root/etc-before /etc/hostagent")
+
+
+@pytest.mark.destructive
+def test_dom0_is_brought_to_the_memory_its_settings_name(xen_host):
+    """Every reader but ours: the hypervisor, the kernel's driver, xenstore."""
+    read = (
+        "xl list 0 | awk '/Domain-0/{print $3 * 1024}'; xenstore-read /local/domain/0/memory/target;"
+        " cat /sys/devices/system/xen_memory/xen_memory0/target_kb"
+        " /sys/devices/system/xen_memory/xen_memory0/info/current_kb"
+    )
+    conf = "/etc/hostagent/conf.d/60-memory.toml"
+    before = xen_host.exec(read).stdout.split()
+
+    run = start(
+        xen_host,
+        before=f"mkdir -p /etc/hostagent/conf.d; printf '[dom0]\\nmemory = 1400\\n' >{conf}",
+        after=f"echo '=== sizes'; {read}",
+    )
+    back = start(xen_host, before=f"printf '[dom0]\\nmemory = {int(before[0]) // 1024}\\n' >{conf}")
+    after = xen_host.exec(f"{read}; rm {conf}").stdout.split()
+
+    assert run.report["result"] == "clean", run.troubles
+    assert run.statuses["set-dom0-memory"] == "changed"
+    assert run.said.partition("=== sizes\n")[2].split() == [str(1400 * 1024)] * 4
+    assert (back.report["result"], after) == ("clean", before), back.troubles
 
 
 def test_a_dry_run_names_exactly_what_the_run_then_does(xen_host):

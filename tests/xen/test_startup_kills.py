@@ -69,7 +69,7 @@ def put_back(host):
     )
 
 
-@pytest.mark.parametrize("point", rotating(POINTS, count=4))
+@pytest.mark.parametrize("point", rotating(POINTS, count=3))
 def test_killed_in_the_middle_of_a_step_the_next_start_is_clean(xen_host, point):
     identity = xen_host.exec("cat /etc/hostagent/inventory /etc/hostagent/ptoken").stdout
 

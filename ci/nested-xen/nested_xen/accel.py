@@ -1,7 +1,8 @@
 """Which accelerator QEMU can use for Xen here: real KVM when it truly runs Xen, else emulation (TCG).
 
 A /dev/kvm that exists may still be unable to run Xen (an instruction its host does not emulate), so it is
-tried: Xen must print its banner within a few seconds. The answer is cached per kernel and QEMU version.
+tried: Xen must print its banner within a few seconds. The answer is cached per kernel and QEMU version; a
+negative one, which a busy moment can bring about, for an hour only.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nested_xen.image import Image
 
 PROBE_S = 8
+NEGATIVE_S = 3600
 OPTIONS = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=512"}
 
 
@@ -62,12 +64,23 @@ def _kvm_problem(image: Image) -> str | None:
         return "/dev/kvm may not be opened"
     memory = cache() / "accel.json"
     key = f"{os.uname().release} {qemu_version()}"
-    known: dict[str, str | None] = json.loads(memory.read_text()) if memory.exists() else {}
-    if key not in known:
-        with progress.step("probing KVM with Xen"):
-            known = {key: _try_kvm(image)}
-        memory.write_text(json.dumps(known))
-    return known[key]
+    known, problem = remembered(memory, key, time.time())
+    if known:
+        return f"{problem} (remembered in {memory}; remove it to try again)" if problem else None
+    with progress.step("probing KVM with Xen"):
+        problem = _try_kvm(image)
+    memory.write_text(json.dumps({"key": key, "problem": problem, "at": time.time()}))
+    return problem
+
+
+def remembered(memory: Path, key: str, now: float) -> tuple[bool, str | None]:
+    """Is there a verdict for this kernel and QEMU that still holds at `now`, and what problem does it name?"""
+    try:
+        verdict = json.loads(memory.read_text())
+        same, problem, at = verdict["key"] == key, verdict["problem"], float(verdict["at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False, None
+    return (True, problem) if same and (problem is None or 0 <= now - at < NEGATIVE_S) else (False, None)
 
 
 def _try_kvm(image: Image) -> str | None:
@@ -84,7 +97,7 @@ def _try_kvm(image: Image) -> str | None:
         ]
         words += ["-accel", "kvm", "-cpu", "host", "-m", "512", "-no-reboot", "-serial", f"file:{serial}"]
         words += ["-kernel", str(image.folder / "xen"), "-append", "console=com1 com1=115200,8n1"]
-        pid = process.spawn(words, log=Path(folder, "qemu.log"))
+        pid = process.spawn(words, log=Path(folder, "qemu.log"), outlives_us=False)
         try:
             deadline = time.monotonic() + PROBE_S
             while time.monotonic() < deadline:

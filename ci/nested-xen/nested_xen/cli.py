@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from nested_xen import install, lab, network, process, progress, registry
 from nested_xen.errors import LabError
+from nested_xen.host import SERIAL_LOG
 from nested_xen.image import Release
 from nested_xen.machine import MAX_HOSTS, custom, standard
 
@@ -50,8 +51,10 @@ UNUSUAL = (
 def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
+        process.require_root()
         return int(args.handler(args))
-    except LabError as error:
+    except (LabError, OSError) as problem:
+        error = problem if isinstance(problem, LabError) else LabError(str(problem))
         if args.json:
             print(json.dumps({"error": error.found, "hint": error.hint}))
         else:
@@ -107,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--all", action="store_true", help="every lab that is up")
     verb("list", _list, "Labs that are up, with their hosts and segments.")
     ssh = verb("ssh", _ssh, "A root shell in a host's dom0.")
-    execute = verb("exec", _exec, "Run a command in a host's dom0; its exit code is this command's.")
+    execute = verb(
+        "exec", _exec, "Run a command in a host's dom0 with our input; its exit code is this command's."
+    )
     execute.add_argument("--timeout", type=float, default=300, help="seconds (default: %(default)s)")
     copy = verb(
         "copy", _copy, "Copy a file or folder into dom0, or a file out of it (HOST:PATH names the far side)."
@@ -174,7 +179,10 @@ def _numbers(text: str) -> list[int]:
 def _down(args: argparse.Namespace) -> int:
     gone = registry.names() if args.all else [args.name]
     for name in gone:
-        lab.down(name)
+        with progress.step(f"taking lab {name} down"):
+            lab.down(name)
+    # a killed `up` can have been in the middle of a saved state, which is made in a lab of its own
+    gone += registry.drop_stale()
     _print(args, {"down": gone}, [f"lab {name} is gone" for name in gone] or ["no lab is up"])
     return 0
 
@@ -187,6 +195,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _ssh(args: argparse.Namespace) -> int:
+    if args.json:
+        raise LabError("a shell has no JSON form", hint="lab exec --json HOST COMMAND")
     words = _host(args).ssh_arguments()
     process.exec_replace([*words[:-1], "-t", words[-1], *args.command])
     return 0
@@ -195,12 +205,12 @@ def _ssh(args: argparse.Namespace) -> int:
 def _exec(args: argparse.Namespace) -> int:
     if not args.command:
         raise LabError("no command given", hint="lab exec h1 xl info")
-    result = _host(args).exec(" ".join(args.command), check=False, timeout_s=args.timeout)
-    if args.json:
-        print(json.dumps({"code": result.code, "stdout": result.stdout, "stderr": result.stderr}))
-    else:
-        sys.stdout.write(result.stdout)
-        sys.stderr.write(result.stderr)
+    host, line = _host(args), " ".join(args.command)
+    if not args.json:
+        return process.stream([*host.ssh_arguments(), line], timeout_s=args.timeout)
+    with progress.step(f"running on {host.name}"):
+        result = host.exec(line, check=False, timeout_s=args.timeout)
+    print(json.dumps({"code": result.code, "stdout": result.stdout, "stderr": result.stderr}))
     return result.code
 
 
@@ -208,14 +218,18 @@ def _copy(args: argparse.Namespace) -> int:
     hosts = lab.open_lab(args.name).hosts
     source_host, _, source = args.source.rpartition(":")
     target_host, _, target = args.target.rpartition(":")
-    if target_host in hosts and not source_host:
-        hosts[target_host].put(Path(source), target)
-    elif source_host in hosts and not target_host:
-        hosts[source_host].get(source, Path(target))
-    else:
+    if (source_host in hosts) == (target_host in hosts) or (source_host and target_host):
         raise LabError(
             "one side is HOST:PATH, the other a local path", hint="lab copy notes.txt h1:/root/notes.txt"
         )
+    with progress.step(f"copying {args.source} to {args.target}"):
+        if target_host:
+            if not Path(source).exists():
+                raise LabError(f"there is no {source}")
+            hosts[target_host].put(Path(source), target)
+        else:
+            local = Path(target)
+            hosts[source_host].get(source, local / Path(source).name if local.is_dir() else local)
     _print(args, {"copied": [args.source, args.target]}, [])
     return 0
 
@@ -224,18 +238,12 @@ def _reset(args: argparse.Namespace) -> int:
     opened = lab.open_lab(args.name)
     host = _host(args)
     started = time.monotonic()
-    with progress.step(f"resetting {host.name}"):
-        if args.to:
-            saved = host.folder / "snapshots" / args.to
-            if not saved.exists():
-                raise LabError(
-                    f"{host.name} has no snapshot {args.to}", hint=f"lab snapshot {host.name} {args.to}"
-                )
-            host.restore(saved)
-        else:
-            host.reset()
     opened.hosts[host.name] = host
-    opened.record()
+    try:
+        with progress.step(f"resetting {host.name}"):
+            host.reset(args.to)
+    finally:
+        opened.record()
     _print(args, {"host": host.name, "seconds": round(time.monotonic() - started, 1)}, [])
     return 0
 
@@ -250,7 +258,15 @@ def _snapshot(args: argparse.Namespace) -> int:
 
 def _logs(args: argparse.Namespace) -> int:
     host = _host(args)
-    with (host.folder / "serial.log").open(errors="replace") as file:
+    log = host.folder / SERIAL_LOG
+    if not log.exists():
+        raise LabError(f"{host.name} has no serial log yet: it was never on")
+    if args.json:
+        if args.follow:
+            raise LabError("--follow has no JSON form", hint="leave one of the two away")
+        print(json.dumps({"host": host.name, "serial": log.read_text(errors="replace")}))
+        return 0
+    with log.open(errors="replace") as file:
         while True:
             shutil.copyfileobj(file, sys.stdout)
             sys.stdout.flush()
@@ -298,7 +314,7 @@ def _describe(opened: lab.Lab) -> dict[str, object]:
                 "disks": [
                     {"serial": disk.serial, "bus": disk.bus, "size": disk.size} for disk in host.machine.disks
                 ],
-                "serial_log": str(host.folder / "serial.log"),
+                "serial_log": str(host.folder / SERIAL_LOG),
             }
             for host in opened.hosts.values()
         ],

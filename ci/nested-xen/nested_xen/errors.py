@@ -13,4 +13,4 @@ class LabError(Exception):
 
 
 class HostError(LabError):
-    """A lab host did not get where it should; it is not used again. `log` names its serial log."""
+    """A lab host did not get where it should; it is not used again."""

@@ -12,7 +12,7 @@ import shlex
 import shutil
 from typing import TYPE_CHECKING
 
-from nested_xen import qmp
+from nested_xen import progress, qmp
 from nested_xen.errors import LabError
 from nested_xen.process import run
 
@@ -27,9 +27,10 @@ ONE_S, ALL_S = 30, 60
 """For one command in dom0, and for all of them with what they said; a busy machine is slow."""
 FROM_OUTSIDE = ("serial.log", "qemu.log")
 # the journal by boot id and of all machine ids: a restored host got a new one while journald went on with
-# the old
+# the old; the report in /run is the live one, the other is as old as the disk has been full or read-only
 FROM_DOM0 = {
-    "startup-report.json": "cat /var/lib/hostagent/startup-report.json",
+    "startup-report.json": "cat /run/hostagent/startup-report.json",
+    "startup-report-on-disk.json": "cat /var/lib/hostagent/startup-report.json",
     "journal.txt": "journalctl --no-pager -m -n 5000 _BOOT_ID=$(tr -d - </proc/sys/kernel/random/boot_id)",
     "failed-units.txt": "systemctl --failed --no-pager",
     "addresses.json": "ip -j -d addr",
@@ -42,13 +43,22 @@ FROM_DOM0 = {
 
 
 def keep(host: Host, folder: Path, why: str) -> None:
-    """Collect the evidence of a host in `folder`, with `why` it is kept; never raises for what cannot be had.
+    """Collect the evidence of a host in `folder`, anew, with `why` it is kept; never raises.
 
-    `missing.txt` names what is not there and why. Takes up to SSH_S and AGENT_S to learn that nobody answers,
-    and up to ALL_S for those who do.
+    `missing.txt` names what is not there and why. Takes up to SSH_S and AGENT_S (and the time to connect) to
+    learn that nobody answers, and up to ALL_S for those who do.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "why.txt").write_text(f"{why}\n")
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / "why.txt").write_text(f"{why}\n")
+        missing = _collect(host, folder)
+        (folder / "missing.txt").write_text("".join(f"{line}\n" for line in missing))
+    except Exception as error:  # noqa: BLE001 - the error that led here is the one to be seen
+        progress.note(f"no evidence of {host.name} is kept in {folder}: {error}")
+
+
+def _collect(host: Host, folder: Path) -> list[str]:
     missing = []
     for name in FROM_OUTSIDE:
         try:
@@ -56,15 +66,14 @@ def keep(host: Host, folder: Path, why: str) -> None:
         except OSError as error:
             missing.append(f"{name}: {error}")
     if host.pid is None:
-        missing.append("everything of dom0: QEMU does not run")
-    else:
-        for way in (_by_ssh, _by_agent):
-            try:
-                _unpack(way(host), folder)
-                break
-            except LabError as error:
-                missing.append(f"from dom0 {way.__name__.strip('_').replace('_', ' ')}: {str(error)[-300:]}")
-    (folder / "missing.txt").write_text("".join(f"{line}\n" for line in missing))
+        return [*missing, "everything of dom0: QEMU does not run"]
+    for way in (_by_ssh, _by_agent):
+        try:
+            _unpack(way(host), folder)
+            break
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next way may do
+            missing.append(f"from dom0 {way.__name__.strip('_').replace('_', ' ')}: {str(error)[-300:]}")
+    return missing
 
 
 def _script() -> str:
@@ -84,7 +93,7 @@ def _by_ssh(host: Host) -> str:
 
 
 def _by_agent(host: Host) -> str:
-    with qmp.agent(host.folder, deadline_s=AGENT_S) as agent:
+    with qmp.agent(host.sockets, deadline_s=AGENT_S) as agent:
         return agent.execute(["/bin/bash", "-c", _script()], deadline_s=ALL_S)[1]
 
 

@@ -1,7 +1,8 @@
 """Faults of a lab host on demand: power, daemons, disks, network, clock. Nothing here knows hostagent.
 
-Every function proves its effect in dom0 before it returns (LabError when it did not come about). A fault that
-can be undone is a context manager; leaving the block undoes it and proves that too.
+Every function proves its effect before it returns, in dom0 or, for a segment, with a frame (LabError when it
+did not come about). A fault that can be undone is a context manager; leaving the block undoes it and proves
+that too.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from nested_xen import network, qmp
+from nested_xen import network, qmp, wire
 from nested_xen.errors import LabError
+from nested_xen.frames import Ethernet, EtherType
 from nested_xen.machine import FIRST_NIC_SLOT, disk_options
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from nested_xen.machine import Disk
 
 EFFECT_S = 60
+CLOCK_S = 3.6  # what setting dom0's clock and asking it may take
+SILENCE_S = 1  # how long a frame is waited for that must not come
 FILLER = "lab-filler"  # the file that takes the space
 # errors go to dom0; by default QEMU stops the machine when a disk has no space left
 REPORT = {"rerror": "report", "werror": "report"}
@@ -199,7 +203,7 @@ def device(host: Host, disk: Disk) -> str:
 
 def pull(host: Host, disk: Disk) -> None:
     """Pull a disk out while the host runs."""
-    with qmp.monitor(host.folder) as monitor:
+    with qmp.monitor(host.sockets) as monitor:
         monitor.command("device_del", id=disk.name)
         monitor.await_event("DEVICE_DELETED", device=disk.name)
     _await_here(lambda: _device(host, disk) is None, f"{host.name} still shows the pulled {disk.name}")
@@ -207,7 +211,7 @@ def pull(host: Host, disk: Disk) -> None:
 
 def plug(host: Host, disk: Disk, *, writable: bool = True) -> None:
     """Plug a pulled disk in again: same data, same serial and WWN; `writable=False`: write-protected."""
-    with qmp.monitor(host.folder) as monitor:
+    with qmp.monitor(host.sockets) as monitor:
         node = disk.name
         if not writable:
             node = f"{disk.name}-ro"
@@ -238,7 +242,7 @@ def write_protected(host: Host, disk: Disk) -> Iterator[None]:
         yield
     finally:
         pull(host, disk)
-        with qmp.monitor(host.folder) as monitor:
+        with qmp.monitor(host.sockets) as monitor:
             monitor.command("blockdev-del", node_name=f"{disk.name}-ro")
         plug(host, disk)
 
@@ -257,7 +261,7 @@ def failing(
     kinds = {Failing.ALL: ["read", "write", "flush"]}.get(what, [what.value])
     where = {} if sector is None else {"sector": sector}
     rules = [{"event": "none", "iotype": kind, "errno": errno, "once": False, **where} for kind in kinds]
-    with qmp.monitor(host.folder) as monitor:
+    with qmp.monitor(host.sockets) as monitor:
         monitor.command(
             "blockdev-add", driver="blkdebug", image=disk.name, node_name=node, inject_error=rules
         )
@@ -265,7 +269,7 @@ def failing(
     try:
         yield
     finally:
-        with qmp.monitor(host.folder) as monitor:
+        with qmp.monitor(host.sockets) as monitor:
             _use_node(monitor, disk, disk.name)
             monitor.command("blockdev-del", node_name=node)
 
@@ -275,12 +279,18 @@ def failing(
 
 @contextlib.contextmanager
 def cut(host: Host, segment: str) -> Iterator[None]:
-    """A segment carries nothing while the block runs; the carrier of its NICs stays up, as behind a switch."""
+    """A segment carries nothing while the block runs; the carrier of its NICs stays up, as behind a switch.
+
+    Proved by a frame from one port of ours to another, which every station of the segment may see.
+    """
     network.set_segment_up(host.lab, segment, up=False)
     try:
+        if _carries(host.lab, segment):
+            raise LabError(f"the cut segment {segment} carries frames")
         yield
     finally:
         network.set_segment_up(host.lab, segment, up=True)
+    _await_here(lambda: _carries(host.lab, segment), f"the mended segment {segment} carries nothing")
 
 
 @contextlib.contextmanager
@@ -294,14 +304,21 @@ def no_carrier(host: Host, nic: int) -> Iterator[None]:
 
 
 def set_carrier(host: Host, nic: int, *, up: bool) -> None:
-    """Pull one NIC's cable or put it back. A NIC that is administratively down shows no carrier either way."""
+    """Pull one NIC's cable or put it back.
+
+    Raises LabError also when the NIC is administratively down: such a one shows no carrier either way.
+    """
     given = host.machine.nics[nic]
-    with qmp.monitor(host.folder) as monitor:
+    with qmp.monitor(host.sockets) as monitor:
         monitor.command("set_link", name=given.id, up=up)
-    card = f"/sys/bus/pci/devices/0000:00:{given.pci_slot or FIRST_NIC_SLOT + nic:02x}.0/virtio*/net/*"
-    seen = f"case $(cat {card}/carrier 2>/dev/null || echo down) in {up:d}|down) ;; *) exit 1 ;; esac"
+    slot = FIRST_NIC_SLOT + nic if given.pci_slot is None else given.pci_slot
+    card = f"/sys/bus/pci/devices/0000:00:{slot:02x}.0/virtio*/net/*"
+    # the kernel refuses to read the file of a NIC that is administratively down
     _await_by_agent(
-        host, seen, f"NIC {nic} of {host.name} does not see its carrier {'back' if up else 'drop'}"
+        host,
+        f'test "$(cat {card}/carrier)" = {up:d}',
+        f"NIC {nic} of {host.name} does not see its carrier {'back' if up else 'drop'}"
+        " (it must be there, and administratively up)",
     )
 
 
@@ -324,7 +341,7 @@ def jump_clock(host: Host, seconds: float) -> None:
     """Set dom0's wall clock to the lab's time plus `seconds`."""
     host.exec(f"date -s @{time.time() + seconds:.3f} >/dev/null")
     off = clock_offset_s(host)
-    if abs(off - seconds) > 3 + 0.01 * EFFECT_S:
+    if abs(off - seconds) > CLOCK_S:
         raise LabError(f"the clock of {host.name} is off by {off:.1f} s, not {seconds:.1f} s")
 
 
@@ -348,7 +365,7 @@ def _xenstored(host: Host) -> str:
 
 
 def _machine_state(host: Host, command: str, wanted: str) -> None:
-    with qmp.monitor(host.folder) as monitor:
+    with qmp.monitor(host.sockets) as monitor:
         monitor.command(command)
         state = monitor.command("query-status")["status"]
     if state != wanted:
@@ -364,6 +381,13 @@ def _use_node(monitor: qmp.Monitor, disk: Disk, node: str) -> None:
     monitor.command("qom-set", path=f"/machine/peripheral/{disk.name}", property="drive", value=node)
 
 
+def _carries(lab: str, segment: str) -> bool:
+    """Does a frame get from one port on a segment to another?"""
+    with wire.join(lab, segment, "proof-from") as sender, wire.join(lab, segment, "proof-to") as receiver:
+        sender.send(Ethernet(receiver.mac, sender.mac, EtherType.LOCAL, b"proof"))
+        return any(frame.source == sender.mac for frame in receiver.frames(deadline_s=SILENCE_S))
+
+
 def _await(host: Host, command: str, problem: str) -> None:
     """Wait until a shell line succeeds in dom0."""
     _await_here(lambda: host.exec(command, check=False).code == 0, problem)
@@ -371,7 +395,7 @@ def _await(host: Host, command: str, problem: str) -> None:
 
 def _await_by_agent(host: Host, command: str, problem: str) -> None:
     """The same without network: the NIC in question may be the one that ssh uses."""
-    with qmp.agent(host.folder) as agent:
+    with qmp.agent(host.sockets) as agent:
         _await_here(lambda: agent.execute(["/bin/sh", "-c", command])[0] == 0, problem)
 
 

@@ -1,8 +1,8 @@
 """pytest fixtures over the lab: `xen_host`, `xen_hosts(n)`, both also without hostagent (`…_bare`), `odd_host`.
 
-A test file gets fresh hosts; files marked `shares_host` share one. A host whose test failed is set aside: its
-evidence goes to `kept/`, and the next test gets a fresh one. `--xen-host ssh://root@HOST` runs the same tests
-on real hardware.
+A test file gets fresh hosts; files marked `shares_host` share one. A host whose test failed, or that did not
+come up for it, is set aside: its evidence goes to `kept/`, and the next test gets a fresh one.
+`--xen-host ssh://root@HOST` runs the same tests on real hardware.
 """
 
 from __future__ import annotations
@@ -37,20 +37,23 @@ class Hosts:
     made: lab.Lab | None = None
     kinds: dict[int, tuple[str, str]] = field(default_factory=dict)
 
-    def get(self, index: int, kind: str, owner: str) -> Host:
-        """A ready host of a kind (`bare`, `installed`) for a test file, fresh unless this file has it
-        already.
-        """
-        home = self.lab()
-        name = f"h{index}"
-        host = home.hosts.get(name)
-        if host is not None and host.state is State.READY and self.kinds.get(index) == (kind, owner):
-            return host
-        if host is not None:
-            host.power_off()
-        if host is None or host.machine.odd:
-            host = home.add(machine.standard(index))
-        host = home.hosts[name] = Host(home.name, host.machine, home.image, home.accel, host.folder)
+    def standard(self, index: int) -> Host:
+        """The standard host of a slot: the one that is there, or a new one, off, after an odd or a failed one."""
+        there = self.lab().hosts.get(f"h{index}")
+        if there is not None and not there.machine.odd and there.state is not State.BROKEN:
+            return there
+        return self._replace(machine.standard(index))
+
+    def odd(self, odd_machine: machine.Machine) -> Host:
+        """A host with unusual hardware, off; it takes its slot's place in the lab."""
+        return self._replace(odd_machine)
+
+    def make_ready(self, host: Host, kind: str, owner: str) -> None:
+        """Make a host one of a kind (`bare`, `installed`) for a test file, fresh unless this file has it."""
+        home, index = self.lab(), host.machine.index
+        if host.state is State.READY and self.kinds.get(index) == (kind, owner):
+            return
+        self.kinds.pop(index, None)
         if kind == "installed":
             host.restore(install.installed_state(host))
             host.exec("systemctl start hostagent")
@@ -58,16 +61,19 @@ class Hosts:
             host.restore(slot.booted(host.machine, home.image, home.accel))
         self.kinds[index] = (kind, owner)
         home.record()
-        return host
 
-    def odd(self, odd_machine: machine.Machine) -> Host:
-        """A cold-booted host with unusual hardware; it takes its slot's place in the lab."""
+    def _replace(self, wanted: machine.Machine) -> Host:
         home = self.lab()
-        if odd_machine.name in home.hosts:
-            home.hosts[odd_machine.name].power_off()
-            home.forget(odd_machine.name)
-        self.kinds.pop(odd_machine.index, None)
-        return home.start(odd_machine)
+        old = home.hosts.get(wanted.name)
+        if old is not None:
+            failed = old.state is State.BROKEN
+            old.power_off()
+            if failed:
+                home.set_aside(old.name)
+            else:
+                home.forget(old.name)
+        self.kinds.pop(wanted.index, None)
+        return home.add(wanted)
 
     def lab(self) -> lab.Lab:
         if self.made is None:
@@ -78,6 +84,12 @@ class Hosts:
     def down(self) -> None:
         if self.made is not None:
             lab.down(self.made.name)
+
+    def keep(self) -> None:
+        """Leave the lab up after this process, until `lab down`."""
+        if self.made is not None:
+            self.made.owner = None
+            self.made.record()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -121,11 +133,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:  # pluggy's own type
     report = yield
     if report.failed:
-        item.stash[FAILED] = f"{report.when}: {report.longreprtext[:4000]}"
+        item.stash.setdefault(FAILED, f"{report.when}: {report.longreprtext[:4000]}")
+        if report.when == "teardown":  # of a fixture that ended before ours did
+            _set_aside(item)
     return report
 
 
 FAILED = pytest.StashKey[str]()
+TAKEN = pytest.StashKey[list[Host]]()
+"""The hosts of a test, also those that did not come up."""
 
 
 @pytest.fixture(scope="session")
@@ -135,7 +151,9 @@ def lab_hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
     """
     hosts = Hosts(Release(request.config.getoption("--xen-release")), request.config.getoption("--xen-accel"))
     yield hosts
-    if not (request.config.getoption("--keep-lab") and request.session.testsfailed):
+    if request.config.getoption("--keep-lab") and request.session.testsfailed:
+        hosts.keep()
+    else:
         hosts.down()
 
 
@@ -148,24 +166,32 @@ def take_hosts(
         pytest.skip("needs a lab host (power, disks or segments), not --xen-host")
     shared = request.node.get_closest_marker("shares_host") is not None
     owner = "shared" if shared else request.node.path.name
-    taken: list[Host] = []
+    taken: list[Host] = request.node.stash.setdefault(TAKEN, [])
 
     def take(count: int, kind: str) -> list[Host]:
-        taken[:] = [lab_hosts.get(index, kind, owner) for index in range(1, count + 1)]
-        return list(taken)
+        hosts = []
+        for index in range(1, count + 1):
+            hosts.append(lab_hosts.standard(index))
+            taken.append(hosts[-1])
+            lab_hosts.make_ready(hosts[-1], kind, owner)
+        return hosts
 
     yield take
-    _set_aside(request, taken)
+    _set_aside(request.node)
 
 
-def _set_aside(request: pytest.FixtureRequest, taken: list[Host]) -> None:
-    why = request.node.stash.get(FAILED, None)
+def _set_aside(item: pytest.Item) -> None:
+    """Mark the hosts of a failed test broken, then keep their evidence."""
+    why = item.stash.get(FAILED, None)
     if why is None:
         return
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", request.node.nodeid)[-100:]
-    for host in taken:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", item.nodeid)[-100:]
+    taken = {host.name: host for host in item.stash.get(TAKEN, [])}
+    item.stash[TAKEN] = []
+    for host in taken.values():
+        host.state, host.first_error = State.BROKEN, host.first_error or why
+    for host in taken.values():
         evidence.keep(host, KEPT / f"{name}-{host.name}", why)
-        host.state, host.first_error = State.BROKEN, why
 
 
 @pytest.fixture
@@ -198,14 +224,15 @@ def xen_hosts_bare(take_hosts: Callable[[int, str], list[Host]]) -> Callable[[in
 @pytest.fixture
 def odd_host(request: pytest.FixtureRequest, lab_hosts: Hosts) -> Iterator[Callable[..., Host]]:
     """`odd_host(nics=16, …)`: a cold-booted host h1 with unusual hardware (the arguments of machine.custom)."""
-    taken: list[Host] = []
+    taken: list[Host] = request.node.stash.setdefault(TAKEN, [])
 
     def take(**hardware: Any) -> Host:  # passed through to machine.custom
         taken.append(lab_hosts.odd(machine.custom(1, **hardware)))
+        lab_hosts.lab().bring_up(taken[-1])
         return taken[-1]
 
     yield take
-    _set_aside(request, taken)
+    _set_aside(request.node)
 
 
 __all__ = [

@@ -3,6 +3,9 @@
 States: *off* (disks exist, nothing runs), *booted* (dom0 runs), *ready* (it is its own: clock, random pool,
 name, keys; systemd says running; ssh answers). A host whose walk failed is `broken` with its first error and
 refuses further use.
+
+A restored host gets a new identity (machine id, ssh host key), as does one that boots for the first time; a
+cold boot over the same disks keeps it, as hardware does.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import re
 import secrets
 import shlex
 import shutil
@@ -21,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nested_xen import disks, network, process, qmp
+from nested_xen import disks, network, process, qmp, registry
 from nested_xen.errors import HostError, LabError
 from nested_xen.image import Image, ssh_key
 from nested_xen.machine import Machine, qemu_arguments
@@ -34,7 +38,9 @@ if TYPE_CHECKING:
 BOOT_S = 900  # one boot takes 55-90 s alone, many times that when the machine is busy
 RESUME_S = 60
 EXEC_S = 300
+SERIAL_LOG = "serial.log"
 RESUME = Path(__file__).with_name("resume.pl")
+SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class State(enum.StrEnum):
@@ -46,15 +52,14 @@ class State(enum.StrEnum):
 
 @dataclass
 class Host:
-    """A host of a lab. `folder` holds its disks, sockets, logs and `pid`."""
+    """A host of a lab."""
 
     lab: str
     machine: Machine
     image: Image
     accel: Accel
-    folder: Path
     state: State = State.OFF
-    saved: Path | None = None
+    origin: Path | None = None
     """The saved state this host goes back to on `reset`; None: it was booted cold."""
     first_error: str = field(default="", repr=False)
 
@@ -63,10 +68,20 @@ class Host:
         return self.machine.name
 
     @property
+    def folder(self) -> Path:
+        """Its disks, snapshots and logs."""
+        return registry.store(self.lab) / self.name
+
+    @property
+    def sockets(self) -> Path:
+        """Its sockets and `pid`."""
+        return registry.folder(self.lab) / self.name
+
+    @property
     def pid(self) -> int | None:
         """The QEMU process, if it runs."""
         try:
-            pid, started = (self.folder / "pid").read_text().split()
+            pid, started = (self.sockets / "pid").read_text().split()
         except (OSError, ValueError):
             return None
         return int(pid) if process.started_at(int(pid)) == int(started) else None
@@ -74,32 +89,25 @@ class Host:
     # walking through the states
 
     def restore(self, saved: Path) -> None:
-        """A fresh, ready host from a saved state; what this host's disks held is gone."""
-        with self._walk():
-            self.power_off()
-            disks.over(self.machine, saved, self.folder)
-            self.saved = saved
-            self._start(incoming=True)
-            with qmp.monitor(self.folder) as monitor:
-                monitor.load(saved / "state")
-            self.state = State.BOOTED
-            self._become_ready()
+        """A fresh, ready host from its slot's saved state; what this host's disks held is gone."""
+        self.origin = saved
+        self._restore(saved)
 
     def boot(self) -> None:
-        """Power on over the disks as they are, to ready: a cold boot."""
+        """Power on over the disks as they are, to ready: a cold boot. Only its first one gives an identity."""
         with self._walk():
             if self.pid is not None:
                 raise HostError(f"{self.name} is running", hint="power it off first")
             self._start(incoming=False)
             self._pull_cables()
             self.wait_booted()
-            self._become_ready()
+            self._become_ready(new_identity=not (self.folder / "known_hosts").exists())
 
     def wait_booted(self, *, deadline_s: float = BOOT_S) -> None:
         """Wait until systemd in dom0 has finished; raises HostError with the failed units when it is
         degraded.
         """
-        with qmp.agent(self.folder, deadline_s=deadline_s) as agent:
+        with qmp.agent(self.sockets, deadline_s=deadline_s) as agent:
             _, verdict = agent.execute(
                 ["/bin/systemctl", "is-system-running", "--wait"], deadline_s=deadline_s
             )
@@ -116,43 +124,45 @@ class Host:
         pid = self.pid
         if pid is not None:
             process.kill(pid)
-        (self.folder / "pid").unlink(missing_ok=True)
+        (self.sockets / "pid").unlink(missing_ok=True)
         self.state = State.OFF
 
-    def reset(self) -> None:
-        """Back to the saved state this host came from, in seconds."""
-        if self.saved is None:
+    def reset(self, snapshot: str | None = None) -> None:
+        """Back to the saved state this host came from, or to a snapshot of it, in seconds."""
+        saved = self.origin if snapshot is None else self._snapshot_folder(snapshot)
+        if saved is None:
             raise LabError(f"{self.name} was booted cold: there is no saved state to go back to")
-        self.restore(self.saved)
+        if not saved.exists():
+            raise LabError(
+                f"{self.name} has no snapshot {snapshot}" if snapshot else f"{saved} is not there any more",
+                hint=f"snapshots: {', '.join(self.snapshots()) or 'none'}",
+            )
+        self._restore(saved)
 
-    def snapshot(self, name: str) -> Path:
-        """Save the running host as it is; returns a folder that `restore` takes. The host runs on."""
-        target = self.folder / "snapshots" / name
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
-        with qmp.monitor(self.folder) as monitor:
-            monitor.save(target / "state")
-            for disk in ("root", *(disk.name for disk in self.machine.disks)):
-                shutil.copyfile(self.folder / f"{disk}.qcow2", target / f"{disk}.qcow2")
-            monitor.command("cont")
-        return target
+    def snapshot(self, name: str) -> None:
+        """Save the running host as it is, for `reset`; the host runs on.
 
-    def reboot(self) -> None:
-        """A clean reboot from inside dom0, to ready."""
-        with self._walk():
-            boot_id = self.exec("cat /proc/sys/kernel/random/boot_id").stdout
-            self.exec("systemctl reboot", check=False)
-            self.close_ssh()
-            deadline = time.monotonic() + BOOT_S
-            while True:
-                with contextlib.suppress(HostError), qmp.agent(self.folder, deadline_s=BOOT_S) as agent:
-                    if agent.execute(["/bin/cat", "/proc/sys/kernel/random/boot_id"])[1] != boot_id:
-                        break
-                if time.monotonic() > deadline:
-                    raise HostError(f"{self.name} does not come back from a reboot", hint=self._log_hint())
-                time.sleep(1)
-            self.wait_booted()
-            self._become_ready()
+        Raises LabError when there is a snapshot of that name: the disks may stand on it.
+        """
+        target = self._snapshot_folder(name)
+        if target.exists():
+            raise LabError(f"{self.name} has a snapshot {name} already", hint="give another name")
+        building = target.with_name(".new")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        with qmp.monitor(self.sockets) as monitor:
+            try:
+                monitor.save(building / "state")
+                for disk in ("root", *(disk.name for disk in self.machine.disks)):
+                    shutil.copyfile(self.folder / f"{disk}.qcow2", building / f"{disk}.qcow2")
+                shutil.copyfile(self.folder / SERIAL_LOG, building / SERIAL_LOG)
+                building.rename(target)
+            finally:
+                monitor.command("cont")
+
+    def snapshots(self) -> list[str]:
+        """Names of this host's snapshots."""
+        return sorted(path.name for path in self._snapshot_folder("x").parent.glob("[!.]*"))
 
     # reaching dom0
 
@@ -186,8 +196,15 @@ class Host:
             process.run([*self.ssh_arguments(), unpack], timeout_s=EXEC_S, stdin=archive)
 
     def get(self, remote: str, local: Path) -> None:
-        """Copy one file out of dom0."""
-        process.run([*self.ssh_arguments(), f"cat {shlex.quote(remote)}"], log=local, timeout_s=EXEC_S)
+        """Copy one file out of dom0; `local` is touched only when all of it has come."""
+        part = local.with_name(f"{local.name}.part")
+        try:
+            with part.open("wb") as file:
+                words = [*self.ssh_arguments(), f"cat {shlex.quote(remote)}"]
+                process.run(words, output=file, timeout_s=EXEC_S)
+            part.rename(local)
+        finally:
+            part.unlink(missing_ok=True)
 
     def ssh_arguments(self) -> list[str]:
         """The ssh command line to this host; one connection is kept and shared by all calls."""
@@ -198,7 +215,7 @@ class Host:
             "StrictHostKeyChecking": "yes",
             "HostKeyAlgorithms": "ssh-ed25519",
             "ControlMaster": "auto",
-            "ControlPath": self.folder / "ssh",
+            "ControlPath": self.sockets / "ssh",
             "ControlPersist": "yes",
             "ConnectTimeout": "20",
             "ServerAliveInterval": "15",
@@ -210,13 +227,9 @@ class Host:
 
     def close_ssh(self) -> None:
         """Drop the kept ssh connection (dead after a restore or a power cut)."""
-        if (self.folder / "ssh").exists():
+        if (self.sockets / "ssh").exists():
             process.run([*self.ssh_arguments(), "-O", "exit"], check=False, timeout_s=10)
-        (self.folder / "ssh").unlink(missing_ok=True)
-
-    def serial(self) -> str:
-        """What hypervisor and dom0 printed on the serial console since this host was made."""
-        return (self.folder / "serial.log").read_text(errors="replace")
+        (self.sockets / "ssh").unlink(missing_ok=True)
 
     # inside
 
@@ -232,36 +245,51 @@ class Host:
             self.state, self.first_error = State.BROKEN, str(error)
             raise
 
+    def _snapshot_folder(self, name: str) -> Path:
+        if not SNAPSHOT_NAME.fullmatch(name):
+            raise LabError(
+                f"{name!r} cannot name a snapshot", hint="letters, digits, dots and dashes, at most 64"
+            )
+        return self.folder / "snapshots" / name
+
+    def _restore(self, saved: Path) -> None:
+        with self._walk():
+            self.power_off()
+            disks.over(self.machine, saved, self.folder)
+            # the console goes on where it was when the state was saved
+            shutil.copyfile(saved / SERIAL_LOG, self.folder / SERIAL_LOG)
+            self._start(incoming=True)
+            with qmp.monitor(self.sockets) as monitor:
+                monitor.load(saved / "state")
+            self.state = State.BOOTED
+            self._become_ready(new_identity=True)
+
     def _start(self, *, incoming: bool) -> None:
-        words = qemu_arguments(self.machine, self.accel, self.image.folder, self.folder, incoming=incoming)
         for socket in ("qmp", "qga"):
-            (self.folder / socket).unlink(missing_ok=True)
+            (self.sockets / socket).unlink(missing_ok=True)
+        words = qemu_arguments(
+            self.machine,
+            self.accel,
+            self.image.folder,
+            self.folder,
+            sockets=self.sockets,
+            incoming=incoming,
+        )
         pid = process.spawn(network.inside(self.lab, words), log=self.folder / "qemu.log")
-        (self.folder / "pid").write_text(f"{pid} {process.started_at(pid)}")
+        (self.sockets / "pid").write_text(f"{pid} {process.started_at(pid)}")
 
     def _pull_cables(self) -> None:
         """Before dom0's kernel looks: NICs of the machine that start without carrier."""
         loose = [nic for nic in self.machine.nics if not nic.carrier]
         if loose:
-            with qmp.monitor(self.folder) as monitor:
+            with qmp.monitor(self.sockets) as monitor:
                 for nic in loose:
                     monitor.command("set_link", name=nic.id, up=False)
 
-    def _become_ready(self) -> None:
-        """Give dom0 its clock, fresh randomness, name and keys; then ssh must answer."""
-        key = self.folder / "host_key"
-        for old in (key, key.with_suffix(".pub")):
-            old.unlink(missing_ok=True)
-        process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key])
-        public = key.with_suffix(".pub").read_text().split()
-        (self.folder / "known_hosts").write_text(f"{self.machine.address} {public[0]} {public[1]}\n")
-        given = {
-            "name": self.name,
-            "entropy": secrets.token_hex(256),
-            "machine_id": uuid.uuid4().hex,
-            "ssh_host_key": key.read_bytes().hex(),
-        }
-        with qmp.agent(self.folder, deadline_s=RESUME_S) as agent:
+    def _become_ready(self, *, new_identity: bool) -> None:
+        """Give dom0 its clock and, if new, randomness, name, machine id and ssh key; then ssh must answer."""
+        given = self._new_identity() if new_identity else {}
+        with qmp.agent(self.sockets, deadline_s=RESUME_S) as agent:
             given["time"] = f"{time.time():.3f}"  # as late as can be: what follows is the lag of the clock
             text = "".join(f"{name}={value}\n" for name, value in given.items())
             code, output = agent.execute(
@@ -272,6 +300,20 @@ class Host:
         self._await_ssh()
         self.state = State.READY
 
+    def _new_identity(self) -> dict[str, str]:
+        key = self.folder / "host_key"
+        for old in (key, key.with_suffix(".pub")):
+            old.unlink(missing_ok=True)
+        process.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key])
+        public = key.with_suffix(".pub").read_text().split()
+        (self.folder / "known_hosts").write_text(f"{self.machine.address} {public[0]} {public[1]}\n")
+        return {
+            "name": self.name,
+            "entropy": secrets.token_hex(256),
+            "machine_id": uuid.uuid4().hex,
+            "ssh_host_key": key.read_bytes().hex(),
+        }
+
     def _await_ssh(self) -> None:
         deadline = time.monotonic() + RESUME_S
         while (last := self.exec("true", check=False, timeout_s=RESUME_S)).code != 0:
@@ -280,4 +322,4 @@ class Host:
             time.sleep(0.1)
 
     def _log_hint(self) -> str:
-        return f"read {os.fspath(self.folder / 'serial.log')}"
+        return f"read {os.fspath(self.folder / SERIAL_LOG)}"

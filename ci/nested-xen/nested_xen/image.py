@@ -1,8 +1,9 @@
 """A release's root file system and boot files, built once per recipe and kept in the cache.
 
 On disk: `images/<release>-<hash>/` with root.qcow2 (ext4, no partition table), xen (the hypervisor,
-unpacked), vmlinuz, initrd.img. The hash covers every file of the recipe folder, the release and the lab's
-public ssh key. A folder that exists is whole: it is renamed into place last and never written again.
+unpacked), vmlinuz, initrd.img. The hash covers every file of the recipe folder, the options of the programs
+that build it, the release and the lab's public ssh key. A folder that exists is whole: it is renamed into
+place last and never written again.
 """
 
 from __future__ import annotations
@@ -10,22 +11,30 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shlex
 import shutil
+import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from nested_xen import process, progress
 from nested_xen.errors import LabError
 from nested_xen.paths import RECIPE, cache, locked
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 DISK_SIZE = "6G"
 BUILD_TIMEOUT_S = 1800
 KEPT_IMAGES = 2  # this one, and the one that a running lab may still stand on
 MIRROR = "http://deb.debian.org/debian"
+BOOTSTRAP_OPTIONS = (
+    "--variant=important",
+    "--mode=root",
+    *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
+    "--dpkgopt=force-unsafe-io",
+    '--aptopt=Acquire::Languages "none"',
+)
+FILE_SYSTEM_OPTIONS = ("-q", "-L", "root")
+DISK_OPTIONS = ("-O", "qcow2")
 
 
 class Release(StrEnum):
@@ -41,10 +50,6 @@ class Image:
 
     release: Release
     folder: Path
-
-    @property
-    def digest(self) -> str:
-        return self.folder.name.rpartition("-")[2]
 
     @property
     def root(self) -> Path:
@@ -65,7 +70,7 @@ def ensure(release: Release) -> Image:
     mirror).
     """
     image = Image(release, cache() / "images" / f"{release}-{_digest(release)}")
-    with locked(cache() / "images" / f"{release}.lock"):
+    with locked(cache() / "images" / f"{release}.lock", held_to=f"build the {release} image"):
         if not image.folder.exists():
             with progress.step(f"building the {release} image"):
                 _build(image)
@@ -74,7 +79,8 @@ def ensure(release: Release) -> Image:
 
 
 def _digest(release: Release) -> str:
-    seen = hashlib.sha256(f"{release} {DISK_SIZE} {MIRROR}".encode())
+    options = (*BOOTSTRAP_OPTIONS, *FILE_SYSTEM_OPTIONS, *DISK_OPTIONS)
+    seen = hashlib.sha256(f"{release} {DISK_SIZE} {MIRROR} {options}".encode())
     for path in sorted(RECIPE.rglob("*")):
         if path.is_file():
             seen.update(
@@ -91,33 +97,33 @@ def packages() -> list[str]:
 
 
 def _build(image: Image) -> None:
-    if os.geteuid() != 0:
-        raise LabError("building an image needs root", hint="run it with sudo")
     process.require("mmdebstrap", "mmdebstrap")
-    work = image.folder.with_name(image.folder.name + ".building")
-    shutil.rmtree(work, ignore_errors=True)
+    building = f"{image.release}-building-"
+    for interrupted in image.folder.parent.glob(f"{building}*"):
+        shutil.rmtree(interrupted, ignore_errors=True)
+    # a name of its own: nothing that an interrupted build may have left running writes here
+    work = Path(tempfile.mkdtemp(prefix=building, dir=image.folder.parent))
     tree = work / "tree"
-    work.mkdir(parents=True)
-    excluded = [f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")]
-    customize = f'{RECIPE}/customize "$1" {RECIPE} {ssh_key()}.pub'
+    recipe, key = shlex.quote(str(RECIPE)), shlex.quote(f"{ssh_key()}.pub")
     process.run(
         [
-            *("mmdebstrap", "--variant=important", "--mode=root", f"--include={','.join(packages())}"),
-            *(*excluded, "--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"'),
-            f"--customize-hook={customize}",
+            *("mmdebstrap", *BOOTSTRAP_OPTIONS, f"--include={','.join(packages())}"),
+            f'--customize-hook={recipe}/customize "$1" {recipe} {key}',
             *(image.release, tree, MIRROR),
         ],
         timeout_s=BUILD_TIMEOUT_S,
         log=cache() / "images" / f"{image.release}.log",
+        contained=True,
     )
     for name, pattern in (("vmlinuz", "vmlinuz-*"), ("initrd.img", "initrd.img-*")):
         shutil.copyfile(_only(tree / "boot", pattern), work / name)
     (work / "xen").write_bytes(gzip.decompress(_only(tree / "boot", "xen-*-amd64.gz").read_bytes()))
     raw = work / "root.raw"
-    process.run(["/usr/sbin/mkfs.ext4", "-q", "-L", "root", "-d", tree, raw, DISK_SIZE], timeout_s=300)
-    process.run(["qemu-img", "convert", "-O", "qcow2", raw, work / "root.qcow2"], timeout_s=300)
+    process.run(["/usr/sbin/mkfs.ext4", *FILE_SYSTEM_OPTIONS, "-d", tree, raw, DISK_SIZE], timeout_s=300)
+    process.run(["qemu-img", "convert", *DISK_OPTIONS, raw, work / "root.qcow2"], timeout_s=300)
     raw.unlink()
     shutil.rmtree(tree)
+    work.chmod(0o755)
     work.rename(image.folder)
 
 
@@ -129,7 +135,7 @@ def _only(folder: Path, pattern: str) -> Path:
 
 
 def _drop_older(image: Image) -> None:
-    """Remove what interrupted builds left, and images of the same release but for this and the one before it."""
+    """Remove images of the same release but for this and the one before it."""
     others = [path for path in image.folder.parent.glob(f"{image.release}-*") if path.is_dir()]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     for other in others[KEPT_IMAGES:]:

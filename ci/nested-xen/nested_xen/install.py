@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nested_xen import process, slot
+from nested_xen import process, progress, slot
 from nested_xen.paths import PROJECT
 
 if TYPE_CHECKING:
@@ -21,7 +21,9 @@ UNPACKED = "/root/hostagent-bundle"
 @functools.cache
 def bundle() -> Path:
     """The offline bundle of this source tree, built when it changed."""
-    out = process.run([PROJECT / "scripts" / "make-bundle"], timeout_s=BUNDLE_S).stdout
+    with progress.step("the bundle of this source tree"):
+        words = [PROJECT / "scripts" / "make-bundle"]
+        out = process.run(words, timeout_s=BUNDLE_S, contained=True).stdout
     return Path(out.splitlines()[-1].strip())
 
 
@@ -50,5 +52,5 @@ def installed_state(host: Host) -> Path:
         host.accel,
         kind="installed",
         digest=bundle_digest(),
-        prepare=lambda fresh: print(install(fresh)),
+        prepare=lambda fresh: progress.note(install(fresh).strip()),
     )

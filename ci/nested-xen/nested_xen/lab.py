@@ -6,10 +6,11 @@ process that made the lab was killed; labs whose owner process is gone are taken
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import os
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nested_xen import accel as accelerators
@@ -23,8 +24,9 @@ from nested_xen.machine import Disk, Machine, Nic
 from nested_xen.paths import cache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
+
+KEPT_ASIDE = 3  # failed hosts per lab
 
 
 @dataclass
@@ -43,20 +45,35 @@ class Lab:
         return registry.folder(self.name)
 
     def add(self, machine: Machine) -> Host:
-        """Prepare a host's folder and taps; the host is off."""
-        folder = self.folder / machine.name
-        folder.mkdir(parents=True, exist_ok=True)
-        host = Host(self.name, machine, self.image, self.accel, folder)
+        """Prepare a host's folders and taps; the host is off."""
+        host = Host(self.name, machine, self.image, self.accel)
+        for path in (host.folder, host.sockets):
+            path.mkdir()
         self.hosts[machine.name] = host
         self.record()
         network.connect(self.name, machine)
         return host
 
     def forget(self, name: str) -> None:
-        """Drop a host that is off: its taps and its folder go."""
-        network.disconnect(self.name, self.hosts[name].machine)
-        shutil.rmtree(self.hosts.pop(name).folder)
+        """Drop a host that is off: its taps and its folders go."""
+        host = self.hosts.pop(name)
+        network.disconnect(self.name, host.machine)
+        for path in (host.folder, host.sockets):
+            shutil.rmtree(path)
         self.record()
+
+    def set_aside(self, name: str) -> Path:
+        """Drop a host that is off but keep its disks and logs; of the KEPT_ASIDE last ones, until `down`."""
+        host = self.hosts[name]
+        before = sorted(host.folder.parent.glob("*.failed-*"), key=lambda path: path.stat().st_mtime)
+        for path in before[: len(before) - KEPT_ASIDE + 1]:
+            shutil.rmtree(path)
+        number = max((int(path.name.rpartition("-")[2]) for path in before), default=0) + 1
+        kept = host.folder.with_name(f"{name}.failed-{number}")
+        host.folder.rename(kept)
+        host.folder.mkdir()
+        self.forget(name)
+        return kept
 
     def start(self, machine: Machine) -> Host:
         """A ready host: from its slot's saved state, or by a cold boot when the machine is odd."""
@@ -68,13 +85,19 @@ class Lab:
         """Make an added host ready, from a saved state where its hardware has one."""
         if host.machine.odd:
             disks.new(host.machine, self.image, host.folder)
-            with progress.step(f"cold boot of {host.name}"):
+            with self._recorded(), progress.step(f"cold boot of {host.name}"):
                 host.boot()
         else:
             saved = slot.booted(host.machine, self.image, self.accel)
-            with progress.step(f"restoring {host.name}"):
+            with self._recorded(), progress.step(f"restoring {host.name}"):
                 host.restore(saved)
-        self.record()
+
+    @contextlib.contextmanager
+    def _recorded(self) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            self.record()
 
     def record(self) -> None:
         """Write down what the lab consists of now."""
@@ -87,8 +110,9 @@ class Lab:
             hosts=[
                 {
                     "machine": dataclasses.asdict(host.machine),
-                    "saved": str(host.saved) if host.saved else None,
+                    "origin": str(host.origin) if host.origin else None,
                     "state": host.state,
+                    "first_error": host.first_error,
                 }
                 for host in self.hosts.values()
             ],
@@ -112,18 +136,26 @@ def create_segments(name: str, *, owner: int | None = None) -> Lab:
 
 def _make_room(name: str) -> None:
     _check_name(name)
-    if os.geteuid() != 0:
-        raise LabError("the lab needs root: taps and network namespaces", hint="run it with sudo")
+    process.require_root()
     process.require("ip", "iproute2")
     for stale in registry.drop_stale():
         progress.note(f"took lab {stale} down: the process that made it is gone")
     if registry.folder(name).exists():
         raise LabError(f"lab {name} is up already", hint=f"lab down --name {name}, or give another --name")
+    if network.namespaces(name):
+        raise LabError(
+            f"there is a network namespace of a lab {name}, but no record", hint=f"lab down --name {name}"
+        )
 
 
 def _create(lab: Lab) -> Lab:
-    lab.record()
-    network.create(lab.name)
+    registry.claim(lab.name)
+    try:
+        lab.record()
+        network.create(lab.name)
+    except BaseException:
+        registry.remove(lab.name)
+        raise
     return lab
 
 
@@ -134,9 +166,10 @@ def open_lab(name: str) -> Lab:
     lab = Lab(name, image, Accel(**data["accel"]), data["owner"])
     for entry in data["hosts"]:
         machine = _machine(entry["machine"])
-        host = Host(name, machine, image, lab.accel, lab.folder / machine.name)
-        host.saved = cache() / "states" / entry["saved"].rpartition("/")[2] if entry["saved"] else None
+        host = Host(name, machine, image, lab.accel)
+        host.origin = Path(entry["origin"]) if entry["origin"] else None
         host.state = State(entry["state"]) if host.pid is not None else State.OFF
+        host.first_error = entry["first_error"]
         lab.hosts[machine.name] = host
     return lab
 

@@ -145,12 +145,14 @@ def custom(
     return Machine(f"h{index}", cards, (*spare_disks(), *more), memory_mib, odd=True)
 
 
-def qemu_arguments(machine: Machine, accel: Accel, boot: Path, folder: Path, *, incoming: bool) -> list[str]:
+def qemu_arguments(
+    machine: Machine, accel: Accel, boot: Path, folder: Path, *, sockets: Path, incoming: bool
+) -> list[str]:
     """The QEMU command line.
 
     Arguments: `boot`, the folder with xen, vmlinuz and initrd.img; `folder`, the host's own, where
-    root.qcow2, the spare disks and the sockets qmp and qga are and serial.log grows; `incoming`: wait for a
-    saved state instead of booting. Taps are named by `tap_name` and exist already.
+    root.qcow2 and the spare disks are and serial.log grows; `sockets`, where qmp and qga come to be;
+    `incoming`: wait for a saved state instead of booting. Taps are named by `tap_name` and exist already.
     """
     xen = f"{XEN_ARGUMENTS} dom0_mem={machine.dom0_mib}M,max:{machine.dom0_mib}M"
     management = machine.nics[0]
@@ -170,7 +172,7 @@ def qemu_arguments(machine: Machine, accel: Accel, boot: Path, folder: Path, *, 
     words += ["-machine", "q35", "-accel", accel.option, "-cpu", CPU_MODELS[accel.kind], "-smp", "2"]
     words += ["-m", str(machine.memory_mib), "-uuid", str(machine.uuid), "-rtc", "base=utc"]
     words += ["-chardev", f"file,id=serial,path={folder}/serial.log,append=on", "-serial", "chardev:serial"]
-    words += ["-chardev", f"socket,id=qmp,path={folder}/qmp,server=on,wait=off", "-mon", "qmp,mode=control"]
+    words += ["-chardev", f"socket,id=qmp,path={sockets}/qmp,server=on,wait=off", "-mon", "qmp,mode=control"]
     words += [
         "-kernel",
         f"{boot}/xen",
@@ -180,7 +182,7 @@ def qemu_arguments(machine: Machine, accel: Accel, boot: Path, folder: Path, *, 
         f"{boot}/vmlinuz {linux},{boot}/initrd.img",
     ]
     words += ["-device", "virtio-rng-pci,addr=0x1c", "-device", "virtio-serial-pci,addr=0x1d"]
-    words += ["-chardev", f"socket,id=qga,path={folder}/qga,server=on,wait=off"]
+    words += ["-chardev", f"socket,id=qga,path={sockets}/qga,server=on,wait=off"]
     words += ["-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0"]
     words += ["-blockdev", _qcow2("root", folder), "-device", "virtio-blk-pci,drive=root,addr=0x1b"]
     words += ["-device", "virtio-scsi-pci,id=scsi,addr=0x1a"]
@@ -221,7 +223,7 @@ def tap_name(host: str, nic_index: int) -> str:
 
 
 def _nic_device(nic: Nic, number: int) -> str:
-    slot = nic.pci_slot if nic.pci_slot is not None else 2 + number
+    slot = nic.pci_slot if nic.pci_slot is not None else FIRST_NIC_SLOT + number
     return (
         f"virtio-net-pci,id={nic.id},netdev={nic.id},mac={nic.mac},speed=1000,duplex=full,"
         f"romfile=,addr={slot:#x}"

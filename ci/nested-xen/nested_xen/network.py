@@ -28,9 +28,8 @@ T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000
 FORWARD_LINK_LOCAL = 0xFFFD  # 01:80:c2:00:00:0X for every X but 1 (PAUSE), which the kernel refuses
-GATEWAY_MAC = (
-    "52:54:00:77:00:01"  # the same in every lab: a restored host still has it in its neighbour table
-)
+# the same in every lab: a restored host still has it in its neighbour table
+GATEWAY_MAC = "52:54:00:77:00:01"
 NAMESPACES = Path("/run/netns")
 SERVER_DEVICE = "eth0"
 QUIET = (
@@ -84,7 +83,9 @@ def add_segment(lab: str, segment: str) -> None:
 
 
 def segments(lab: str) -> list[str]:
-    """Names of the lab's segments (cut to what a device name holds)."""
+    """Names of the lab's segments (cut to what a device name holds); none when the lab is half there."""
+    if namespace(lab) not in namespaces(lab):
+        return []
     return sorted(name.removeprefix("s-") for name in _bridges(lab))
 
 

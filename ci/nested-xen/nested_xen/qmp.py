@@ -7,24 +7,34 @@ import contextlib
 import logging
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from qemu.qmp import QMPError
 from qemu.qmp.legacy import QEMUMonitorProtocol
 
 from nested_xen.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
     from pathlib import Path
 
-logging.getLogger("qemu.qmp").setLevel(
-    logging.CRITICAL
-)  # a socket that is not there yet is tried again below
+# a socket that is not there yet is tried again below
+logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)
 
 CONNECT_S = 20
 COMMAND_S = 60
 AGENT_PING_S = 2
 POLL_S = 0.05
+
+
+T = TypeVar("T")
+
+
+class _Bounded(QEMUMonitorProtocol):
+    """The library waits for ever to connect and to close: QEMU serves one client at a time, and may be stuck."""
+
+    def _sync(self, future: Awaitable[T], timeout: float | None = None) -> T:
+        return super()._sync(future, CONNECT_S if timeout is None else timeout)
 
 
 @contextlib.contextmanager
@@ -43,9 +53,12 @@ class _Peer:
         self._protocol = protocol
 
     def command(self, name: str, /, **arguments: object) -> Any:  # the answer's shape depends on the command
-        """Run a command and return its answer. Raises HostError when it is refused."""
+        """Run a command and return its answer. Raises HostError when it is refused or not answered."""
         given = {key.replace("_", "-"): value for key, value in arguments.items()}
-        answer = self._protocol.cmd_obj({"execute": name, "arguments": given, "id": uuid.uuid4().hex})
+        try:
+            answer = self._protocol.cmd_obj({"execute": name, "arguments": given, "id": uuid.uuid4().hex})
+        except (QMPError, TimeoutError, OSError) as error:
+            raise HostError(f"{self.who} does not answer {name}: {error or type(error).__name__}") from error
         if "error" in answer:
             raise HostError(f"{self.who} refuses {name}: {answer['error'].get('desc')}")
         return answer["return"]
@@ -64,6 +77,8 @@ class Monitor(_Peer):
                 event = self._protocol.pull_event(wait=left) or {}
             except TimeoutError:
                 break
+            except (QMPError, OSError) as error:
+                raise HostError(f"QEMU is gone before it reports {name}: {error}") from error
             if event.get("event") == name and data.items() <= event.get("data", {}).items():
                 return
         raise HostError(f"QEMU does not report {name} {data} within {deadline_s:g} s")
@@ -116,7 +131,7 @@ class Agent(_Peer):
     def answers(self) -> bool:
         try:
             self.command("guest-ping")
-        except TimeoutError:
+        except HostError:
             return False
         return True
 
@@ -135,7 +150,7 @@ class Agent(_Peer):
 
 @contextlib.contextmanager
 def _connected(socket: Path, *, negotiate: bool) -> Iterator[QEMUMonitorProtocol]:
-    protocol = QEMUMonitorProtocol(str(socket))
+    protocol = _Bounded(str(socket))
     deadline = time.monotonic() + CONNECT_S
     while True:
         try:
@@ -145,7 +160,7 @@ def _connected(socket: Path, *, negotiate: bool) -> Iterator[QEMUMonitorProtocol
             if time.monotonic() > deadline:
                 raise HostError(f"QEMU does not answer on {socket}: {error}") from error
             time.sleep(POLL_S)
-            protocol = QEMUMonitorProtocol(str(socket))
+            protocol = _Bounded(str(socket))
     protocol.settimeout(COMMAND_S)
     try:
         yield protocol

@@ -1,6 +1,6 @@
 """A Xen host that is not the lab's: real hardware (`--xen-host ssh://root@HOST`), reached with the user's ssh.
 
-It offers what tests need of a host (`exec`, `put`, `get`, `name`); what only a lab host can do (power, disks,
+It offers what tests need of a host (`exec`, `name`); what only a lab host can do (power, disks,
 segments) it does not have, and tests that ask for it are skipped by name.
 """
 
@@ -17,7 +17,6 @@ from nested_xen.host import EXEC_S
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +49,3 @@ class RemoteHost:
                 f"on {self.name}: `{line[:500]}` failed with {result.code}: {result.stderr[-3000:]}"
             )
         return result
-
-    def put(self, local: Path, remote: str) -> None:
-        with local.open("rb") as file:
-            process.run([*self.ssh_arguments(), f"cat > {shlex.quote(remote)}"], timeout_s=EXEC_S, stdin=file)
-
-    def get(self, remote: str, local: Path) -> None:
-        process.run([*self.ssh_arguments(), f"cat {shlex.quote(remote)}"], log=local, timeout_s=EXEC_S)

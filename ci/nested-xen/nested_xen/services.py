@@ -1,7 +1,7 @@
 """Servers on a segment: DHCP with DNS (dnsmasq), NFS (nfs-ganesha) and iSCSI (tgt), each on its real port.
 
 They run in the namespace of the segment's servers (`network.give_server_address`) and keep their files in
-`<lab's folder>/servers/<kind>-<segment>`; `lab down` ends them also when the process that started them is
+`<lab's store>/servers/<kind>-<segment>`; `lab down` ends them also when the process that started them is
 gone. Each function returns when its server answers, or raises LabError with the server's log.
 """
 
@@ -14,9 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from nested_xen import network, process
+from nested_xen import network, process, registry
 from nested_xen.errors import LabError
-from nested_xen.paths import run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +36,7 @@ EXPORT {{ Export_Id = 1; Path = {export}; Pseudo = /export; Access_Type = {acces
          SecType = sys; Protocols = {protocols}; Transports = TCP; FSAL {{ Name = VFS; }} }}
 """
 # rpcbind and ganesha meet at /run/rpcbind.sock: a /run of their own (with this folder in it) keeps them off
-# the
-# machine's
+# the machine's
 NFS_START = """\
 set -e
 own="$1/run"
@@ -96,7 +94,6 @@ class Lease:
     mac: str
     address: str
     hostname: str
-    client_id: str
 
 
 @dataclass
@@ -109,8 +106,8 @@ class DhcpServer(Server):
         rows = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
         blank = {"*": ""}
         return [
-            Lease(int(expires), mac, address, blank.get(name, name), blank.get(client, client))
-            for expires, mac, address, name, client in rows
+            Lease(int(expires), mac, address, blank.get(name, name))
+            for expires, mac, address, name, _ in rows
         ]
 
 
@@ -234,7 +231,7 @@ def iscsi(
     with disk.open("wb") as file:
         file.truncate(size_mib << 20)
     tgtd = process.require("tgtd", "tgt")
-    control = f"TGT_IPC_SOCKET={folder}/control"
+    control = f"TGT_IPC_SOCKET={registry.folder(lab)}/tgt-{segment}"  # a socket's path must be short
     words = ["env", control, tgtd, "-f", "--iscsi", f"portal={plain}:{ISCSI_PORT}"]
     server = IscsiServer(
         lab, segment, folder, plain, _spawn(lab, segment, folder, words), target=target, disk=disk
@@ -260,7 +257,7 @@ def iscsi(
 
 def _prepare(lab: str, segment: str, kind: str, address: str) -> Path:
     """The server's empty folder; its address is on the segment."""
-    folder = run_folder() / lab / "servers" / f"{kind}-{segment}"
+    folder = registry.store(lab) / "servers" / f"{kind}-{segment}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     network.give_server_address(lab, segment, address)

@@ -15,10 +15,10 @@ import shutil
 from typing import TYPE_CHECKING
 
 from nested_xen import accel as accelerators
-from nested_xen import disks, network, progress, qmp, registry
+from nested_xen import disks, evidence, network, progress, qmp, registry
 from nested_xen.host import Host
 from nested_xen.machine import qemu_arguments
-from nested_xen.paths import cache, locked
+from nested_xen.paths import cache, locked, run_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 KEPT_STATES = 2  # per slot, release and kind
 
 # What tests and people run first on a host: run once before the state is saved, so that every restored host
-# has it
-# in its page cache.
+# has it in its page cache.
 WARM_UP = (
     "xl info >/dev/null; xenstore-ls >/dev/null; python3 -c 'import libvirt, json, asyncio';"
     " virsh -c xen:///system list >/dev/null; lvs >/dev/null 2>&1; ip -j link >/dev/null;"
@@ -46,7 +45,7 @@ def booted(machine: Machine, image: Image, accel: Accel) -> Path:
         f"{machine.name}-{image.release}-booted",
         _digest(machine, image, accel),
         lambda host: _first_boot(host, machine, image),
-        lambda lab, folder: Host(lab, machine, image, accel, folder),
+        lambda lab: Host(lab, machine, image, accel),
         f"booting {machine.name} ({image.release}) for the first time",
     )
 
@@ -73,7 +72,7 @@ def prepared(
         f"{machine.name}-{image.release}-{kind}",
         hashlib.sha256(f"{base.name} {digest}".encode()).hexdigest()[:16],
         work,
-        lambda lab, folder: Host(lab, machine, image, accel, folder),
+        lambda lab: Host(lab, machine, image, accel),
         f"preparing {machine.name} ({image.release}) as {kind}",
     )
 
@@ -82,11 +81,11 @@ def _ensure(
     prefix: str,
     digest: str,
     work: Callable[[Host], None],
-    make_host: Callable[[str, Path], Host],
+    make_host: Callable[[str], Host],
     title: str,
 ) -> Path:
     folder = cache() / "states" / f"{prefix}-{digest}"
-    with locked(cache() / "states" / f"{prefix}.lock"):
+    with locked(cache() / "states" / f"{prefix}.lock", held_to=f"make the state {prefix}"):
         if not folder.exists():
             with progress.step(title):
                 _make(folder, work, make_host)
@@ -94,13 +93,12 @@ def _ensure(
     return folder
 
 
-def _make(folder: Path, work: Callable[[Host], None], make_host: Callable[[str, Path], Host]) -> None:
-    building = folder.with_name(folder.name + ".building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    lab = "make-" + hashlib.sha256(folder.name.encode()).hexdigest()[:6]
+def _make(folder: Path, work: Callable[[Host], None], make_host: Callable[[str], Host]) -> None:
+    """Make a state in a lab of its own, which is stale, so that `down` takes it, when we are killed."""
+    lab = "make-" + hashlib.sha256(f"{run_folder()} {folder.name}".encode()).hexdigest()[:6]
     registry.remove(lab)
-    host = make_host(lab, building)
+    registry.claim(lab)
+    host = make_host(lab)
     registry.write(
         lab,
         release=host.image.release,
@@ -110,19 +108,26 @@ def _make(folder: Path, work: Callable[[Host], None], make_host: Callable[[str, 
         hosts=[],
     )
     try:
+        for path in (host.folder, host.sockets):
+            path.mkdir()
         network.create(lab)
         network.connect(lab, host.machine)
         work(host)
         host.exec("sync")
         host.close_ssh()
-        with qmp.monitor(building) as monitor:
-            monitor.save(building / "state")
+        with qmp.monitor(host.sockets) as monitor:
+            monitor.save(host.folder / "state")
         host.power_off()
+        for leftover in ("host_key", "host_key.pub", "known_hosts", "qemu.log"):
+            (host.folder / leftover).unlink(missing_ok=True)
+        host.folder.rename(folder)
+    except Exception as error:
+        kept = cache() / "failed" / folder.name.rpartition("-")[0]
+        evidence.keep(host, kept, str(error))
+        progress.note(f"what there is of the host that failed: {kept}")
+        raise
     finally:
         registry.remove(lab)
-    for leftover in ("qmp", "qga", "host_key", "host_key.pub", "known_hosts", "qemu.log"):
-        (building / leftover).unlink(missing_ok=True)
-    building.rename(folder)
 
 
 def _first_boot(host: Host, machine: Machine, image: Image) -> None:
@@ -132,10 +137,12 @@ def _first_boot(host: Host, machine: Machine, image: Image) -> None:
 
 
 def _digest(machine: Machine, image: Image, accel: Accel) -> str:
-    words = qemu_arguments(machine, accel, image.folder, cache(), incoming=False)
+    words = qemu_arguments(machine, accel, image.folder, cache(), sockets=cache(), incoming=False)
     # a state's disks stand on this very file: an image built again from the same recipe is another one
     built = image.root.stat().st_mtime_ns
-    return hashlib.sha256(f"{accelerators.qemu_version()} {built} {words}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{accelerators.qemu_version()} {built} {words} {WARM_UP}".encode()).hexdigest()[
+        :16
+    ]
 
 
 def _drop_older(folder: Path, prefix: str) -> None:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 SOL_PACKET, ETH_P_ALL = 263, 3
 PACKET_ADD_MEMBERSHIP, PACKET_AUXDATA, PACKET_IGNORE_OUTGOING = 1, 8, 23
 PACKET_MR_PROMISC = 1
-AUXDATA = struct.Struct(
-    "=IIIHHHH"
-)  # struct tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
+# struct tpacket_auxdata: status, len, snaplen, mac, net, vlan_tci, vlan_tpid
+AUXDATA = struct.Struct("=IIIHHHH")
 TP_STATUS_VLAN_VALID = 0x10
 LONGEST = 65536
 BUFFER_BYTES = 8 << 20
