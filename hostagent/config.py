@@ -185,7 +185,7 @@ class Config:
         "dom0.memory",
         "MiB, 128 to 1048576",
         _integer(128, 1 << 20),
-        "memory target of dom0; without it dom0 keeps its present size",
+        "memory target of dom0; without it dom0's target stays as it is",
         default=None,
     )
     watchdog: bool = setting(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import os
 import random
@@ -24,7 +23,7 @@ from hostagent import log as logs
 from hostagent.api import jsonrpc
 from hostagent.api.app import make_app
 from hostagent.api.calls import METHODS
-from hostagent.api.local_socket import listening_socket, only_instance, socket_path
+from hostagent.api.local_socket import SecondInstanceError, listening_socket, only_instance, socket_path
 from hostagent.api.methods import Dispatcher
 from hostagent.api.server import Server
 from hostagent.api.service import Service
@@ -62,7 +61,8 @@ STOP_WAIT_S = 5.0
 def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | None = None) -> int:
     """Be the daemon until it should end; returns its exit code. `steps`: instead of the table.
 
-    Raises SecondInstanceError or RunDirectoryError before anything is touched.
+    Raises SecondInstanceError before anything is touched. What else keeps it from starting ends it with BUG_EXIT: exit
+    code 1 would be final, and is kept for what only a person can mend.
     """
     if steps is None:
         from hostagent.startup.table import STEPS
@@ -83,12 +83,15 @@ def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | Non
 def _end_as_bug(
     kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
 ) -> bool:
-    """A defect ends the daemon with BUG_EXIT, so that systemd starts it again; Python's own exit code 1 means
-    unusable settings, and is final.
+    """A defect, or a /run that is full, ends the daemon with BUG_EXIT, so that systemd starts it again; Python's own
+    exit code 1 means unusable settings, and is final.
     """
-    if kind is None or not issubclass(kind, Exception) or issubclass(kind, HostagentError):
+    if kind is None or not issubclass(kind, Exception) or issubclass(kind, SecondInstanceError):
         return False
-    log.critical("a defect of hostagent ended the daemon", exc_info=error)
+    if isinstance(error, HostagentError):
+        log.critical("%s; hint: %s", error.found, error.hint)
+    else:
+        log.critical("a defect of hostagent ended the daemon", exc_info=error)
     raise SystemExit(BUG_EXIT)
 
 
@@ -161,21 +164,14 @@ class Daemon:
         if not record.background:
             self._notifier.status(f"{self.lifecycle.state.phase.value}: {record.ref} {record.name}")
 
+    def step_progressed(self, record: StepRecord, report: Report) -> None:
+        self.lifecycle.reported(report)
+
     def step_finished(self, record: StepRecord, report: Report) -> None:
         self.lifecycle.reported(report)
 
     def sequence_finished(self, report: Report) -> None:
         self.lifecycle.reported(report)
-
-    def install_signal_handlers(self) -> None:
-        done = threading.Event()
-
-        def install() -> None:
-            self._handle_signals()
-            done.set()
-
-        self._loop.call_soon_threadsafe(install, context=contextvars.Context())  # without the step's fields
-        done.wait()
 
     def notify_ready(self) -> bool:
         self.lifecycle.became_ready()
@@ -194,7 +190,6 @@ class Daemon:
                 self._host,
                 observers=observers,
                 stop=self._stop,
-                on_progress=self.lifecycle.reported,
             )
         finally:
             with contextlib.suppress(RuntimeError):  # the loop has ended already

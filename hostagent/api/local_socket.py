@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import socket
 import stat
 from typing import TYPE_CHECKING
 
+from hostagent import pidlock
 from hostagent.errors import BusyError, OperatorError
 
 if TYPE_CHECKING:
@@ -43,23 +43,15 @@ def only_instance(paths: Paths) -> Iterator[None]:
     _make_private(paths.run)
     path = paths.run / "hostagent.lock"
     try:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        file = pidlock.take(path)
+    except pidlock.HeldError as error:
+        raise SecondInstanceError(
+            f"hostagent already runs here, as pid {error.pid}",
+            hint="`hostagent status` asks it; `systemctl restart hostagent` starts it anew",
+        ) from error
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            pid = os.read(file, 20).decode(errors="replace").strip() or "unknown"
-            raise SecondInstanceError(
-                f"hostagent already runs here, as pid {pid}",
-                hint="`hostagent status` asks it; `systemctl restart hostagent` starts it anew",
-            ) from error
-        try:
-            os.ftruncate(file, 0)
-            os.write(file, f"{os.getpid()}\n".encode())
-        except OSError as error:
-            raise _unusable(path, error) from error
         yield
     finally:
         os.close(file)

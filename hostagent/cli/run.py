@@ -25,7 +25,7 @@ SIGTERM. SIGHUP reads the log levels anew.
 exit codes:
   0    asked to stop
   1    settings, inventory or role cannot be used, or another hostagent runs: not started again
-  2    start-up halted at another step, or wrong command line
+  2    start-up halted at another step or for a cause that may pass, or wrong command line
   123  start me again (systemd does): the role changed, or emergency mode tries once more""",
         examples="""
             systemctl start hostagent                   the usual way

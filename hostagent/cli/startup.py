@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from hostagent.cli.parser import command, group
@@ -76,7 +77,8 @@ def _add_run(commands: Subparsers) -> None:
         summary="run one step now, exactly as at boot",
         description="""\
 Run one step now: the same code, deadline and record as at boot. The report of the boot is left alone; what
-this run did is kept beside it. Steps that only the daemon can do (signals, READY) are skipped.""",
+this run did is kept beside it (`report --manual`). Not while the daemon's start-up, or another run, is at work.
+Steps that only the daemon can do (signals, READY) are skipped.""",
         examples="""
             hostagent startup run run-startup-checks
             hostagent startup run write-xenstore-keys --dry-run   what it would change
@@ -102,10 +104,12 @@ def _add_reports(commands: Subparsers) -> None:
         examples="""
             hostagent startup report
             hostagent startup report --boot 1     the start before the last
+            hostagent startup report --manual     the last `hostagent startup run`
             hostagent startup report --json | jq '.steps[] | select(.status == "failed")'
         """,
     )
     _add_boot(report)
+    report.add_argument("--manual", action="store_true", help="what the last `startup run` did instead")
     blame = command(
         commands,
         "blame",
@@ -153,7 +157,7 @@ def run_step(args: argparse.Namespace) -> int:
     from hostagent.errors import OperatorError
     from hostagent.startup.report import Kind, Recorder, Status
     from hostagent.startup.runner import run_one
-    from hostagent.startup.state import begin, learn
+    from hostagent.startup.state import begin
     from hostagent.startup.table import ALIASES, STEPS
 
     if os.geteuid() != 0 and not args.dry_run:
@@ -164,8 +168,8 @@ def run_step(args: argparse.Namespace) -> int:
     if host.config_error is not None:
         raise host.config_error
     log.set_up("warning")
-    learn(config, host)
-    observers = () if args.dry_run else (Recorder(config.paths, Kind.MANUAL),)
+    recorder = () if args.dry_run else (Recorder(config.paths, Kind.MANUAL),)
+    observers = (*recorder, _Progress(shown=sys.stderr.isatty() and not args.json))
     report = run_one(
         args.name,
         STEPS,
@@ -178,6 +182,23 @@ def run_step(args: argparse.Namespace) -> int:
     )
     _print_run(args, report)
     return 1 if any(step.status in (Status.FAILED, Status.BLOCKED) for step in report.steps) else 0
+
+
+class _Progress:
+    """Observer that shows on the terminal what a step is doing, as some take minutes."""
+
+    def __init__(self, *, shown: bool) -> None:
+        self._shown = shown
+
+    def step_started(self, record: StepRecord, report: Report) -> None: ...
+
+    def step_progressed(self, record: StepRecord, report: Report) -> None:
+        if self._shown:
+            print(f"{record.name}: {record.progress}", file=sys.stderr, flush=True)
+
+    def step_finished(self, record: StepRecord, report: Report) -> None: ...
+
+    def sequence_finished(self, report: Report) -> None: ...
 
 
 def _print_run(args: argparse.Namespace, report: Report) -> None:
@@ -202,9 +223,10 @@ def _print_run(args: argparse.Namespace, report: Report) -> None:
 def show_report(args: argparse.Namespace) -> int:
     from hostagent.cli import output
     from hostagent.config import Paths
-    from hostagent.startup.report import REPORT_EXIT, as_json, load
+    from hostagent.startup.report import REPORT_EXIT, as_json, load, load_manual
 
-    report = load(Paths.from_arguments(args), boot=args.boot)
+    paths = Paths.from_arguments(args)
+    report = load_manual(paths) if args.manual else load(paths, boot=args.boot)
     if args.json:
         output.emit(args, as_json(report))
     else:
@@ -292,6 +314,8 @@ def _summary(report: Report) -> str:
 
 
 def _print_trouble(report: Report) -> None:
+    for blocker in report.blockers:
+        print(f"\nthe host must stay disabled: {blocker}")
     for step in report.steps:
         for warning in step.warnings:
             print(f"\n{step.name}: warning: {warning}")

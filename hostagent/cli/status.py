@@ -113,6 +113,7 @@ def readable(record: Mapping[str, object]) -> Record:
         "why": record.get("why"),
         "step": "; ".join(_step(step) for step in running),
         "start-up": _joined(record["boot_result"], f"in {duration(startup_s)}" if startup_s else None),
+        "must stay disabled": "; ".join(cast("list[str]", record.get("blockers", []))),
         "up for": duration(record.get("uptime_s")),
         "pid": record.get("pid"),
         "memory": size(record.get("rss_bytes")),

@@ -6,9 +6,12 @@ answer from memory. What is kept inside may become something else later; callers
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from hostagent.files import FileError, read_bounded, write_atomic
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -48,28 +51,19 @@ HOST_AUTO_ENABLE = Key("host_auto_enable", default=True)
 HOST_RESTARTED_CLEANLY = Key("host_restarted_cleanly", default=False)
 REDO_LOG_ENABLED = Key("redo_log.enabled", default=False)
 LAST_UPDATE_HASH = Key("last_update_hash", default="")
+"""From ha.armed to here: reference 2.3."""
 
-KEYS: tuple[Key[bool] | Key[str], ...] = (
-    HA_ARMED,
-    HA_DISABLE_FAILOVER_DECISIONS,
-    HA_CLUSTER_STACK,
-    HA_BASE_T,
-    HA_PEERS,
-    MASTER_SCRIPTS,
-    THIS_NODE_JUST_BECAME_MASTER,
-    HOST_DISABLED_UNTIL_REBOOT,
-    HOST_AUTO_ENABLE,
-    HOST_RESTARTED_CLEANLY,
-    REDO_LOG_ENABLED,
-    LAST_UPDATE_HASH,
-)
-"""Reference 2.3."""
+IDENTITY_MADE = Key("identity_made", default=False)
+"""Ours: role, inventory and pool secret have all been there. One that is missing after that was lost, and is never made
+anew; before that, a first start was cut off and the next one makes what it did not come to."""
 
 
 class LocalStore:
     """The local database of one host, open. Its methods may be called from any thread.
 
-    `set_aside` is where an unreadable earlier file was put, None if it was fine.
+    `set_aside` is where an unreadable earlier file was put, None if it was fine. Reads answer what was there when the
+    store was opened, or at the last write; a write starts from what the file holds now, as another process may have
+    written other keys.
     """
 
     def __init__(self, path: Path, values: Mapping[str, object], *, set_aside: Path | None = None) -> None:
@@ -93,6 +87,11 @@ class LocalStore:
         with self._lock:
             return str(self._values[name]).lower() if name in self._values else None
 
+    def imagined(self, values: Mapping[str, bool | str]) -> LocalStore:
+        """A store as this one would be after `put_all`, for plans; nothing is written."""
+        with self._lock:
+            return LocalStore(self._path, {**self._values, **values})
+
     def put(self, key: Key[T], value: T) -> None:
         """Store a value durably; on return it survives a power cut. Raises FileError, and then nothing
         changed.
@@ -101,11 +100,32 @@ class LocalStore:
 
     def put_all(self, values: Mapping[str, bool | str]) -> None:
         """Store several values in one step: after a crash all of them are there or none."""
-        with self._lock:
-            changed = {**self._values, **values}
-            if changed != self._values or not self._path.exists():
+        with self._lock, _turn_to_write(self._path):
+            present = self._path.exists()
+            found = look(self._path) if present else None
+            now = self._values if found is None else found._values
+            changed = {**now, **values}
+            if changed != now or not present:
                 write_atomic(self._path, json.dumps(changed, indent=1, sort_keys=True) + "\n", mode=MODE)
             self._values = changed
+
+
+@contextlib.contextmanager
+def _turn_to_write(path: Path) -> Iterator[None]:
+    """Between reading the file and writing it no other process writes it; held for one small write each."""
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise FileError(
+            f"{path} could not be written: {path.parent}: {error.strerror}",
+            hint="is it a directory that root can write?",
+            number=error.errno or 0,
+        ) from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def look(path: Path) -> LocalStore | None:

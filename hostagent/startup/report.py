@@ -114,7 +114,10 @@ class StepRecord:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A sequence as far as it got. `exit_code` is what the process should end with; None: go on serving."""
+    """A sequence as far as it got. `exit_code` is what the process should end with; None: go on serving.
+
+    `blockers` are reasons why the host must stay disabled, in words for people.
+    """
 
     kind: Kind
     agent: str
@@ -126,6 +129,7 @@ class Report:
     exit_code: int | None = None
     seconds: float = 0.0
     steps: tuple[StepRecord, ...] = field(default=())
+    blockers: tuple[str, ...] = ()
 
     @property
     def result(self) -> BootResult | None:
@@ -193,6 +197,10 @@ class Recorder:
     def step_started(self, record: StepRecord, report: Report) -> None:
         self._record(report)
 
+    def step_progressed(self, record: StepRecord, report: Report) -> None:
+        """Into RUN only: what a step is doing is not worth a disk's time."""
+        self._write(self._present, json.dumps(as_json(report)))
+
     def step_finished(self, record: StepRecord, report: Report) -> None:
         self._record(report)
 
@@ -214,8 +222,8 @@ class Recorder:
 
     def _follow(self) -> None:
         """Write the newest report to the disk until the sequence and its background steps are over."""
-        if self._kind is Kind.BOOT:
-            self._rotate()
+        if self._kind is Kind.BOOT and self._newest is not None:
+            self._rotate(self._newest)
         while self._written is None or self._written.ending is None or self._written.running:
             with self._changed:
                 self._changed.wait_for(lambda: self._written is not self._newest)
@@ -225,9 +233,10 @@ class Recorder:
                 self._written = report
                 self._changed.notify_all()
 
-    def _rotate(self) -> None:
+    def _rotate(self, report: Report) -> None:
         try:
-            rotate(self._path)
+            if not in_a_loop(self._path, report):
+                rotate(self._path)
         except OSError as error:
             log.warning("earlier start-up reports cannot be kept: %s", error)
 
@@ -262,6 +271,21 @@ def rotate(path: Path) -> None:
         if older.exists():
             older.replace(numbered(path, number + 1))
     path.replace(numbered(path, 1))
+
+
+def in_a_loop(path: Path, report: Report) -> bool:
+    """Whether the last two starts, both of the boot of this new `report`, halted at the same step: the later of the two
+    tells nothing more and gives way, so that a loop does not push out the reports of the boots before it.
+    """
+    try:
+        last, former = (_parse(numbered(path, number)) for number in (0, 1))
+    except ReportError:
+        return False
+    return (
+        report.boot_id == last.boot_id == former.boot_id
+        and last.ending is former.ending is Ending.HALTED
+        and [step.name for step in last.steps[-1:]] == [step.name for step in former.steps[-1:]]
+    )
 
 
 def numbered(path: Path, number: int) -> Path:
@@ -331,15 +355,20 @@ def load_manual(paths: Paths) -> Report:
 
 
 def _read(path: Path, root: Path) -> Report:
+    report = _parse(path)
+    return report if report.ending or is_alive(report, root) else interrupted(report)
+
+
+def _parse(path: Path) -> Report:
+    """The report as its file has it. Raises ReportError."""
     try:
-        report = from_json(json.loads(read_bounded(path, limit_bytes=LIMIT_BYTES)))
+        return from_json(json.loads(read_bounded(path, limit_bytes=LIMIT_BYTES)))
     except FileError as error:
         raise ReportError(error.found, hint=error.hint) from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ReportError(
             f"{path} is not a start-up report", hint="the next start writes a new one"
         ) from error
-    return report if report.ending or is_alive(report, root) else interrupted(report)
 
 
 def is_alive(report: Report, root: Path) -> bool:
@@ -377,6 +406,7 @@ def as_json(report: Report) -> dict[str, object]:
         "ending": report.ending.value if report.ending else None,
         "result": result.value if result else None,
         "exit_code": report.exit_code,
+        "blockers": list(report.blockers),
         "steps": [step_json(step) for step in report.steps],
     }
 
@@ -402,7 +432,10 @@ def step_json(step: StepRecord) -> dict[str, object]:
 
 
 def from_json(document: object) -> Report:
-    """Raises ValueError, KeyError, TypeError or AttributeError for anything `as_json` does not write."""
+    """Raises ValueError, KeyError, TypeError, AttributeError or OverflowError for anything `as_json` does not write.
+
+    Reports of earlier versions have no blockers.
+    """
     if not isinstance(document, Mapping) or document["format"] != FORMAT:
         raise ValueError("not a report of this format")
     ending, exit_code = document["ending"], document["exit_code"]
@@ -417,6 +450,7 @@ def from_json(document: object) -> Report:
         ending=None if ending is None else Ending(ending),
         exit_code=None if exit_code is None else int(exit_code),
         steps=tuple(_step(item) for item in document["steps"]),
+        blockers=tuple(str(text) for text in document.get("blockers", [])),
     )
 
 

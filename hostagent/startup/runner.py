@@ -7,17 +7,21 @@ logged and ignored. Observers are told of every start and end, one at a time, in
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
+import errno
 import logging
 import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
-from hostagent.errors import BugError, HostagentError, InvalidValueError, KernelError
+from hostagent.errors import BugError, BusyError, HostagentError, InvalidValueError, KernelError
+from hostagent.files import FileError
 from hostagent.log import fields
 from hostagent.startup.hold import Holder
 from hostagent.startup.report import Ending, Kind, Report, Status, StepRecord, interrupted, new_report
+from hostagent.startup.state import learn
 from hostagent.startup.step import (
     Change,
     Changed,
@@ -31,9 +35,10 @@ from hostagent.startup.step import (
     Step,
     Unchanged,
 )
+from hostagent.startup.turn import turn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from hostagent.config import Config, Paths
     from hostagent.startup.role import PoolRole
@@ -46,6 +51,20 @@ RESTART_EXIT = 123
 LOOK_FOR_STOP_S = 0.1
 """How often a running step is looked at for a stop request, a hold or its deadline; its end is seen at once.
 """
+HALT_EXIT = 2
+"""A halt whose cause may pass: systemd tries again."""
+PASSING = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENOMEM,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.EINTR,
+    errno.EAGAIN,
+)
+"""Why a file may refuse now and not later; it says nothing about what is in the file."""
 
 
 class StepTimeoutError(KernelError):
@@ -56,6 +75,9 @@ class Observer(Protocol):
     """Is told what the runner does, from the thread it happens in, never twice at once; must not raise."""
 
     def step_started(self, record: StepRecord, report: Report) -> None: ...
+
+    def step_progressed(self, record: StepRecord, report: Report) -> None:
+        """A running step said what it is doing (`record.progress`)."""
 
     def step_finished(self, record: StepRecord, report: Report) -> None: ...
 
@@ -71,19 +93,22 @@ def run_sequence(
     kind: Kind = Kind.BOOT,
     dry_run: bool = False,
     stop: threading.Event | None = None,
-    on_progress: Callable[[Report], None] = lambda _: None,
 ) -> Report:
     """Run the steps in order and return the report; blocks until the last one ended or a policy ended it.
+
+    While another sequence is at work on this host, waits for its end.
 
     `report.ending` says why it ended, `report.exit_code` what the process should end with (None: go on
     serving; in emergency mode 123, after the restart delay). Background steps may still run then; observers
     hear of their end. Setting `stop` ends the sequence within about 0.1 s, giving up the running step.
-    `on_progress` is told when a running step says what it is doing.
     """
     stop = stop or threading.Event()
-    if not dry_run:
-        make_directories(config.paths)
-    return _Sequence(steps, config, host, observers, kind, stop, on_progress, dry_run=dry_run).run()
+    sequence = _Sequence(steps, config, host, observers, kind, stop, dry_run=dry_run)
+    if dry_run:
+        return sequence.run()
+    make_directories(config.paths)
+    with turn(config.paths.run, wait=stop):
+        return sequence.run()
 
 
 def make_directories(paths: Paths) -> None:
@@ -106,14 +131,20 @@ def run_one(
     dry_run: bool = False,
     observers: Sequence[Observer] = (),
 ) -> Report:
-    """Run one step of the table by name, after the steps it needs if asked for.
+    """Run one step of the table by name, after the steps it needs if asked for. What the steps before it would have
+    found out is read from the host, changing nothing.
 
-    Raises InvalidValueError: no such step.
+    Raises InvalidValueError: no such step; BusyError: another sequence is at work (a dry run does not mind).
     """
     step = find(name, steps, aliases)
     wanted = closure(step, steps) if with_needs else {step.name}
     chosen = [row for row in steps if row.name in wanted]
-    return run_sequence(chosen, config, host, observers=observers, kind=Kind.MANUAL, dry_run=dry_run)
+    sequence = _Sequence(chosen, config, host, observers, Kind.MANUAL, threading.Event(), dry_run=dry_run)
+    if not dry_run:
+        make_directories(config.paths)
+    with contextlib.nullcontext() if dry_run else turn(config.paths.run, wait=None):
+        learn(config, host)
+        return sequence.run()
 
 
 def find(name: str, steps: Sequence[Step], aliases: Mapping[str, str]) -> Step:
@@ -149,7 +180,6 @@ class _Sequence:
         observers: Sequence[Observer],
         kind: Kind,
         stop: threading.Event,
-        on_progress: Callable[[Report], None],
         *,
         dry_run: bool,
     ) -> None:
@@ -158,12 +188,12 @@ class _Sequence:
         self._host = host
         self._observers = observers
         self._stop = stop
-        self._on_progress = on_progress
         self._dry_run = dry_run
         self._report = new_report(kind, root=config.paths.root)
         self._origin = time.monotonic()
         self._lock = threading.RLock()
         self._background: dict[str, threading.Thread] = {}
+        self._halt_exit = HALT_EXIT
 
     def run(self) -> Report:
         for step in self._steps:
@@ -178,7 +208,7 @@ class _Sequence:
             if record.status is Status.FAILED and not step.background:
                 policy = Policy(record.policy)
                 if policy is Policy.HALT:
-                    return self._end(Ending.HALTED, step.halt_exit)
+                    return self._end(Ending.HALTED, self._halt_exit)
                 if policy is Policy.EMERGENCY:
                     return self._end(Ending.EMERGENCY, RESTART_EXIT)
         return self._end(Ending.COMPLETE, None)
@@ -213,7 +243,7 @@ class _Sequence:
     def _attempt(self, step: Step, started: StepRecord) -> StepRecord:
         """Run one step to its end, its deadline or the stop request, and record which it was."""
         holder = Holder(self._config.paths.run, step.name)
-        attempt = _Attempt(step, self._context(step, holder))
+        attempt = _Attempt(step, self._context(step, holder, started.timeout_s))
         attempt.start()
         begun = time.monotonic()
         while not attempt.done.wait(LOOK_FOR_STOP_S):
@@ -254,9 +284,11 @@ class _Sequence:
         policy = Policy.EMERGENCY if isinstance(error, EmergencyError) else step.policy
         if policy is Policy.EMERGENCY and not step.background:
             self._host.emergency = error
+        if policy is Policy.HALT and not step.background:
+            self._halt_exit = HALT_EXIT if _may_pass(error) else step.halt_exit
         return replace(record, status=Status.FAILED, policy=policy.value, error=error.record())
 
-    def _context(self, step: Step, holder: Holder) -> Context:
+    def _context(self, step: Step, holder: Holder, timeout_s: float) -> Context:
         def hold(point: str) -> None:
             if point not in step.hold_points:
                 raise BugError(f"step {step.name} has no hold point {point!r}", hint="name it in the table")
@@ -264,10 +296,15 @@ class _Sequence:
 
         def progress(text: str) -> None:
             with self._lock:
-                self._put(replace(self._latest_named(step.name), progress=text))
-                self._on_progress(self._report)
+                record = self._latest_named(step.name)
+                if record.status is not Status.RUNNING or record.progress == text:
+                    return
+                record = replace(record, progress=text)
+                self._put(record)
+                for observer in self._observers:
+                    observer.step_progressed(record, self._report)
 
-        return Context(self._config, self._host, hold, progress, dry_run=self._dry_run)
+        return Context(self._config, self._host, hold, progress, timeout_s, dry_run=self._dry_run)
 
     def _new(self, step: Step) -> StepRecord:
         return StepRecord(
@@ -275,11 +312,16 @@ class _Sequence:
             ref=step.ref,
             role=step.role.value,
             policy=step.policy.value,
-            timeout_s=self._config.timeouts_s.get(step.name, step.timeout_s),
+            timeout_s=self._timeout_s(step),
             background=step.background,
             status=Status.RUNNING,
             offset_s=time.monotonic() - self._origin,
         )
+
+    def _timeout_s(self, step: Step) -> float:
+        """What the settings say; else the table's, and the time xenstored is given on top of it."""
+        wait_s = self._config.xenstore_wait_s if step.awaits_xenstored else 0.0
+        return self._config.timeouts_s.get(step.name, step.timeout_s + wait_s)
 
     def _start(self, record: StepRecord) -> StepRecord:
         with self._lock:
@@ -292,6 +334,8 @@ class _Sequence:
         if self._report.kind is Kind.BOOT:
             _log_end(record)
         with self._lock:
+            if record.policy == Policy.DEGRADE.value and (reason := _reason(record)):
+                self._host.blockers.append(reason)
             self._put(record)
             for observer in self._observers:
                 observer.step_finished(record, self._report)
@@ -305,7 +349,12 @@ class _Sequence:
             steps[names.index(record.name)] = record
         else:
             steps.append(record)
-        self._report = replace(self._report, steps=tuple(steps), seconds=time.monotonic() - self._origin)
+        self._report = replace(
+            self._report,
+            steps=tuple(steps),
+            blockers=tuple(dict.fromkeys(self._host.blockers)),
+            seconds=time.monotonic() - self._origin,
+        )
 
     def _latest(self, record: StepRecord) -> StepRecord:
         with self._lock:
@@ -392,6 +441,22 @@ def _role_mismatch(wanted: Role, found: PoolRole | None) -> str | None:
         case _:
             assert_never(wanted)
     return None if fits or found is None else f"this host is {found.word}; the step is for a {wanted.value}"
+
+
+def _may_pass(error: HostagentError) -> bool:
+    """Whether the same start may succeed later with nobody mending anything."""
+    if isinstance(error, FileError):
+        return error.errno in PASSING
+    return isinstance(error, StepTimeoutError | BusyError | BugError)
+
+
+def _reason(record: StepRecord) -> str | None:
+    """Why a host must stay disabled after this step, which checks or makes what guests rely on."""
+    if record.status is Status.FAILED and record.error is not None:
+        return f"{record.name}: {record.error['found']}"
+    if record.status is Status.BLOCKED:
+        return f"{record.name}: {record.note or 'needs ' + ', '.join(record.blocked_by)}"
+    return None
 
 
 def _timeout(record: StepRecord) -> StepTimeoutError:

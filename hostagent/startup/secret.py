@@ -54,7 +54,7 @@ def parse_secret(data: bytes, path: Path) -> Secret:
         raise SecretError(
             f"{path} does not hold a pool secret ({len(data)} bytes)",
             hint="three uuids joined by `/`; restore it from a backup or, in a pool, from another member. "
-            "On a host of its own: move the file away and start again, which makes a new one",
+            "On a host of its own: move it and the local database (local.json) away, and start again",
         )
     return Secret(text)
 

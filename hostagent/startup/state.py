@@ -28,9 +28,6 @@ BOOT_RECORD_LIMIT_BYTES = 4096
 class DaemonHooks(Protocol):
     """What the daemon does for steps, because only it can. Each is called from a step's worker thread."""
 
-    def install_signal_handlers(self) -> None:
-        """Install the handlers of SIGTERM, SIGINT and SIGHUP in the main thread; return when they stand."""
-
     def notify_ready(self) -> bool:
         """Tell systemd READY=1; False when nobody listens (no NOTIFY_SOCKET)."""
 
@@ -42,7 +39,8 @@ class DaemonHooks(Protocol):
 class HostState:
     """Found so far. None means: the step that finds it has not run (or failed).
 
-    `blockers` are reasons why the host must stay disabled; `xenstore_deadline` is when (monotonic seconds)
+    `blockers` are reasons why the host must stay disabled (steps add theirs, the runner adds each failed or blocked
+    step whose policy is degrade); `xenstore_deadline` is when (monotonic seconds)
     waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode.
     """
 
@@ -116,6 +114,22 @@ def recorded_boot(run: Path) -> str:
         )
     except FileError:
         return ""
+
+
+def has_started(paths: Paths) -> bool:
+    """Whether this host has had its role, inventory and secret before, so that one of them missing now is lost.
+
+    A local database that is damaged counts as yes. Raises FileError when it cannot be read.
+    """
+    from hostagent.db import local
+
+    store = local.look(paths.local_database)
+    return store is None or store.get(local.IDENTITY_MADE)
+
+
+def anew(paths: Paths) -> str:
+    """The hint that goes with a lost file: how to make a new one after all."""
+    return f"on a host of its own: remove {paths.local_database} too, and the next start makes a new one"
 
 
 def unknown(what: str, step: str) -> OperatorError:

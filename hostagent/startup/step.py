@@ -31,11 +31,11 @@ class Policy(enum.Enum):
     """What a failure does to the rest of the sequence."""
 
     HALT = "halt"
-    """The sequence stops and the process ends (exit 1 or 2, `Step.halt_exit`)."""
+    """The sequence stops and the process ends (exit 1 or 2, see `Step.halt_exit`)."""
     EMERGENCY = "emergency"
     """The local API stays with its emergency calls; the process asks to be restarted later (exit 123)."""
     DEGRADE = "degrade"
-    """The sequence goes on; the host stays disabled."""
+    """The sequence goes on; the failure becomes a reason why the host must stay disabled (`HostState.blockers`)."""
     BEST_EFFORT = "best-effort"
     """The sequence goes on with a warning."""
 
@@ -104,12 +104,14 @@ class Context:
     table order). `hold(point)` is the hold point of fault tests: it returns at once unless a root-owned file
     asks for a stop at exactly this point (`hold.py`). The runner holds at `before`; a step holds after each
     durable effect, at the points its row names. `progress(text)` shows what the step is doing right now.
+    `timeout_s` is the step's deadline: what it waits for with a deadline of its own must end before.
     """
 
     config: Config
     host: HostState
     hold: Callable[[str], None]
     progress: Callable[[str], None]
+    timeout_s: float
     dry_run: bool = False
 
 
@@ -119,7 +121,9 @@ class Step:
 
     `run` does the work and returns an outcome; it raises a HostagentError to fail. `plan` yields the exact
     changes `run` would make now and changes nothing; None only for a step that never changes anything on the
-    host. `hold_points` names where fault tests can stop it, in order.
+    host. `hold_points` names where fault tests can stop it, in order. `halt_exit` is the exit code of a halt whose
+    cause does not pass by itself; any other cause ends the process with 2. A step that `awaits_xenstored` gets the
+    setting `xenstore.wait` on top of `timeout_s`.
     """
 
     name: str
@@ -132,5 +136,6 @@ class Step:
     why: str
     plan: Callable[[Context], tuple[Change, ...]] | None = None
     background: bool = False
+    awaits_xenstored: bool = False
     halt_exit: int = 2
     hold_points: tuple[str, ...] = field(default=("before",))

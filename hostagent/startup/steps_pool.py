@@ -5,7 +5,6 @@ notifications.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import platform
 import shlex
@@ -21,7 +20,7 @@ from hostagent.errors import KernelError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.startup import role, secret
 from hostagent.startup.report import read_boot_id
-from hostagent.startup.state import BOOT_RECORD_LIMIT_BYTES, recorded_boot, unknown
+from hostagent.startup.state import BOOT_RECORD_LIMIT_BYTES, anew, has_started, recorded_boot, unknown
 from hostagent.startup.step import Change, Changed, Context, EmergencyError, Outcome, Skipped, Unchanged
 from hostagent.xen import hypercall, inventory
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.db.local import LocalStore
-
-logger = logging.getLogger(__name__)
 
 HIDDEN = "(secret)"
 RANDOM_UUID = "(a random uuid)"
@@ -107,7 +104,7 @@ def announce_start(context: Context) -> Outcome:
 
 
 def plan_role(context: Context) -> tuple[Change, ...]:
-    """The role a host gets at its very first start. Raises RoleError when the role file is lost later."""
+    """The role a host gets at its very first start. Raises RoleError when the role file is lost later, FileError."""
     paths = context.config.paths
     try:
         role.read_role(paths.role)
@@ -116,16 +113,18 @@ def plan_role(context: Context) -> tuple[Change, ...]:
             raise
     else:
         return ()
-    if paths.local_database.exists():
+    if has_started(paths):
         raise role.RoleError(
             f"{paths.role} is gone, though this host has started before",
             hint="write `master` for a host of its own, or `slave:ADDRESS` of its coordinator; start again",
         )
+    if context.dry_run:
+        context.host.role = role.COORDINATOR
     return (Change(str(paths.role), None, role.format_role(role.COORDINATOR)),)
 
 
 def read_inventory(context: Context) -> Outcome:
-    """S6. Read who this host is; a host without an inventory gets one with random uuids.
+    """S6. Read who this host is; a host that has never started gets an inventory with random uuids.
 
     Raises InventoryError, FileError.
     """
@@ -140,8 +139,12 @@ def read_inventory(context: Context) -> Outcome:
 
 
 def plan_inventory(context: Context) -> tuple[Change, ...]:
-    """The keys of a first inventory; none when there is one. Raises InventoryError, FileError."""
-    path = context.config.paths.inventory
+    """The keys of a first inventory; none when there is one. Raises InventoryError (also when it was lost), FileError.
+
+    Keeps the new one in `host` in a dry run, for the plans of later steps; its uuids are not those of a real run.
+    """
+    paths = context.config.paths
+    path = paths.inventory
     try:
         inventory.read(path)
     except FileError as error:
@@ -149,7 +152,14 @@ def plan_inventory(context: Context) -> tuple[Change, ...]:
             raise
     else:
         return ()
+    if has_started(paths):
+        raise inventory.InventoryError(
+            f"{path} is gone, though this host has started before",
+            hint=f"restore it from a backup: a new one would be another host; {anew(paths)}",
+        )
     first = inventory.parse(inventory.new(), path)
+    if context.dry_run:
+        context.host.inventory = first
     return tuple(
         Change(f"{path}#{key}", None, RANDOM_UUID if key.endswith("_UUID") else value)
         for key, value in first.values.items()
@@ -166,7 +176,9 @@ def open_local_database(context: Context) -> Outcome:
     host.local = store = local.open_store(paths.local_database)
     if store.set_aside:
         context.hold("damaged-set-aside")
-    store.put_all(_first_values(store, on_system_boot=host.on_system_boot))
+    store.put_all(
+        _first_values(store, on_system_boot=host.on_system_boot, damaged=store.set_aside is not None)
+    )
     context.hold("values-written")
     if host.on_system_boot:
         write_atomic(paths.run / "boot-id", f"{host.boot_id}\n", mode=0o644)
@@ -185,7 +197,9 @@ def plan_local_database(context: Context) -> tuple[Change, ...]:
     store = local.look(path)
     damaged = store is None
     store = store or local.LocalStore(path, {})
-    values = _first_values(store, on_system_boot=host.on_system_boot)
+    values = _first_values(store, on_system_boot=host.on_system_boot, damaged=damaged)
+    if context.dry_run:
+        host.local = store.imagined(values)
     aside = (Change(str(path), "(damaged)", "(set aside)"),) if damaged else ()
     record = paths.run / "boot-id"
     booted = (
@@ -198,8 +212,10 @@ def plan_local_database(context: Context) -> tuple[Change, ...]:
     )
 
 
-def _first_values(store: LocalStore, *, on_system_boot: bool) -> dict[str, bool | str]:
+def _first_values(store: LocalStore, *, on_system_boot: bool, damaged: bool) -> dict[str, bool | str]:
     values: dict[str, bool | str] = {}
+    if damaged:  # it was whole once: the host has started before
+        values[local.IDENTITY_MADE.name] = True
     if not store.has(local.HA_ARMED):
         values[local.HA_ARMED.name] = False
     if on_system_boot:
@@ -210,12 +226,14 @@ def _first_values(store: LocalStore, *, on_system_boot: bool) -> dict[str, bool 
 
 
 def read_pool_secret(context: Context) -> Outcome:
-    """S8. Read the pool secret, and the pair of a rotation; make one for a host of its own that has none.
+    """S8. Read the pool secret, and the pair of a rotation; make one for a host of its own that never had one. Then
+    record that the host has all of its identity.
 
     Raises SecretError, FileError.
     """
     path = context.config.paths.pool_secret
-    changes = plan_pool_secret(context)
+    store = _local_database(context)
+    changes, record = _secret_changes(context, store), _identity_changes(context, store)
     rotation = secret.read_rotation(context.config.paths)
     current = secret.read_secret(path)
     if changes:
@@ -225,13 +243,36 @@ def read_pool_secret(context: Context) -> Outcome:
     if current is None:
         raise secret.SecretError(f"{path} is gone", hint="restore it from a backup or another member")
     context.host.secrets = secret.PoolSecrets(current, rotation)
+    if record:
+        store.put(local.IDENTITY_MADE, value=True)
+        context.hold("identity-recorded")
     note = "a rotation is under way: old and new secret are both accepted" if rotation else ""
-    return Changed(changes, note) if changes else Unchanged(note)
+    return Changed((*changes, *record), note) if changes or record else Unchanged(note)
 
 
 def plan_pool_secret(context: Context) -> tuple[Change, ...]:
-    """A first secret, or the mode mended. Raises SecretError, FileError."""
-    host, path = context.host, context.config.paths.pool_secret
+    """A first secret, or its mode and owner mended; the record. Raises SecretError, FileError."""
+    store = _local_database(context)
+    return (*_secret_changes(context, store), *_identity_changes(context, store))
+
+
+def _local_database(context: Context) -> LocalStore:
+    if context.host.local is None:
+        raise unknown("the local database", "open-local-database")
+    return context.host.local
+
+
+def _identity_changes(context: Context, store: LocalStore) -> tuple[Change, ...]:
+    """The record that this host has role, inventory and secret; none before it has an inventory."""
+    if store.get(local.IDENTITY_MADE) or context.host.inventory is None:
+        return ()
+    name = local.IDENTITY_MADE.name
+    return (Change(f"{context.config.paths.local_database}#{name}", store.shown(name), "true"),)
+
+
+def _secret_changes(context: Context, store: LocalStore) -> tuple[Change, ...]:
+    host, paths = context.host, context.config.paths
+    path = paths.pool_secret
     if host.role is None:
         raise unknown("the role", "announce-start")
     if secret.read_secret(path) is None:
@@ -240,9 +281,21 @@ def plan_pool_secret(context: Context) -> tuple[Change, ...]:
                 f"{path} is gone, and this host is {host.role.word}",
                 hint="copy the file from the coordinator (mode 0600); a new secret would lock this host out",
             )
+        if store.get(local.IDENTITY_MADE):
+            raise secret.SecretError(
+                f"{path} is gone, though this host has started before",
+                hint="restore it from a backup or another member (mode 0600): a new one would lock the others out; "
+                f"{anew(paths)}",
+            )
         return (Change(str(path), None, HIDDEN), Change(f"{path} mode", None, f"{secret.MODE:04o}"))
-    mode = path.stat().st_mode & 0o7777
-    return () if mode == secret.MODE else (Change(f"{path} mode", f"{mode:04o}", f"{secret.MODE:04o}"),)
+    found = path.stat()
+    mode = found.st_mode & 0o7777
+    wrong_mode = (Change(f"{path} mode", f"{mode:04o}", f"{secret.MODE:04o}"),)
+    wrong_owner = (Change(f"{path} owner", str(found.st_uid), str(os.geteuid())),)
+    return (
+        *(wrong_mode if mode != secret.MODE else ()),
+        *(wrong_owner if found.st_uid != os.geteuid() else ()),
+    )
 
 
 def log_version(context: Context) -> Outcome:
@@ -255,14 +308,12 @@ def log_version(context: Context) -> Outcome:
 
 
 def set_signal_handlers(context: Context) -> Outcome:
-    """S12. Have the daemon install its signal handlers, and see in /proc that the kernel knows them.
+    """S12. See in /proc that the kernel knows the handlers which the daemon installed before the sequence.
 
     Raises KernelError: a handler is not installed after all.
     """
-    hooks = context.host.hooks
-    if hooks is None:
+    if context.host.hooks is None:
         return Skipped("only the daemon handles signals")
-    hooks.install_signal_handlers()
     caught = caught_signals(context.config.paths.root)
     missing = [number.name for number in HANDLED if number not in caught]
     if missing:

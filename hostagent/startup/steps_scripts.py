@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db import local
 from hostagent.run import CommandError, run
+from hostagent.startup.hold import GROUP_OR_WORLD_WRITE
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged
 
@@ -21,16 +22,21 @@ if TYPE_CHECKING:
 
     from hostagent.db.local import LocalStore
 
-GROUP_OR_WORLD_WRITE = stat.S_IWGRP | stat.S_IWOTH
-
 
 def run_startup_scripts(context: Context) -> Outcome:
     """S43. Run ETC/startup.d/* without arguments."""
-    return _outcome(context, _startup_scripts(context), "", context.config.paths.etc / "startup.d")
+    directory = context.config.paths.etc / "startup.d"
+    scripts, refused = list_scripts(directory)
+    failed = _run_all(context, scripts, "")
+    warnings = (*refused, *failed)
+    if not scripts:
+        return Unchanged(f"no scripts in {directory}", warnings)
+    note = f"{len(scripts) - len(failed)} of {len(scripts)} succeeded"
+    return Changed(_runs(scripts, ""), note, warnings)
 
 
 def plan_startup_scripts(context: Context) -> tuple[Change, ...]:
-    return _runs(_startup_scripts(context), "")
+    return _runs(list_scripts(context.config.paths.etc / "startup.d")[0], "")
 
 
 def start_role_scripts(context: Context) -> Outcome:
@@ -52,12 +58,14 @@ def plan_stop_role_scripts(context: Context) -> tuple[Change, ...]:
 
 
 def list_scripts(directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """The scripts of a directory in order, and what else is executable there but will not be run, with the
-    reason.
-    """
+    """The scripts of a directory in order, and what else stands there but will not be run, with the reason."""
     scripts, refused = [], []
     for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-        found = path.stat()
+        try:
+            found = path.stat()
+        except OSError as error:
+            refused.append(f"{path} is not run: {error.strerror}; mend or remove it")
+            continue
         if path.name.startswith(".") or not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IXUSR:
             continue
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & GROUP_OR_WORLD_WRITE:
@@ -69,23 +77,8 @@ def list_scripts(directory: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     return tuple(scripts), tuple(refused)
 
 
-def _startup_scripts(context: Context) -> tuple[Path, ...]:
-    return list_scripts(context.config.paths.etc / "startup.d")[0]
-
-
 def _runs(scripts: tuple[Path, ...], word: str) -> tuple[Change, ...]:
     return tuple(Change(str(path), None, f"run {word}".strip()) for path in scripts)
-
-
-def _outcome(context: Context, scripts: tuple[Path, ...], word: str, directory: Path) -> Outcome:
-    refused = list_scripts(directory)[1]
-    failed = _run_all(context, scripts, word)
-    warnings = (*refused, *failed)
-    if not scripts:
-        return Unchanged(f"no scripts in {directory}", warnings)
-    return Changed(
-        _runs(scripts, word), f"{len(scripts) - len(failed)} of {len(scripts)} succeeded", warnings
-    )
 
 
 def _run_all(context: Context, scripts: tuple[Path, ...], word: str) -> tuple[str, ...]:
@@ -102,15 +95,14 @@ def _run_all(context: Context, scripts: tuple[Path, ...], word: str) -> tuple[st
 
 def _switch(context: Context, *, to_coordinator: bool) -> Outcome:
     store = _store(context)
-    changes = _plan_switch(context, to_coordinator=to_coordinator)
-    if not changes:
+    if store.get(local.MASTER_SCRIPTS) == to_coordinator:
         return Unchanged("the scripts of this role have run before")
-    scripts = _role_scripts(context, to_coordinator=to_coordinator)
+    scripts, refused = _role_scripts(context, to_coordinator=to_coordinator)
+    changes = _switch_changes(context, store, scripts, to_coordinator=to_coordinator)
     failed = _run_all(context, scripts, _word(to_coordinator=to_coordinator))
     context.hold("scripts-run")
     store.put(local.MASTER_SCRIPTS, to_coordinator)
     context.hold("flag-written")
-    refused = list_scripts(context.config.paths.etc / "master.d")[1]
     note = f"{len(scripts) - len(failed)} of {len(scripts)} scripts succeeded" if scripts else "no scripts"
     return Changed(changes, note, (*refused, *failed))
 
@@ -119,19 +111,24 @@ def _plan_switch(context: Context, *, to_coordinator: bool) -> tuple[Change, ...
     store = _store(context)
     if store.get(local.MASTER_SCRIPTS) == to_coordinator:
         return ()
-    scripts = _role_scripts(context, to_coordinator=to_coordinator)
-    flag = local.MASTER_SCRIPTS.name
+    scripts, _ = _role_scripts(context, to_coordinator=to_coordinator)
+    return _switch_changes(context, store, scripts, to_coordinator=to_coordinator)
+
+
+def _switch_changes(
+    context: Context, store: LocalStore, scripts: tuple[Path, ...], *, to_coordinator: bool
+) -> tuple[Change, ...]:
+    name = local.MASTER_SCRIPTS.name
+    flag = f"{context.config.paths.local_database}#{name}"
     return (
         *_runs(scripts, _word(to_coordinator=to_coordinator)),
-        Change(
-            f"{context.config.paths.local_database}#{flag}", store.shown(flag), str(to_coordinator).lower()
-        ),
+        Change(flag, store.shown(name), str(to_coordinator).lower()),
     )
 
 
-def _role_scripts(context: Context, *, to_coordinator: bool) -> tuple[Path, ...]:
-    scripts = list_scripts(context.config.paths.etc / "master.d")[0]
-    return scripts if to_coordinator else scripts[::-1]
+def _role_scripts(context: Context, *, to_coordinator: bool) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    scripts, refused = list_scripts(context.config.paths.etc / "master.d")
+    return (scripts if to_coordinator else scripts[::-1]), refused
 
 
 def _word(*, to_coordinator: bool) -> str:

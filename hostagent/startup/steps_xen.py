@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from hostagent.errors import KernelError, OperatorError
+from hostagent.errors import KernelError
 from hostagent.startup import checks
 from hostagent.startup.checks import Severity
 from hostagent.startup.report import read_boot_id
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged
-from hostagent.xen import hypercall, xenstored
-from hostagent.xen.balloon import DRIVER
+from hostagent.startup.steps_pool import RANDOM_UUID
+from hostagent.xen import balloon, hypercall, memory, xenstored
+from hostagent.xen.balloon import STATIC_MAX, TARGET
 from hostagent.xen.xenstore_errors import XenstoreDeadline, XenstoreUnavailable
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ NO_HANDLE = "00000000-0000-0000-0000-000000000000"
 DOM0 = "/local/domain/0"
 TRY_AGAIN_S = 0.25
 """Between two tries to reach xenstored: a listening socket cannot be awaited."""
+SETTLE_S = 10.0
+"""What `balloon.set_target` may take beyond its deadline to leave dom0 with a safe target (5 s at the most)."""
 
 
 class IdentityError(KernelError):
@@ -45,7 +48,8 @@ def check_control_domain(context: Context) -> Outcome:
         raise IdentityError(
             f"the hypervisor calls dom0 {found}, {context.config.paths.inventory} says {wanted}",
             hint="cloned image? Each host needs an inventory of its own: if this one is not in use yet, "
-            "move the inventory away and restart hostagent; else correct CONTROL_DOMAIN_UUID",
+            f"move the inventory and {context.config.paths.local_database} away and restart hostagent; "
+            "else correct CONTROL_DOMAIN_UUID",
         )
     return Unchanged(f"dom0 is {found}")
 
@@ -76,7 +80,21 @@ def write_xenstore_keys(context: Context) -> Outcome:
 def plan_xenstore_keys(context: Context) -> tuple[Change, ...]:
     wanted = dom0_keys(context)
     with connect_xenstore(context) as store:
-        return (*_missing(wanted, store.read_many(wanted)), *_first_contact(context))
+        missing = _missing(wanted, store.read_many(wanted))
+    if context.host.inventory is not None and not context.config.paths.inventory.exists():
+        missing = _with_unknown_uuid(missing, context.host.inventory.control_domain_uuid)
+    return (*missing, *_first_contact(context))
+
+
+def _with_unknown_uuid(changes: tuple[Change, ...], uuid: str) -> tuple[Change, ...]:
+    """A dry run before the first inventory: the run will make another uuid than this one."""
+
+    def shown(text: str | None) -> str | None:
+        return None if text is None else text.replace(uuid, RANDOM_UUID)
+
+    return tuple(
+        Change(change.what.replace(uuid, RANDOM_UUID), change.old, shown(change.new)) for change in changes
+    )
 
 
 def _first_contact(context: Context) -> tuple[Change, ...]:
@@ -163,15 +181,25 @@ def plan_startup_checks(context: Context) -> tuple[Change, ...]:
 
 
 def set_dom0_memory(context: Context) -> Outcome:
-    """S31. Give dom0 the configured amount of memory, by default what it has, and wait until it has it.
+    """S31. Give dom0 the configured amount of memory and wait until it has it. Without a configured amount the
+    target that xenstore has stands, as somebody may just be moving dom0; only missing keys are made, from the
+    driver's own target (storage-memory-xenstore 2.7).
 
-    Raises the errors of `balloon.set_target`; dom0 keeps a safe size then.
+    Raises the errors of `balloon.set_target`, which ends before this step's deadline; dom0 keeps a safe size then.
     """
-    from hostagent.xen import balloon
-
-    root = context.config.paths.root
+    begun = time.monotonic()
+    wanted_mib = context.config.dom0_memory_mib
     with connect_xenstore(context) as store:
-        result = balloon.set_target(_dom0_target_kib(context), store, root=root, progress=context.progress)
+        if wanted_mib is None:
+            return _make_memory_keys(context, store)
+        result = balloon.set_target(
+            wanted_mib * 1024,
+            store,
+            timeout_s=_time_to_move(context.timeout_s - (time.monotonic() - begun)),
+            root=context.config.paths.root,
+            run_dir=context.config.paths.run,
+            progress=context.progress,
+        )
         if not result.changed:
             return Unchanged(f"dom0 has {result.after.driver_current_kib} KiB")
         context.hold("target-reached")
@@ -180,23 +208,55 @@ def set_dom0_memory(context: Context) -> Outcome:
 
 
 def plan_dom0_memory(context: Context) -> tuple[Change, ...]:
-    from hostagent.xen import balloon, memory
-
+    wanted_mib = context.config.dom0_memory_mib
     with connect_xenstore(context) as store:
-        now = balloon.snapshot(store, root=context.config.paths.root)
-        plan = memory.plan(now, _dom0_target_kib(context))
+        if wanted_mib is None:
+            found = store.read_many((TARGET, STATIC_MAX))
+            return _memory_key_changes(found, _wanted_memory_keys(context, store, found))
+        plan = memory.plan(
+            balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run),
+            wanted_mib * 1024,
+        )
     return tuple(Change(one.what, one.old, one.new) for one in plan.changes)
 
 
-def _dom0_target_kib(context: Context) -> int:
-    """What the settings say, else what dom0 has now."""
-    if context.config.dom0_memory_mib is not None:
-        return context.config.dom0_memory_mib * 1024
-    size = context.config.paths.root / DRIVER / "info/current_kb"
-    try:
-        return int(size.read_text())
-    except (OSError, ValueError) as error:
-        raise OperatorError(
-            f"dom0's size cannot be read from {size}: {error}",
-            hint="is this a Debian kernel, booted under Xen?",
-        ) from error
+def _time_to_move(left_s: float) -> float:
+    """How long dom0 may move: what is left of the step's time, less what stopping it safely can take."""
+    return max(0.0, left_s - min(SETTLE_S, left_s / 2))
+
+
+def _make_memory_keys(context: Context, store: Xenstore) -> Outcome:
+    found = store.read_many((TARGET, STATIC_MAX))
+    wanted = _wanted_memory_keys(context, store, found)
+    if not wanted:
+        return Unchanged(
+            f"dom0's target stays {memory.parse_key_kib(found[TARGET])} KiB: dom0.memory is not set"
+        )
+
+    def write(transaction: Transaction) -> None:
+        transaction.must_exist(DOM0)
+        for path, kib in wanted.items():
+            if memory.parse_key_kib(transaction.read(path)) is None:
+                transaction.write(path, str(kib).encode())
+
+    store.transact(write)
+    context.hold("keys-written")
+    return Changed(_memory_key_changes(found, wanted), "dom0.memory is not set: dom0 keeps its size")
+
+
+def _wanted_memory_keys(
+    context: Context, store: Xenstore, found: Mapping[str, bytes | None]
+) -> dict[str, int]:
+    """The memory keys that are missing, or no numbers (which the kernel ignores), with their values in KiB."""
+    missing = [path for path in (TARGET, STATIC_MAX) if memory.parse_key_kib(found[path]) is None]
+    if not missing:
+        return {}
+    now = balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run)
+    memory.refuse_stale(now)
+    values = {TARGET: now.driver_target_kib, STATIC_MAX: memory.first_static_max_kib(now)}
+    return {path: values[path] for path in missing}
+
+
+def _memory_key_changes(found: Mapping[str, bytes | None], wanted: Mapping[str, int]) -> tuple[Change, ...]:
+    old = {path: None if value is None else value.decode(errors="replace") for path, value in found.items()}
+    return tuple(Change(path, old[path], str(kib)) for path, kib in wanted.items())

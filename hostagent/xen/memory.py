@@ -195,7 +195,7 @@ def plan(now: Dom0Memory, target_kib: int) -> Plan:
     Raises XenstoreStaleError; ConstraintError (below the floor, above the ceiling); NotEnoughMemoryError.
     """
     target_kib = _page_down(target_kib)
-    _refuse_stale(now)
+    refuse_stale(now)
     allowed = limits(now)
     current_kib = now.driver_current_kib
     if target_kib < allowed.floor_kib and target_kib < current_kib:
@@ -227,12 +227,15 @@ def plan(now: Dom0Memory, target_kib: int) -> Plan:
         target_kib=target_kib,
         steps_kib=() if there else steps(current_kib, target_kib),
         ceiling_kib=target_kib + CEILING_SLACK_KIB if max(current_kib, now.maxmem_kib) < target_kib else None,
-        static_max_kib=_page_down(min(now.maxmem_kib, current_kib + now.ballooned_kib))
-        if now.static_max_kib is None
-        else None,
+        static_max_kib=first_static_max_kib(now) if now.static_max_kib is None else None,
         kick=not there and now.driver_target_kib == now.xenstore_target_kib == target_kib,
     )
     return _with_changes(now, made)
+
+
+def first_static_max_kib(now: Dom0Memory) -> int:
+    """`memory/static-max` of a dom0 that has none: what its kernel can have, and Xen lets it have (2.7)."""
+    return _page_down(min(now.maxmem_kib, now.driver_current_kib + now.ballooned_kib))
 
 
 def steps(current_kib: int, target_kib: int) -> tuple[int, ...]:
@@ -316,7 +319,8 @@ def mib(kib: int) -> str:
     return f"{kib // 1024} MiB" if kib % 1024 == 0 else f"{kib / 1024:.1f} MiB"
 
 
-def _refuse_stale(now: Dom0Memory) -> None:
+def refuse_stale(now: Dom0Memory) -> None:
+    """Raises XenstoreStaleError when what is written to xenstore does not reach dom0's kernel."""
     match now.xenstore:
         case XenstoreState.DEAD:
             raise XenstoreStaleError(

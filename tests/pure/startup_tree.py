@@ -36,7 +36,13 @@ def put(path: Path, text: str) -> None:
 
 
 def context_of(
-    paths: Paths, host: HostState | None = None, *, held: list[str] | None = None, **settings
+    paths: Paths,
+    host: HostState | None = None,
+    *,
+    held: list[str] | None = None,
+    timeout_s: float = 60.0,
+    dry_run: bool = False,
+    **settings,
 ) -> Context:
     reached = held if held is not None else []
     return Context(
@@ -44,6 +50,8 @@ def context_of(
         host if host is not None else HostState(),
         reached.append,
         lambda _: None,
+        timeout_s,
+        dry_run=dry_run,
     )
 
 
@@ -112,9 +120,6 @@ class Hooks:
         self.told: list[str] = []
         self._listener = listener
 
-    def install_signal_handlers(self) -> None:
-        self.told.append("handlers")
-
     def notify_ready(self) -> bool:
         self.told.append("ready")
         return self._listener
@@ -136,6 +141,10 @@ class Watcher:
 
     def step_finished(self, record, report) -> None:
         self.events.append(f"{record.status.value} {record.name}")
+        self.reports.append(report)
+
+    def step_progressed(self, record, report) -> None:
+        self.events.append(f"{record.name}: {record.progress}")
         self.reports.append(report)
 
     def sequence_finished(self, report) -> None:

@@ -36,6 +36,7 @@ RUNNING = {
     "startup_s": 12.5,
     "running_steps": [],
     "troubled_steps": [],
+    "blockers": [],
     "error": None,
     "restart_in_s": None,
     "pid": 4711,
@@ -80,6 +81,14 @@ def silent(monkeypatch):
 
 def shown(capsys) -> str:
     return " ".join(capsys.readouterr().out.split())
+
+
+def test_why_the_host_must_stay_disabled_is_shown(answering, capsys):
+    answering({**RUNNING, "blockers": ["check-control-domain: dom0 is another", "no toolstack"]})
+
+    main(["status"])
+
+    assert "check-control-domain: dom0 is another; no toolstack" in capsys.readouterr().out
 
 
 def test_a_clean_host_is_shown_in_a_few_lines_and_exits_with_0(answering, capsys):

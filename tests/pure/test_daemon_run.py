@@ -261,6 +261,16 @@ def test_a_defect_outside_the_steps_ends_the_daemon_with_2_and_a_traceback(paths
     assert "a defect" in caplog.text
 
 
+def test_a_run_directory_that_cannot_be_used_is_not_final(paths, caplog):
+    paths.run.write_text("a file")
+
+    with pytest.raises(SystemExit) as ended:
+        daemon.run(paths, steps=())
+
+    assert ended.value.code == daemon.BUG_EXIT
+    assert "hint: is" in caplog.text
+
+
 def test_a_second_daemon_is_refused_and_the_first_keeps_its_socket(paths):
     with only_instance(paths), pytest.raises(SecondInstanceError):
         daemon.run(paths, steps=(step(end),))

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.db import local
-from hostagent.db.local import KEYS, LocalStore, look, open_store
+from hostagent.db.local import Key, LocalStore, look, open_store
 from hostagent.files import FileError
 
 REFERENCE = (
@@ -21,13 +22,16 @@ REFERENCE = (
 )
 
 
+KEYS = [key for key in vars(local).values() if isinstance(key, Key)]
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "local.json"
 
 
 def test_the_keys_are_those_of_the_reference():
-    assert [key.name for key in KEYS] == REFERENCE.split()
+    assert [key.name for key in KEYS] == [*REFERENCE.split(), "identity_made"]
 
 
 def test_an_absent_file_is_an_empty_store_with_defaults(path):
@@ -51,6 +55,36 @@ def test_several_values_are_written_in_one_step(path):
     open_store(path).put_all({"ha.armed": False, "ha_peers": "x"})
 
     assert json.loads(path.read_text()) == {"ha.armed": False, "ha_peers": "x"}
+
+
+def test_a_write_keeps_what_another_process_wrote_meanwhile(path):
+    ours, theirs = open_store(path), open_store(path)
+
+    theirs.put(local.HA_PEERS, "x")
+    ours.put(local.MASTER_SCRIPTS, value=True)
+
+    assert json.loads(path.read_text()) == {"ha_peers": "x", "master_scripts": True}
+    assert ours.get(local.HA_PEERS) == "x"
+
+
+def test_writers_take_turns(path, monkeypatch):
+    """While one is between reading and writing, another waits, and then starts from what the first wrote."""
+    begun, others = threading.Event(), []
+    write = local.write_atomic
+
+    def write_slowly(*args, **options):
+        if not begun.is_set():
+            begun.set()
+            others.append(threading.Thread(target=open_store(path).put, args=(local.HA_PEERS, "x")))
+            others[0].start()
+            others[0].join(0.1)
+        write(*args, **options)
+
+    monkeypatch.setattr(local, "write_atomic", write_slowly)
+    open_store(path).put(local.MASTER_SCRIPTS, value=True)
+    others[0].join(5)
+
+    assert json.loads(path.read_text()) == {"ha_peers": "x", "master_scripts": True}
 
 
 def test_writing_what_is_there_leaves_the_file_alone(path):

@@ -32,7 +32,7 @@ from hostagent.startup.report import (
 )
 from hostagent.startup.runner import run_sequence
 from hostagent.startup.state import HostState
-from hostagent.startup.step import Change, Unchanged
+from hostagent.startup.step import Change, Policy, Unchanged
 from tests.pure.startup_tree import BOOT_ID, a_step, context_of, fails, make_paths, put, value_or_error
 
 
@@ -163,6 +163,48 @@ def test_earlier_boots_are_kept_and_the_oldest_goes(paths):
 
     assert names == [f"boot-{number}" for number in range(KEEP + 2, 1, -1)]
     assert len(list(paths.state.glob("startup-report*"))) == KEEP + 1
+
+
+def test_a_loop_of_failures_leaves_the_reports_of_the_boots_before_it(paths):
+    broken = a_step("broken", fails(OperatorError("no", hint="")), policy=Policy.HALT)
+    run(paths, a_step("good"))
+    for _ in range(KEEP + 3):
+        run(paths, broken)
+    run(paths, a_step("mended"))
+
+    names = [load(paths, boot=boot).steps[0].name for boot in range(3)]
+
+    assert names == ["mended", "broken", "good"]
+
+
+def test_what_a_step_is_doing_is_in_run_at_once(paths):
+    seen = []
+
+    def work(context):
+        context.progress("waiting for xenstored")
+        seen.append(json.loads((paths.run / "startup-report.json").read_text())["steps"][0]["progress"])
+        return Unchanged()
+
+    run(paths, a_step("a", work))
+
+    assert seen == ["waiting for xenstored"]
+
+
+def test_a_report_of_an_earlier_version_has_no_blockers(paths):
+    document = as_json(run(paths, a_step("a")))
+    del document["blockers"]
+
+    assert reports.from_json(document).blockers == ()
+
+
+def test_a_number_beyond_all_bounds_is_no_report(paths):
+    run(paths, a_step("a"))
+    document = as_json(load(paths))
+    for path in (paths.report, paths.run / "startup-report.json"):
+        path.write_text(json.dumps({**document, "pid": float("inf")}))
+
+    with pytest.raises(ReportError, match="not a start-up report"):
+        load(paths)
 
 
 def test_a_gap_that_a_killed_rotation_left_is_passed_over(paths):

@@ -3,17 +3,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
 
-from hostagent.errors import InvalidValueError, OperatorError
-from hostagent.startup.report import BootResult, Ending, Kind, Status
+from hostagent.errors import BusyError, InvalidValueError, OperatorError
+from hostagent.files import FileError
+from hostagent.startup.report import BootResult, Ending, Kind, Status, as_json, from_json
 from hostagent.startup.role import COORDINATOR, supporter_of
 from hostagent.startup.runner import closure, find, run_one, run_sequence
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Change, Changed, EmergencyError, Policy, Restart, Role, Skipped, Unchanged
-from tests.pure.startup_tree import Watcher, a_step, context_of, fails, make_paths, returns
+from tests.pure.startup_tree import Watcher, a_step, context_of, fails, make_paths, put, returns
 
 BROKEN = OperatorError("the disk is full", hint="free some space")
 CHANGE = Change("/etc/x", None, "1")
@@ -123,6 +126,136 @@ def test_restart_asks_for_a_new_process(paths):
     assert (report.ending, report.exit_code) == (Ending.RESTART, 123)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        BusyError("somebody writes it", hint="try again"),
+        ZeroDivisionError("a defect"),
+        FileError("no space left", hint="df", number=errno.ENOSPC),
+        FileError("read-only", hint="mount", number=errno.EROFS),
+    ],
+)
+def test_a_halt_whose_cause_may_pass_is_never_final(paths, error):
+    report = run(paths, a_step("a", fails(error), policy=Policy.HALT, halt_exit=1))
+
+    assert report.exit_code == 2
+
+
+def test_a_halt_at_a_deadline_is_never_final(paths):
+    release = threading.Event()
+    step = a_step("a", lambda _: release.wait(), policy=Policy.HALT, halt_exit=1, timeout_s=0.05)
+
+    report = run(paths, step)
+    let_go(release)
+
+    assert report.exit_code == 2
+
+
+def test_a_halt_at_an_unreadable_file_is_final(paths):
+    error = FileError("no such file", hint="restore it", number=errno.ENOENT)
+
+    assert run(paths, a_step("a", fails(error), policy=Policy.HALT, halt_exit=1)).exit_code == 1
+
+
+def test_what_failed_with_degrade_keeps_the_host_disabled_and_best_effort_does_not(paths):
+    host = HostState()
+
+    report = run(
+        paths,
+        a_step("a", fails(BROKEN), policy=Policy.DEGRADE),
+        a_step("b", needs=("a",), policy=Policy.DEGRADE),
+        a_step("c", fails(BROKEN), policy=Policy.BEST_EFFORT),
+        a_step("d", lambda context: context.host.blockers.append("d found it") or Unchanged()),
+        host=host,
+    )
+
+    assert report.blockers == ("a: the disk is full", "b: needs a", "d found it")
+    assert from_json(as_json(report)).blockers == report.blockers
+
+
+def test_a_step_knows_its_deadline_with_the_time_xenstored_is_given(paths):
+    seen = []
+    steps = [
+        a_step(name, lambda context: seen.append(context.timeout_s) or Unchanged(), awaits_xenstored=waits)
+        for name, waits in (("plain", False), ("waiting", True), ("set", True))
+    ]
+
+    report = run(paths, *steps, settings={"xenstore_wait_s": 300.0, "timeouts_s": {"set": 7.0}})
+
+    assert seen == [5.0, 305.0, 7.0]
+    assert [step.timeout_s for step in report.steps] == seen
+
+
+def test_two_sequences_exclude_each_other(paths):
+    refused = []
+
+    def by_hand(_):
+        with pytest.raises(BusyError, match=f"as pid {os.getpid()}") as caught:
+            run_named(paths, "c")
+        refused.append(caught.value.hint)
+        run_named(paths, "c", dry_run=True)
+        return Unchanged()
+
+    report = run(paths, a_step("a", by_hand))
+
+    assert report.result is BootResult.CLEAN
+    assert len(refused) == 1
+    assert run_named(paths, "c").result is BootResult.CLEAN
+
+
+def test_the_daemons_sequence_waits_for_a_run_by_hand(paths, caplog):
+    order, daemons = [], []
+
+    def start_daemon(_):
+        daemon = threading.Thread(target=run, args=(paths, a_step("d", lambda _: order.append("daemon"))))
+        daemons.append(daemon)
+        daemon.start()
+        daemon.join(0.2)
+        order.append("by hand")
+        return Unchanged()
+
+    run_one("a", (a_step("a", start_daemon),), context_of(paths).config, HostState(), aliases={})
+    daemons[0].join(5)
+
+    assert order == ["by hand", "daemon"]
+    assert "runs a start-up step by hand" in caplog.text
+
+
+def test_a_stop_request_ends_the_wait_for_the_turn(paths):
+    stop = threading.Event()
+
+    def by_hand(_):
+        stop.set()
+        assert run(paths, a_step("d"), stop=stop).ending is Ending.STOPPED
+        return Unchanged()
+
+    report = run_one("a", (a_step("a", by_hand),), context_of(paths).config, HostState(), aliases={})
+
+    assert report.result is BootResult.CLEAN
+
+
+def test_a_step_run_by_hand_sees_what_was_written_until_its_turn(paths):
+    put(paths.role, "master")
+    step = a_step("a", role=Role.COORDINATOR)
+
+    report = run_one("a", (step,), context_of(paths).config, HostState(), aliases={})
+
+    assert statuses(report) == {"a": "unchanged"}
+
+
+def test_observers_hear_what_a_step_is_doing_once_each(paths):
+    watcher = Watcher()
+
+    def work(context):
+        for text in ("one", "one", "two"):
+            context.progress(text)
+        return Unchanged()
+
+    run(paths, a_step("a", work), observers=(watcher,))
+
+    assert watcher.events == ["start a", "a: one", "a: two", "unchanged a", "end complete"]
+
+
 def test_an_error_nobody_expected_is_a_bug_with_its_type(paths):
     report = run(paths, a_step("a", fails(ZeroDivisionError("division by zero"))), a_step("b"))
 
@@ -216,6 +349,7 @@ def test_what_a_given_up_step_returns_later_is_logged_and_changes_nothing(paths,
 
     assert statuses(report) == {"a": "failed"}
     assert watcher.events == ["start a", "failed a", "end complete"]
+    assert report.blockers == ()
     assert "ended after it was given up; its result (Unchanged(note='late'" in caplog.text
 
 

@@ -12,15 +12,15 @@ import pytest
 
 from hostagent.db import local
 from hostagent.errors import HostagentError, KernelError, OperatorError
-from hostagent.files import FileError
+from hostagent.files import FileError, write_atomic
 from hostagent.run import CommandError, Finished
-from hostagent.startup import checks, steps_pool, steps_scripts, steps_xen
+from hostagent.startup import checks, role, steps_pool, steps_scripts, steps_xen
 from hostagent.startup.role import COORDINATOR, RoleError, supporter_of
 from hostagent.startup.secret import SecretError
 from hostagent.startup.state import HostState, begin, learn
 from hostagent.startup.step import Change, Changed, EmergencyError, Skipped, Unchanged
 from hostagent.startup.table import STEPS
-from hostagent.xen import hypercall, inventory, xenstored
+from hostagent.xen import balloon, hypercall, inventory, xenstored
 from hostagent.xen.inventory import InventoryError
 from tests.pure.startup_tree import BOOT_ID, FakeXenstore, Hooks, context_of, files_below, make_paths, put
 
@@ -105,12 +105,128 @@ def test_a_host_that_never_started_becomes_its_own_coordinator(paths):
 
 
 def test_a_host_that_lost_its_role_file_is_not_guessed_at(paths):
-    paths.local_database.write_text("{}")
+    started_before(paths)
 
     with pytest.raises(RoleError, match="is gone"):
         steps_pool.announce_start(context_of(paths))
 
     assert not paths.role.exists()
+
+
+def started_before(paths):
+    """What the first complete start left in the local database."""
+    local.open_store(paths.local_database).put(local.IDENTITY_MADE, value=True)
+
+
+def test_a_lost_inventory_does_not_make_another_host_of_this_one(paths):
+    started_before(paths)
+
+    with pytest.raises(InventoryError, match="is gone, though") as caught:
+        steps_pool.read_inventory(context_of(paths))
+
+    assert "backup" in caught.value.hint
+    assert str(paths.local_database) in caught.value.hint
+    assert not paths.inventory.exists()
+
+
+def test_a_lost_secret_is_not_replaced(paths):
+    started_before(paths)
+    context = with_role(paths)
+
+    with pytest.raises(SecretError, match="is gone, though") as caught:
+        steps_pool.read_pool_secret(context)
+
+    assert str(paths.local_database) in caught.value.hint
+    assert not paths.pool_secret.exists()
+
+
+def test_a_damaged_local_database_counts_as_a_host_that_has_started(paths):
+    paths.local_database.write_text("{")
+
+    with pytest.raises(InventoryError, match="is gone, though"):
+        steps_pool.read_inventory(context_of(paths))
+
+    paths.inventory.write_text(inventory.new())
+    context = booted(paths)
+    steps_pool.open_local_database(context)
+    with pytest.raises(SecretError, match="is gone, though"):
+        steps_pool.read_pool_secret(context)
+
+
+IDENTITY = (
+    steps_pool.announce_start,
+    steps_pool.read_inventory,
+    steps_pool.open_local_database,
+    steps_pool.read_pool_secret,
+)
+
+
+class CutOff(BaseException):
+    """The host loses power."""
+
+
+@pytest.mark.parametrize("stop_at", range(1, 9))
+def test_a_first_start_cut_off_after_any_write_is_completed_by_the_next(paths, monkeypatch, stop_at):
+    """The power goes after the n-th durable write of the first start; each write is there or not, never half."""
+    writes = []
+
+    def cut_after(path, *args, **options):
+        write_atomic(path, *args, **options)
+        writes.append(path)
+        if len(writes) == stop_at:
+            raise CutOff
+
+    for module in (steps_pool, local, role):
+        monkeypatch.setattr(module, "write_atomic", cut_after)
+    first = context_of(paths)
+    try:
+        for step in IDENTITY:
+            step(first)
+    except CutOff:
+        assert len(writes) == stop_at
+    kept = {path: path.read_text() for path in (paths.inventory, paths.pool_secret) if path.exists()}
+
+    second = context_of(paths)
+    for step in IDENTITY:
+        step(second)
+
+    assert {path: path.read_text() for path in kept} == kept
+    assert second.host.local.get(local.IDENTITY_MADE) is True
+    again = context_of(paths)
+    assert all(isinstance(step(again), Unchanged) for step in IDENTITY)
+
+
+def test_without_its_local_database_a_host_makes_what_is_missing_anew(paths):
+    first, second = context_of(paths), context_of(paths)
+    for step in IDENTITY:
+        step(first)
+    for path in (paths.inventory, paths.pool_secret, paths.role, paths.local_database):
+        path.unlink()
+
+    for step in IDENTITY:
+        step(second)
+
+    assert second.host.inventory != first.host.inventory
+
+
+def test_the_plans_of_a_first_start_follow_from_one_another(paths, xenstore):
+    host = HostState()
+    context = context_of(paths, host, dry_run=True)
+    learn(context.config, host)
+    plans = (
+        steps_pool.plan_role,
+        steps_pool.plan_inventory,
+        steps_pool.plan_local_database,
+        steps_pool.plan_pool_secret,
+        steps_xen.plan_xenstore_keys,
+    )
+
+    planned = [change for plan in plans for change in plan(context)]
+
+    assert ours(paths) == {}
+    assert Change(f"{paths.local_database}#identity_made", None, "true") in planned
+    assert Change("/local/domain/0/vm", None, f"/vm/{steps_pool.RANDOM_UUID}") in planned
+    assert host.inventory.control_domain_uuid not in str(planned)
 
 
 def test_a_broken_role_leads_to_emergency_mode(paths):
@@ -250,7 +366,9 @@ def test_boot_counts_as_handled_only_when_the_flags_are_written(paths, monkeypat
 
 
 def with_role(paths, role=COORDINATOR):
-    return context_of(paths, HostState(role=role))
+    host = HostState(role=role)
+    host.local = local.open_store(paths.local_database)
+    return context_of(paths, host)
 
 
 def test_a_coordinator_without_a_secret_makes_one_that_only_root_can_read(paths):
@@ -290,6 +408,18 @@ def test_what_is_no_secret_is_left_as_it_is(paths, content):
     assert paths.pool_secret.read_text() == content
 
 
+def test_a_secret_that_belongs_to_somebody_else_is_written_anew(paths, monkeypatch):
+    paths.pool_secret.write_text(SECRET)
+    paths.pool_secret.chmod(0o600)
+    owner = os.geteuid()
+    monkeypatch.setattr(steps_pool.os, "geteuid", lambda: owner + 1)
+
+    outcome = steps_pool.read_pool_secret(with_role(paths))
+
+    assert outcome.changes == (Change(f"{paths.pool_secret} owner", str(owner), str(owner + 1)),)
+    assert paths.pool_secret.read_text() == SECRET
+
+
 def test_half_a_rotation_stops_before_anything_is_written(paths):
     put(paths.state / "ptoken.old", SECRET)
 
@@ -302,13 +432,13 @@ def test_half_a_rotation_stops_before_anything_is_written(paths):
 # --- process ---
 
 
-def test_signal_handlers_are_installed_and_seen_in_proc(paths):
+def test_signal_handlers_are_seen_in_proc(paths):
     hooks = Hooks()
 
     outcome = steps_pool.set_signal_handlers(context_of(paths, HostState(hooks=hooks)))
 
     assert outcome == Unchanged("SIGTERM, SIGINT, SIGHUP")
-    assert hooks.told == ["handlers"]
+    assert hooks.told == []
 
 
 def test_a_handler_that_the_kernel_does_not_know_is_missed(paths):
@@ -673,6 +803,19 @@ def test_a_script_that_others_can_write_is_not_run(paths, scripts):
     assert "is not run" in outcome.warnings[0]
 
 
+def test_a_dangling_link_is_told_and_the_other_scripts_run(paths, scripts):
+    a_script(paths.etc / "startup.d", "10-a")
+    (paths.etc / "startup.d" / "20-gone").symlink_to("/nowhere/at-all")
+    context = context_of(paths)
+
+    planned = steps_scripts.plan_startup_scripts(context)
+    outcome = steps_scripts.run_startup_scripts(context)
+
+    assert scripts == [("10-a", 60.0)]
+    assert outcome.changes == planned
+    assert "20-gone is not run: No such file" in outcome.warnings[0]
+
+
 def test_without_scripts_nothing_changes(paths, scripts):
     assert isinstance(steps_scripts.run_startup_scripts(context_of(paths)), Unchanged)
 
@@ -743,7 +886,7 @@ class BalloonedXenstore(FakeXenstore):
 @pytest.fixture
 def dom0(paths, monkeypatch):
     """A dom0 of 1536 MiB that can have at most that, with 1 GiB free in Xen; its size in KiB when called."""
-    driver = paths.root / steps_xen.DRIVER
+    driver = paths.root / balloon.DRIVER
     figures = {"target_kb": 1572864, "info/current_kb": 1572864, "info/low_kb": 0, "info/high_kb": 0}
     for name, value in {**figures, "retry_count": 1, "schedule_delay": 1}.items():
         put(driver / name, str(value))
@@ -759,11 +902,71 @@ def dom0(paths, monkeypatch):
     return lambda: int((driver / "info/current_kb").read_text())
 
 
-def test_by_default_dom0_keeps_its_size_and_the_keys_that_say_so_are_made(paths, dom0):
+def test_by_default_missing_keys_are_made_from_the_drivers_target(paths, dom0):
+    put(paths.root / balloon.DRIVER / "info/current_kb", "1500000")  # on its way
+
     outcome = planned_then_done(context_of(paths), steps_xen.plan_dom0_memory, steps_xen.set_dom0_memory)
 
+    assert outcome.changes == (
+        Change("/local/domain/0/memory/target", None, "1572864"),
+        Change("/local/domain/0/memory/static-max", None, "1500000"),
+    )
+
+
+def test_by_default_a_dom0_that_somebody_moves_is_left_to_go_on(paths, dom0):
+    """xl shrinks dom0 for a guest: neither the target nor the size of this instant is written over that."""
+    store = steps_xen.connect_xenstore(None)
+    store.nodes["/local/domain/0/memory/target"] = b"1048576"
+    store.nodes["/local/domain/0/memory/static-max"] = b"1572864"
+    before = dict(store.nodes)
+
+    assert steps_xen.plan_dom0_memory(context_of(paths)) == ()
+    assert isinstance(steps_xen.set_dom0_memory(context_of(paths)), Unchanged)
+    assert store.nodes == before
     assert dom0() == 1572864
-    assert {change.what for change in outcome.changes} >= {"/local/domain/0/memory/target"}
+
+
+def test_a_target_that_appears_meanwhile_is_not_written_over(paths, dom0, monkeypatch):
+    store = steps_xen.connect_xenstore(None)
+    transact = store.transact
+
+    def somebody_is_faster(body):
+        store.nodes["/local/domain/0/memory/target"] = b"1048576"
+        transact(body)
+
+    monkeypatch.setattr(store, "transact", somebody_is_faster)
+
+    steps_xen.set_dom0_memory(context_of(paths))
+
+    assert store.nodes["/local/domain/0/memory/target"] == b"1048576"
+    assert store.nodes["/local/domain/0/memory/static-max"] == b"1572864"
+
+
+def test_garbage_in_a_memory_key_is_replaced(paths, dom0):
+    store = steps_xen.connect_xenstore(None)
+    store.nodes["/local/domain/0/memory/target"] = b"much"
+    store.nodes["/local/domain/0/memory/static-max"] = b"1572864"
+
+    outcome = planned_then_done(context_of(paths), steps_xen.plan_dom0_memory, steps_xen.set_dom0_memory)
+
+    assert outcome.changes == (Change("/local/domain/0/memory/target", "much", "1572864"),)
+
+
+@pytest.mark.parametrize(("deadline_s", "moves_s"), [(600.0, 590.0), (30.0, 20.0), (4.0, 2.0), (0.0, 0.0)])
+def test_dom0_stops_moving_before_the_steps_deadline(paths, dom0, monkeypatch, deadline_s, moves_s):
+    given = []
+    monkeypatch.setattr(steps_xen.time, "monotonic", lambda: 100.0)
+    real = balloon.set_target
+
+    def set_target(target_kib, store, **options):
+        given.append(options["timeout_s"])
+        return real(target_kib, store, **options)
+
+    monkeypatch.setattr(balloon, "set_target", set_target)
+
+    steps_xen.set_dom0_memory(context_of(paths, timeout_s=deadline_s, dom0_memory_mib=1536))
+
+    assert given == [moves_s]
 
 
 def test_the_configured_size_is_what_dom0_gets(paths, dom0):
@@ -781,8 +984,10 @@ def test_an_unsafe_size_is_refused_and_dom0_left_alone(paths, dom0):
     assert dom0() == 1572864
 
 
-def test_without_a_balloon_driver_the_size_cannot_be_told(paths, xenstore):
-    with pytest.raises(OperatorError, match="cannot be read"):
+def test_without_a_balloon_driver_the_size_cannot_be_told(paths, dom0):
+    (paths.root / balloon.DRIVER / "target_kb").unlink()
+
+    with pytest.raises(OperatorError, match="no usable balloon driver"):
         steps_xen.set_dom0_memory(context_of(paths))
 
 

@@ -63,6 +63,23 @@ def test_the_retries_of_emergency_mode_stay_below_the_start_limit(unit):
     assert starts < int(unit["Unit"]["StartLimitBurst"])
 
 
+def test_a_loop_whose_start_takes_half_a_minute_is_ended(unit):
+    """xenstored is dead: its 30 s of grace, the rest of start-up, the pause before the next try."""
+    interval_s = int(unit["Unit"]["StartLimitIntervalSec"].removesuffix("s"))
+    cycle_s = 30 + 3 + int(unit["Service"]["RestartSec"].removesuffix("s"))
+
+    assert int(unit["Unit"]["StartLimitBurst"]) < interval_s // cycle_s
+
+
+def test_guests_start_after_dom0_has_its_memory(unit):
+    from hostagent.startup.table import STEPS
+
+    names = [step.name for step in STEPS]
+
+    assert {"xendomains.service", "libvirt-guests.service"} <= set(unit["Unit"]["Before"].split())
+    assert names.index("set-dom0-memory") < names.index("notify-ready")
+
+
 def test_run_state_survives_a_restart_of_the_service(unit):
     service = unit["Service"]
 

@@ -76,6 +76,8 @@ CASES = [
         "/etc/hostagent/pool.conf",
     ),
     broken("announce-start", ("pool.conf",), 1, "rm /etc/hostagent/pool.conf"),
+    broken("read-inventory", ("inventory", "local.json"), 1, "rm /etc/hostagent/inventory"),
+    broken("read-pool-secret", ("ptoken", "local.json"), 2, "rm /etc/hostagent/ptoken"),
     broken("announce-start", ("pool.conf", "broken"), 0, "echo broken >/etc/hostagent/pool.conf"),
     broken("read-pool-secret", ("ptoken",), 2, f"{GARBAGE} >/etc/hostagent/ptoken", "/etc/hostagent/ptoken"),
     broken("read-pool-secret", ("ptoken",), 2, "echo short >/etc/hostagent/ptoken", "/etc/hostagent/ptoken"),
@@ -155,13 +157,16 @@ def test_a_full_disk_loses_nothing_and_the_agent_still_starts(take_hosts):
 
 def test_a_first_start_on_a_full_disk_names_it_and_the_next_one_heals(take_hosts):
     (host,) = take_hosts(1, "installed")
-    host.exec("systemctl stop hostagent; rm /etc/hostagent/inventory; xenstore-rm /local/domain/0/vm")
+    host.exec(
+        "systemctl stop hostagent; rm /etc/hostagent/inventory /var/lib/hostagent/local.json;"
+        f" xenstore-rm /local/domain/0/vm; {NO_RESTART}"
+    )
 
     with faults.full(host, "/root"):
         run = start(host)
 
     error = run.steps["read-inventory"]["error"]
-    assert (run.report["ending"], run.unit["ExecMainStatus"]) == ("halted", "1")
+    assert (run.report["ending"], run.unit["ExecMainStatus"]) == ("halted", "2")
     assert "No space left" in error["found"]
     assert "inventory" in error["found"]
     assert error["hint"]
@@ -177,14 +182,19 @@ def test_a_read_only_etc_stops_only_what_must_be_written(take_hosts):
 
     with faults.read_only(host, "/etc"):
         healthy = start(host)
-    host.exec("mv /etc/hostagent/inventory /root/")
+    host.exec(
+        "systemctl stop hostagent; mv /etc/hostagent/inventory /var/lib/hostagent/local.json /root/;"
+        f" {NO_RESTART}"
+    )
     with faults.read_only(host, "/etc"):
-        lost = start(host)
-    host.exec("mv /root/inventory /etc/hostagent/")
+        first = start(host)
+    host.exec(
+        "systemctl stop hostagent; mv /root/inventory /etc/hostagent/; mv /root/local.json /var/lib/hostagent/"
+    )
 
     assert healthy.report["result"] == "clean", healthy.troubles
-    error = lost.steps["read-inventory"]["error"]
-    assert lost.unit["ExecMainStatus"] == "1"
+    error = first.steps["read-inventory"]["error"]
+    assert first.unit["ExecMainStatus"] == "2"
     assert "inventory" in error["found"]
     assert error["hint"]
     assert start(host).report["result"] == "clean"

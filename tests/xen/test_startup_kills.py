@@ -24,12 +24,15 @@ SCRIPTS = (
 PREPARE = {
     "announce-start:role-written": "rm -f /etc/hostagent/pool.conf /var/lib/hostagent/local.json",
     # another identity: what the former one left in xenstore until the next boot goes with it
-    "read-inventory:inventory-written": "rm -f /etc/hostagent/inventory; xenstore-rm /local/domain/0/vm",
+    "read-inventory:inventory-written": "rm -f /etc/hostagent/inventory /var/lib/hostagent/local.json;"
+    " xenstore-rm /local/domain/0/vm",
     "open-local-database:damaged-set-aside": "echo '{\"ha.armed\": fal' >/var/lib/hostagent/local.json",
     "open-local-database:values-written": "rm -f /var/lib/hostagent/local.json",
-    "read-pool-secret:secret-written": "rm -f /etc/hostagent/ptoken",
+    "read-pool-secret:secret-written": "rm -f /etc/hostagent/ptoken /var/lib/hostagent/local.json",
+    "read-pool-secret:identity-recorded": "rm -f /var/lib/hostagent/local.json",
     "write-xenstore-keys:keys-written": f"{CONTROL_UUID}; xenstore-rm /vm/$uuid; xenstore-rm /local/domain/0/vm",
     "run-startup-checks:modules-loaded": "modprobe -r bonding 8021q",
+    "set-dom0-memory:keys-written": "xenstore-rm /local/domain/0/memory/target /local/domain/0/memory/static-max",
     "set-dom0-memory:target-reached": "mkdir -p /etc/hostagent/conf.d;"
     " printf '[dom0]\\nmemory = 1400\\n' >/etc/hostagent/conf.d/60-memory.toml",
     "start-role-scripts:scripts-run": f"{SCRIPTS}; rm -f /var/lib/hostagent/local.json",
@@ -103,7 +106,7 @@ def test_power_cut_in_the_middle_of_the_first_writes(take_hosts):
     """Everything the agent had written durably is there after the cut; what it had not, the next start makes."""
     (host,) = take_hosts(1, "installed")
     point = "read-pool-secret:secret-written"
-    held = host.exec(hold(point, "rm -f /etc/hostagent/ptoken")).stdout
+    held = host.exec(hold(point, PREPARE[point])).stdout
     assert f"held at {point} " in held
     secret = host.exec("cat /etc/hostagent/ptoken").stdout
 
