@@ -52,10 +52,13 @@ class FakeHost:
         self.jams = False
         self.writes: list[int] = []
         self.on_pause: Callable[[], None] = lambda: None
+        self.after_look: Callable[[], None] = lambda: None
         self._files()
 
     def host(self) -> HostInfo:
-        return hypercall.host_info({**PHYSINFO, "free_memory": self.free_kib}, XENINFO)
+        seen = hypercall.host_info({**PHYSINFO, "free_memory": self.free_kib}, XENINFO)
+        self.after_look()
+        return seen
 
     def domain(self, domid: int) -> DomainInfo:
         record: dict[str, object] = {**DOM0, "mem_kb": self.current_kib, "maxmem_kb": self.maxmem_kib}
@@ -240,6 +243,41 @@ def test_a_guest_that_takes_the_memory_meanwhile_makes_dom0_stop_and_give_the_re
     with pytest.raises(NotEnoughMemoryError) as caught:
         balloon_of(host).set_target(1536 * MIB)
     assert "dom0 stopped at" in caught.value.found
+    assert host.free_kib >= memory.RESERVE_KIB
+    assert host.target_kib == host.current_kib == int(host.keys[TARGET])
+
+
+def test_a_dom0_that_grows_while_it_is_looked_at_gives_back_what_it_took_meanwhile(host: FakeHost) -> None:
+    shrink(host)
+
+    def grow_between_the_looks() -> None:
+        if 0 < host.free_kib < memory.RESERVE_KIB:
+            taken_kib = min(host.free_kib, 5 * MIB)
+            host.current_kib += taken_kib
+            host.free_kib -= taken_kib
+            host.after_look = lambda: None
+            host._files()
+
+    def start_guest() -> None:
+        host.free_kib, host.on_pause = 100 * MIB, lambda: None
+
+    host.on_pause = start_guest
+
+    class Moving(Balloon):
+        def settle(self, start_kib: int) -> int:
+            host.after_look = grow_between_the_looks
+            return super().settle(start_kib)
+
+    moving = Moving(
+        host,
+        root=host.root,
+        hypervisor=host,
+        progress=lambda _: None,
+        clock=lambda: host.now,
+        pause=host.pause,
+    )
+    with pytest.raises(NotEnoughMemoryError):
+        moving.set_target(1536 * MIB)
     assert host.free_kib >= memory.RESERVE_KIB
     assert host.target_kib == host.current_kib == int(host.keys[TARGET])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -46,7 +47,8 @@ def unit(host: Host) -> dict[str, str]:
 
 def wait_until(host: Host, condition: str) -> None:
     """Wait on the host until a shell condition holds."""
-    host.exec(f"timeout {WAIT_S} sh -c 'until {condition}; do sleep 0.3; done'", timeout_s=WAIT_S + 30)
+    loop = shlex.quote(f"until {condition}; do sleep 0.3; done")
+    host.exec(f"timeout {WAIT_S} sh -c {loop}", timeout_s=WAIT_S + 30)
 
 
 def journal_of(host: Host) -> str:
