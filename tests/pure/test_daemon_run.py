@@ -337,7 +337,7 @@ def test_a_reload_with_broken_settings_keeps_the_level(paths, systemd):
     ("usec", "pid", "interval"),
     [
         ("60000000", None, 30.0),
-        ("60000000", str(os.getpid()), 30.0),
+        pytest.param("60000000", str(os.getpid()), 30.0, id="60000000-own-30.0"),
         ("60000000", "1", None),
         ("0", None, None),
         ("", None, None),
