@@ -84,7 +84,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             raise
         finally:
             os.close(descriptor)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except OSError as error:
         raise _failure("written", path, error) from error
 
@@ -135,7 +135,7 @@ def _fill(descriptor: int, content: bytes, *, mode: int) -> None:
     os.fsync(descriptor)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
