@@ -169,7 +169,10 @@ def size(text: str, name: str) -> int:
     found = SIZE.fullmatch(text)
     if found is None:
         raise UsageError(f"{name} is a whole number, or a size such as 8GiB; not '{text}'")
-    return int(found[1]) * UNITS[found[2]]
+    value = int(found[1]) * UNITS[found[2]]
+    if not -(1 << 63) <= value < 1 << 63:
+        raise UsageError(f"{name} is a number of at most 64 bits, not '{text}'")
+    return value
 
 
 def split_list(text: str) -> list[str]:

@@ -165,11 +165,13 @@ HOST = (
     on_hosts("host-dmesg", "", "Show the hypervisor's messages.", _each("host.dmesg")),
     on_hosts("host-cpu-info", "", "Show the CPUs of a host.", _cpu_info),
     on_hosts("host-restart-agent", "", "Restart the agent of a host.", _each("host.restart_agent")),
-    on_hosts(
+    plain(
         "host-syslog-reconfigure",
+        "host.syslog_reconfigure",
         "host-uuid",
-        "Apply host.logging to syslog.",
-        _each("host.syslog_reconfigure"),
+        "",
+        "Send the host's log to where host.logging says.",
+        host="host-uuid",
     ),
     command(
         "host-forget",

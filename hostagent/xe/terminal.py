@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import TextIO
 
 FILE_LIMIT_BYTES = 1 << 20
 """Of a file that is an argument: certificates and keys are some KiB."""
@@ -43,10 +44,10 @@ class LocalTerminal:
     """The terminal of this process."""
 
     def print(self, text: str) -> None:
-        print(text, flush=True)
+        _write(text, sys.stdout)
 
     def print_error(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        _write(text, sys.stderr)
 
     def error(self, code: str, params: Sequence[str]) -> None:
         self.print_error(f"Error code: {code}\nError parameters: {', '.join(params)}")
@@ -69,3 +70,10 @@ class LocalTerminal:
 
     def check(self) -> None:
         """A local user who leaves ends this process."""
+
+
+def _write(text: str, stream: TextIO) -> None:
+    try:
+        print(text, file=stream, flush=True)
+    except UnicodeEncodeError:  # a terminal of another encoding, or half a character
+        print(text.encode("ascii", "backslashreplace").decode(), file=stream, flush=True)

@@ -92,8 +92,7 @@ class Channel:
         self._writer = writer
 
     async def greet(self) -> None:
-        self._writer.write(thinwire.GREETING)
-        await self._within(GREETING_S, self._writer.drain())
+        await self.send(thinwire.GREETING)
         thinwire.version_of(await self._within(GREETING_S, self._reader.readexactly(len(thinwire.GREETING))))
 
     async def send(self, message: bytes) -> None:

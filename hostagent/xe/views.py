@@ -30,6 +30,7 @@ FIELD_NAMES = {
     ("PIF", "ipv6_configuration_mode"): "IPv6-configuration-mode",
     ("PIF", "ipv6_gateway"): "IPv6-gateway",
     ("VM", "domid"): "dom-id",
+    ("message", "cls"): "class",
 }
 """Fields that xe names otherwise than the API with dashes."""
 DEFAULTS = {
@@ -45,11 +46,13 @@ DEFAULTS = {
     "vm": "uuid name-label power-state",
     "vdi": "uuid name-label name-description sr-uuid virtual-size sharable read-only",
     "task": "uuid name-label name-description status progress",
+    "secret": "uuid",  # what it keeps is shown to who asks for it
 }
 """What a list shows unless told otherwise."""
 DEFAULT_COLUMNS = 6
 """How many a class shows that has neither a row above nor a name."""
 PADDING = 4
+NAMES = ("uuid", "name-label", "name-description")
 
 
 class Show(Enum):
@@ -155,18 +158,14 @@ def views() -> dict[str, ClassView]:
         if not cls.listed or cls.state == "removed":
             continue
         name = class_name(cls.name)
-        columns = _ordered(_columns(cls), DEFAULTS.get(name, "uuid name-label name-description").split())
+        columns = _ordered(_columns(cls), DEFAULTS.get(name, "").split())
         default = _defaults(name, columns)
         if cls.name != "VM":
             made[name] = ClassView(name, cls, columns, default)
             continue
-        named = ("uuid", "name-label", "name-description")
         made["vm"] = ClassView("vm", cls, columns, default, is_vm)
-        ordered = _ordered(columns, list(named))
-        made["template"] = ClassView("template", cls, ordered, named, is_template)
-        made["snapshot"] = ClassView(
-            "snapshot", cls, ordered, named, lambda record: bool(record["is_a_snapshot"])
-        )
+        made["template"] = ClassView("template", cls, columns, NAMES, is_template)
+        made["snapshot"] = ClassView("snapshot", cls, columns, NAMES, is_snapshot)
     return made
 
 
@@ -181,6 +180,10 @@ def is_vm(record: Record) -> bool:
 
 def is_template(record: Record) -> bool:
     return bool(record["is_a_template"]) and not record["is_a_snapshot"]
+
+
+def is_snapshot(record: Record) -> bool:
+    return bool(record["is_a_snapshot"])
 
 
 def table(objects: Objects, columns: tuple[Column, ...], record: Record) -> str:
@@ -235,16 +238,22 @@ def _usable(message: Message | None) -> bool:
     return message.state != "removed"
 
 
-def _ordered(columns: list[Column] | tuple[Column, ...], first: list[str]) -> tuple[Column, ...]:
-    """Definition order: the default columns, then the others as the data model has them."""
-    rank = {name: place for place, name in enumerate(first)}
-    return tuple(sorted(columns, key=lambda column: rank.get(column.name, len(rank))))
+def _ordered(columns: list[Column], default: list[str]) -> tuple[Column, ...]:
+    """Definition order: the names, then as the data model has them; where the default columns show that xe has another
+    order (PIF), these come first.
+    """
+    rank = {name: place for place, name in enumerate(NAMES)}
+    made = sorted(columns, key=lambda column: rank.get(column.name, len(rank)))
+    if [column.name for column in made if column.name in default] != default:
+        rank = {name: place for place, name in enumerate(default)}
+        made.sort(key=lambda column: rank.get(column.name, len(rank)))
+    return tuple(made)
 
 
 def _defaults(name: str, columns: tuple[Column, ...]) -> tuple[str, ...]:
     if name in DEFAULTS:
         return tuple(DEFAULTS[name].split())
-    named = [column.name for column in columns if column.name in ("uuid", "name-label", "name-description")]
+    named = [column.name for column in columns if column.name in NAMES]
     if len(named) > 1:
         return tuple(named)
     plain = [column for column in columns if column.field.type.kind not in (Kind.SET, Kind.MAP)]

@@ -16,8 +16,7 @@ NULL = "OpaqueRef:NULL"
 @pytest.fixture
 def xe(tmp_path):
     db = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
-    typed = Xe(db)
-    typed.refs = small_pool(db)
+    typed = Xe(db, small_pool(db))
     yield typed
     db.close()
 
@@ -71,7 +70,7 @@ ROWS = [
     ("host-emergency-management-reconfigure interface=xenbr0", ("host.local_management_reconfigure", "xenbr0")),
     ("host-shutdown-agent", ("host.shutdown_agent",)),
     ("host-set-hostname-live host-uuid=u-host host-name=beta", ("host.set_hostname_live", "@host", "beta")),
-    ("host-syslog-reconfigure host=alpha", ("host.syslog_reconfigure", "@host")),
+    ("host-syslog-reconfigure host-uuid=u-host", ("host.syslog_reconfigure", "@host")),
     ("pool-join master-address=a master-username=b master-password=c", ("pool.join", "a", "b", "c")),
     ("pool-join master-address=a master-username=b master-password=c --force", ("pool.join_force", "a", "b", "c")),
     ("pool-eject host-uuid=u-host --force", ("pool.eject", "@host")),
@@ -268,7 +267,7 @@ def test_event_wait_returns_once_an_object_has_the_values(xe):
         asked.append((token, timeout))
         return {"token": f"t{len(asked)}", "events": []}
 
-    asked = []
+    asked: list[tuple[str, float]] = []
     xe.api.answers["event.from"] = later
     assert xe("event-wait", "class=vm", "uuid=u-vm2", "power-state=Running", replies=("there",)) == 0
     assert asked == [("", 0.0), ("t1", 30.0)]
@@ -327,8 +326,8 @@ def test_what_is_not_built_says_what_to_use(xe, line):
         ),
         (
             ApiError("OTHER_OPERATION_IN_PROGRESS", ("VM", "@vm1", "start", "@task")),
-            "Another operation on this object is under way; try again after it.\n"
-            "class: VM\nobject: u-vm1 (web)\noperation_type: start\noperation_ref: @task\n",
+            "Another operation on this object is under way; try again after it.\nclass: VM\n"
+             "object: u-vm1 (web)\noperation_type: start\noperation_ref: @task\n",
         ),
         (
             ApiError("HOST_STILL_BOOTING", ("more",)),

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hostagent.db.database import Database
 from hostagent.errors import HostagentError
 from hostagent.xe.arguments import Options, parse
 from hostagent.xe.session import ApiError
 from hostagent.xe.shell import run
 from hostagent.xe.terminal import TerminalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hostagent.db.database import Database
 
 
 class DatabaseApi:
@@ -67,7 +70,7 @@ class DatabaseApi:
                 ("remove_", w.remove_from_set),
             ):
                 if name.startswith(prefix):
-                    change(cls, params[0], name.removeprefix(prefix), *params[1:])  # type: ignore[operator]
+                    change(cls, params[0], name.removeprefix(prefix), *params[1:])
                     return ""
         raise AssertionError(name)
 
@@ -110,8 +113,9 @@ class FakeTerminal:
 class Xe:
     """Types xe commands: `xe("host-list", "--minimal")` gives the exit status; `out` and `err` hold the texts."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, refs: dict[str, str]) -> None:
         self.db = db
+        self.refs = refs
         self.api = DatabaseApi(db)
         self.out = self.err = ""
         self.sessions: list[bool] = []
