@@ -89,14 +89,22 @@ def _with_password(options: Options, terminal: Terminal) -> Options:
 
 def _connect(options: Options, terminal: Terminal, *, local: bool) -> AbstractContextManager[Api]:
     import contextlib
+    from dataclasses import replace
 
     from hostagent.api.local_socket import socket_path
     from hostagent.config import Paths
-    from hostagent.xe.session import TracedApi, connect
+    from hostagent.xe.session import TracedApi, connect, server_socket
+
+    socket = socket_path(Paths())
 
     @contextlib.contextmanager
     def traced() -> Iterator[Api]:
-        with connect(options, socket_path(Paths()), local=local) as api:
+        asked = options
+        if options.password is None and server_socket(options, socket) is None and sys.stdin.isatty():
+            import getpass
+
+            asked = replace(options, password=getpass.getpass(f"{options.username}@{options.server}: "))
+        with connect(asked, socket, local=local) as api:
             yield TracedApi(api, terminal) if options.debug else api
 
     return traced()

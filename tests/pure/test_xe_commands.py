@@ -325,9 +325,8 @@ def test_what_is_not_built_says_what_to_use(xe, line):
             "The object does not exist, or no longer.\nclass: VM\nhandle: OpaqueRef:gone\n",
         ),
         (
-            ApiError("OTHER_OPERATION_IN_PROGRESS", ("VM", "@vm1", "start", "@task")),
-            "Another operation on this object is under way; try again after it.\nclass: VM\n"
-             "object: u-vm1 (web)\noperation_type: start\noperation_ref: @task\n",
+            ApiError("PBD_EXISTS", ("@sr", "@host")),
+            "The host is connected with this storage repository already.\nsr: u-sr (disks)\nhost: u-host (alpha)\n",
         ),
         (
             ApiError("HOST_STILL_BOOTING", ("more",)),
@@ -345,7 +344,19 @@ def test_an_api_error_is_its_sentence_and_its_parameters_by_name(xe, error, text
     xe.api.answers["VM.suspend"] = ApiError(error.code, params)
     assert xe("vm-suspend", "vm=u-vm1") == 1
     assert xe.out == ""
-    assert xe.err == text.replace("@task", xe.refs["task"])
+    assert xe.err == text
+
+
+def test_the_class_of_an_object_may_be_another_parameter(xe):
+    params = ("VM", xe.refs["vm1"], "start", xe.refs["task"])
+    xe.api.answers["VM.suspend"] = ApiError("OTHER_OPERATION_IN_PROGRESS", params)
+    xe("vm-suspend", "vm=u-vm1")
+    assert xe.err.splitlines()[1:] == [
+        "class: VM",
+        "object: u-vm1 (web)",
+        "operation_type: start",
+        f"operation_ref: {xe.refs['task']}",
+    ]
 
 
 def test_every_sentence_is_of_a_code_that_exists():

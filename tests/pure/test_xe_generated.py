@@ -159,8 +159,7 @@ def test_filters(xe, words, found):
         ),
         (
             ("pif-param-list", "uuid=u-pif0", "extra"),
-            "Unknown argument: extra (parameters are written name=value)\n"
-             "For usage run: xe help pif-param-list\n",
+            "Unknown argument: extra (parameters are written name=value)\nFor usage run: xe help pif-param-list\n",
         ),
         (
             ("pif-param-get", "uuid=nope", "param-name=MTU"),

@@ -265,6 +265,15 @@ def test_hostagent_xe_prints_what_the_daemon_answers(daemon, home, capsys):
     assert daemon.calls[-3][1:3] == ("me", "secret")
 
 
+def test_the_password_for_another_host_is_asked_for_at_a_terminal(home, monkeypatch, capsys, remote):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda prompt: f"asked:{prompt}")
+    peer = remote(answer({"result": "S"}), answer({"result": {}}), answer({"result": ""}))
+    assert main(["xe", "-s", "192.0.2.1", "host-list", "--minimal"]) == 0
+    assert capsys.readouterr().out == "\n"
+    assert peer.requests[0]["params"] == ["root", "asked:root@192.0.2.1: ", "2.23", "hostagent-xe"]
+
+
 def test_hostagent_xe_without_a_daemon_says_so(home, capsys, tmp_path):
     assert main(["xe", "-s", str(tmp_path / "absent.sock"), "host-list"]) == 1
     error = capsys.readouterr().err
