@@ -1,4 +1,4 @@
-"""A value that is JSON text already."""
+"""A result that is JSON text already: the database keeps records so, and a JSON reply takes them unparsed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """JSON text that goes into a reply as it is."""
+    """JSON text (RFC 8259: no NaN, no infinities) that stands for a call's whole result."""
 
     text: str
