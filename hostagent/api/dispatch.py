@@ -18,6 +18,7 @@ from hostagent.api import generated
 from hostagent.api.core import Call, Peer
 from hostagent.api.fault import CallError, parameter_count
 from hostagent.api.roles import needed
+from hostagent.api.xmlvalues import value_text
 from hostagent.db import model as datamodel
 from hostagent.db.datatype import DataType, Kind, UnfitError, fit
 from hostagent.errors import HostagentError
@@ -230,21 +231,17 @@ class Dispatcher:
         )
 
     async def _in_background(self, message: Message, arguments: list[object], call: Call) -> None:
-        from hostagent.api.xmlrpc import value_text
-
         tasks, handle = self._core.tasks, call.task
         if tasks is None or handle is None:
             return
         try:
             value = await self._run(message, arguments, call)
+            text = "" if message.result.kind is Kind.VOID else value_text(message.result, value, self._model)
+            tasks.succeed(handle, text)
         except CallError as error:
             tasks.fail(handle, error.code, error.params)
-        else:
-            result = (
-                "" if message.result.kind is Kind.VOID else value_text(message.result, value, self._model)
-            )
-            tasks.succeed(handle, result)
         finally:
+            tasks.fail(handle, "INTERNAL_ERROR", ["the work broke off"])  # nothing happens to a finished one
             if call.session is not None:
                 call.session.tasks -= 1
 

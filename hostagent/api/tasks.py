@@ -152,7 +152,8 @@ class Tasks:
         return old
 
     def _finish(self, handle: TaskHandle, values: dict[str, object]) -> None:
-        self._working.pop(handle.ref, None)
+        if self._working.pop(handle.ref, None) is None:
+            return
         with self._database.write() as transaction:
             if not transaction.exists("task", handle.ref):
                 return

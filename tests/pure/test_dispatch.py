@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -278,7 +277,7 @@ def test_an_asynchronous_call_is_a_task_that_ends_with_its_result(serve):
 def test_work_stops_when_its_task_is_cancelled(serve):
     release = asyncio.Event()
 
-    async def work(call, _host):
+    async def work(call, *_arguments):
         await release.wait()
         call.task.check()
 
@@ -297,7 +296,7 @@ def test_work_stops_when_its_task_is_cancelled(serve):
 
 
 def test_a_defect_is_told_by_a_reference_and_nothing_else(serve, caplog):
-    def broken(_call, _host):
+    def broken(_call, *_arguments):
         raise ValueError("the password is 1234")
 
     async def play(server):
@@ -483,10 +482,8 @@ def test_any_parameters_get_a_result_or_a_xenapi_error(tmp_path_factory, calls):
         finally:
             server.db.close()
 
-    began = time.monotonic()
     calls_session.FAILURE_DELAY_S = 0.0
     asyncio.run(play())
-    assert time.monotonic() >= began
 
 
 GETTERS = [
