@@ -8,9 +8,11 @@ NOT_IMPLEMENTED. Reads of one object run at once; what may take time runs in a t
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,7 +71,7 @@ class Dispatcher:
         self._core = core
         self._model = datamodel.load()
         self._implemented = {item.name: item for item in implemented}
-        self._slots = asyncio.Semaphore(THREADS)
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._background: set[asyncio.Task[None]] = set()
 
     # what there is
@@ -264,8 +266,8 @@ class Dispatcher:
             elif quick:
                 value = run(*given)
             else:
-                async with self._slots:
-                    value = await asyncio.to_thread(run, *given)
+                loop = asyncio.get_running_loop()
+                value = await loop.run_in_executor(self._threads, functools.partial(run, *given))
         except HostagentError as error:
             _note(message, call, error.code)
             raise CallError(error.code, *error.params) from error
