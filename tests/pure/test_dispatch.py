@@ -453,18 +453,22 @@ def test_expressions_choose_records(serve, expression, found):
 def test_any_text_is_an_expression_or_refused(text):
     from hostagent.api import where
 
+    refused = ""
     try:
         where.test(text, MODEL.cls("network"))
     except CallError as error:
-        assert error.code == "INTERNAL_ERROR"
+        refused = error.code
+    assert refused in ("", "INTERNAL_ERROR")
 
 
 @given(st.text(max_size=50))
 def test_any_token_is_one_or_refused(text):
+    refused = ""
     try:
-        assert generation_of(text) >= -1
+        generation_of(text)
     except CallError as error:
-        assert error.code == "EVENT_FROM_TOKEN_PARSE_FAILURE"
+        refused = error.code
+    assert refused in ("", "EVENT_FROM_TOKEN_PARSE_FAILURE")
 
 
 JUNK = st.recursive(
