@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import ssl
 from itertools import product
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -18,7 +19,7 @@ from hostagent.api.certificate import CertificateError, State
 from hostagent.files import FileError
 from tests.pure.host_samples import NOW
 
-NAMES = {"hostname": "h1.example", "addresses": ("192.0.2.10", "2001:db8::10")}
+NAMES: Any = {"hostname": "h1.example", "addresses": ("192.0.2.10", "2001:db8::10")}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_first_start_makes_key_and_certificate(place, made):
     cert, key = place
 
     assert made.made == (key, cert)
-    assert made.warnings == made.set_aside == ()
+    assert (made.warnings, made.set_aside) == ((), ())
     assert key.stat().st_mode & 0o777 == 0o600
     assert cert.stat().st_mode & 0o777 == 0o644
     assert made.certificate.names == (
@@ -66,8 +67,9 @@ def test_a_first_start_makes_key_and_certificate(place, made):
 def test_the_certificate_is_what_clients_accept(place, made):
     loaded = x509.load_pem_x509_certificate(place[0].read_bytes())
 
-    assert isinstance(loaded.public_key(), rsa.RSAPublicKey)
-    assert loaded.public_key().key_size >= 2048
+    public = loaded.public_key()
+    assert isinstance(public, rsa.RSAPublicKey)
+    assert public.key_size >= 2048
     assert isinstance(loaded.signature_hash_algorithm, hashes.SHA256)
     assert made.certificate.not_before == NOW - dt.timedelta(days=1)
     assert made.certificate.not_after == NOW + dt.timedelta(days=3650)
@@ -82,7 +84,7 @@ def test_a_second_start_keeps_both(place, made):
     again = certificate.ensure(*place, hostname="other", addresses=(), now=NOW)
 
     assert again.certificate == made.certificate
-    assert again.made == again.warnings == ()
+    assert (again.made, again.warnings) == ((), ())
     assert [path.read_bytes() for path in place] == before
 
 

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="index,union-attr,operator"
+# mypy: disable-error-code="index,union-attr,operator,type-var"
 # each test knows the types of the fields it looks at
 """Each item brings the database to what the facts say, tells every change, and changes nothing a second time."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 import socket
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -154,7 +155,7 @@ def test_a_host_whose_features_are_not_known_leaves_the_pool_without():
 
 
 def test_nothing_is_restricted():
-    switches = licence.of_host()["license_params"]
+    switches: Any = licence.of_host()["license_params"]
 
     assert {value for key, value in switches.items() if key.startswith("restrict_")} == {"false"}
     assert {"restrict_zstd_export", "restrict_vtpm", "restrict_pooling"} <= switches.keys()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -96,8 +97,12 @@ def test_no_job_runs_early_and_none_is_left_waiting(periods, steps):
     clock = Clock()
     scheduler = Scheduler(clock)
     ran = {name: [clock.now] for name in range(len(periods))}
+
+    def note(name: int) -> None:
+        ran[name].append(clock.now)
+
     for name, period in enumerate(periods):
-        scheduler.every(str(name), period, lambda name=name: ran[name].append(clock.now))
+        scheduler.every(str(name), period, partial(note, name))
     for step in steps:
         clock.now += step
         scheduler.run_due()
