@@ -162,6 +162,16 @@ def certificate(transaction: Transaction, facts: Facts, own: Certificate) -> lis
     return [*changes, make(transaction, "Certificate", values)[1]]
 
 
+def guidance_pending(view: View, facts: Facts) -> bool:
+    """Whether an update asks for something to be done before the host may take guests."""
+    return bool(view.get("host", localhost(view, facts), "pending_guidances"))
+
+
+def enabled(transaction: Transaction, facts: Facts) -> list[Change]:
+    """The host takes guests (startup-and-pool-join.md 5.5; the caller has made sure that it may)."""
+    return put(transaction, "host", localhost(transaction, facts), {"enabled": True})
+
+
 def _measure(
     transaction: Transaction, metrics: str, values: dict[str, object], now: dt.datetime
 ) -> list[Change]:

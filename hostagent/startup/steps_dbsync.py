@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from hostagent.db import local
 from hostagent.dbsync import dom0, pool
 from hostagent.dbsync import host as own
+from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Skipped, Unchanged
 from hostagent.startup.steps_db import database_of, facts_of, now, plan_rows, write_rows
 
@@ -236,3 +238,43 @@ def cancel_old_tasks(context: Context) -> Outcome:
 
 def plan_old_tasks(context: Context) -> tuple[Change, ...]:
     return _plan(context, _tasks(context))
+
+
+# the end
+
+
+def enable_host(context: Context) -> Outcome:
+    """The last word of start-up about the host: it takes guests, unless something forbids that
+    (startup-and-pool-join.md 5.5). Every start begins with it disabled (S22).
+    """
+    reasons = _forbidding(context)
+    if reasons:
+        return Unchanged(f"the host stays disabled: {'; '.join(reasons)}")
+    return _run(context, lambda transaction: own.enabled(transaction, facts_of(context)))
+
+
+def plan_enable_host(context: Context) -> tuple[Change, ...]:
+    def unless_forbidden(transaction: Transaction) -> list[RowChange]:
+        return [] if _forbidding(context, transaction) else own.enabled(transaction, facts_of(context))
+
+    return _plan(context, unless_forbidden)
+
+
+def _forbidding(context: Context, view: View | None = None) -> tuple[str, ...]:
+    """Why the host must stay disabled; none when it may take guests."""
+    store = context.host.local
+    if store is None:
+        raise unknown("the local database", "open-local-database")
+    reasons = list(context.host.blockers)
+    if not store.get(local.HOST_AUTO_ENABLE):
+        reasons.append("an operator disabled it for good (host_auto_enable is false)")
+    if store.get(local.HOST_DISABLED_UNTIL_REBOOT):
+        reasons.append("an operator disabled it until the next reboot")
+    if view is None:
+        with database_of(context).read() as snapshot:
+            pending = own.guidance_pending(snapshot, facts_of(context))
+    else:
+        pending = own.guidance_pending(view, facts_of(context))
+    if pending:
+        reasons.append("an update asks for something first (pending_guidances)")
+    return tuple(reasons)

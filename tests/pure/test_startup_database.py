@@ -304,6 +304,62 @@ def test_without_an_inventory_nothing_is_guessed(started):
         steps_dbsync.make_localhost(started)
 
 
+# --- enabled ---
+
+
+def is_enabled(context):
+    (record,) = rows(context)["host"].values()
+    return record["enabled"]
+
+
+def test_a_host_that_nothing_forbids_takes_guests(synced):
+    planned = steps_dbsync.plan_enable_host(synced)
+    assert not is_enabled(synced)
+
+    outcome = steps_dbsync.enable_host(synced)
+
+    assert outcome.changes == planned == (Change(f"host {HOST_UUID}.enabled", "false", "true"),)
+    assert is_enabled(synced)
+    assert steps_dbsync.enable_host(synced) == Unchanged()
+
+
+def a_blocker(context):
+    context.host.blockers.append("xl is missing")
+
+
+def disabled_for_good(context):
+    context.host.local.put(local.HOST_AUTO_ENABLE, value=False)
+
+
+def disabled_for_now(context):
+    context.host.local.put(local.HOST_DISABLED_UNTIL_REBOOT, value=True)
+
+
+def update_waits(context):
+    with context.host.database.write() as w:
+        w.set("host", w.by_uuid("host", HOST_UUID), "pending_guidances", ["reboot_host"])
+
+
+@pytest.mark.parametrize(
+    ("forbid", "told"),
+    [
+        (a_blocker, "xl is missing"),
+        (disabled_for_good, "host_auto_enable"),
+        (disabled_for_now, "until the next reboot"),
+        (update_waits, "pending_guidances"),
+    ],
+)
+def test_what_forbids_guests_is_told(synced, forbid, told):
+    forbid(synced)
+    assert steps_dbsync.plan_enable_host(synced) == ()
+
+    outcome = steps_dbsync.enable_host(synced)
+
+    assert not is_enabled(synced)
+    assert told in outcome.note
+    assert outcome.warnings == ()
+
+
 # --- dry runs ---
 
 
