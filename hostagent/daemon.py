@@ -117,7 +117,11 @@ class Daemon:
         self._notifier = Notifier()
         service = Service(paths, self.lifecycle, time.time(), self._set_log_level)
         dispatcher = Dispatcher(METHODS, service)
-        self._server = Server(make_app(lambda body: jsonrpc.answer(body, dispatcher.call)), listener)
+
+        async def call(name: str, params: list[object]) -> object:
+            return dispatcher.call(name, params)
+
+        self._server = Server(make_app(lambda body: jsonrpc.answer(body, call)), listener)
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._exit: asyncio.Future[int]

@@ -20,7 +20,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Answer = Callable[[bytes], bytes | None]
+Answer = Callable[[bytes], Awaitable[bytes | None]]
 
 
 class RefusedError(Exception):
@@ -53,7 +53,7 @@ def make_app(answer: Answer, *, body_deadline_s: float = BODY_DEADLINE_S) -> App
         except ClientGoneError:
             return
         else:
-            reply = answer(body)
+            reply = await answer(body)
             if reply is None:
                 await _send(send, 204, b"", ())
             else:

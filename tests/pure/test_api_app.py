@@ -47,7 +47,7 @@ class Exchange:
         async def send(message) -> None:
             self.sent.append(dict(message))
 
-        def answer(body: bytes) -> bytes | None:
+        async def answer(body: bytes) -> bytes | None:
             self.answered.append(body)
             return self.reply
 
@@ -149,7 +149,7 @@ def test_other_protocols_are_left_alone():
         raise AssertionError
 
     async def exchange() -> None:
-        await make_app(lambda _: b"")({"type": "websocket"}, never, never)  # type: ignore[arg-type]
+        await make_app(never)({"type": "websocket"}, never, never)  # type: ignore[arg-type]
 
     asyncio.run(exchange())
 

@@ -142,9 +142,12 @@ REQUEST = (
 def serve(path: Path, answer, work):
     """Run `work` in a thread against a server on `path`, and return what it returns."""
 
+    async def answer_later(body):
+        return answer(body)
+
     async def run():
         with listening_socket(path) as listener:
-            api = Server(make_app(answer, body_deadline_s=0.05), listener)
+            api = Server(make_app(answer_later, body_deadline_s=0.05), listener)
             await api.start()
             try:
                 return await asyncio.to_thread(work)
