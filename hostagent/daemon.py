@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 from hostagent import __version__
 from hostagent import log as logs
 from hostagent.api import jsonrpc
-from hostagent.api.app import make_app
 from hostagent.api.calls import METHODS
 from hostagent.api.local_socket import SecondInstanceError, listening_socket, only_instance, socket_path
 from hostagent.api.methods import Dispatcher
+from hostagent.api.routes import Routes, json_rpc_handler, rpc_routes
 from hostagent.api.server import Server
 from hostagent.api.service import Service
 from hostagent.config import ConfigError, load
@@ -117,7 +117,9 @@ class Daemon:
         self._notifier = Notifier()
         service = Service(paths, self.lifecycle, time.time(), self._set_log_level)
         dispatcher = Dispatcher(METHODS, service)
-        self._server = Server(make_app(lambda body: jsonrpc.answer(body, dispatcher.call)), listener)
+        json_rpc = json_rpc_handler(lambda body: jsonrpc.answer(body, dispatcher.call))
+        self._server = Server(Routes(rpc_routes(json_rpc)))
+        self._listener = listener
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._exit: asyncio.Future[int]
@@ -134,7 +136,7 @@ class Daemon:
         self._exit = self._loop.create_future()
         self._sequence_over = asyncio.Event()
         self._handle_signals()
-        await self._server.start()
+        self._server.start("local", [self._listener], "unix")
         log.info("hostagent %s, pid %d, serves %s", __version__, os.getpid(), socket_path(self.config.paths))
         threading.Thread(target=self._run_sequence, name="start-up", daemon=True).start()
 
@@ -151,7 +153,7 @@ class Daemon:
         self._stop.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sequence_over.wait(), STOP_WAIT_S)
-        await self._server.stop()
+        await self._server.stop_all()
 
     # --- start-up sequence: called from its threads ---
 
