@@ -57,6 +57,9 @@ XENSTORED_LOOK_S = 30.0
 STOP_WAIT_S = 5.0
 """For the start-up thread to note that it was asked to stop; it looks every 0.1 s."""
 
+THREAD_END_S = 0.1
+"""For a thread whose work is done to be gone."""
+
 
 def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | None = None) -> int:
     """Be the daemon until it should end; returns its exit code. `steps`: instead of the table.
@@ -75,7 +78,7 @@ def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | Non
         daemon = Daemon(paths, overrides, steps, listener)
         code = asyncio.run(daemon.serve())
     log.info("ended with exit code %d", code)
-    if threading.active_count() > 1:
+    if _threads_left():
         _leave(code)
     return code
 
@@ -93,6 +96,14 @@ def _end_as_bug(
     else:
         log.critical("a defect of hostagent ended the daemon", exc_info=error)
     raise SystemExit(BUG_EXIT)
+
+
+def _threads_left() -> bool:
+    """Whether a thread runs on although it had a moment to end: one that has just told its result needs it."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(THREAD_END_S)
+    return threading.active_count() > 1
 
 
 def _leave(code: int) -> None:

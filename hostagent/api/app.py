@@ -128,6 +128,8 @@ async def _serve(
 
 
 def _check_head(scope: Scope, route: AnyRoute) -> None:
+    if not scope["http_version"].startswith("1."):
+        raise RefusedError(505, "this server speaks HTTP/1.0 and HTTP/1.1")
     size = len(scope["raw_path"]) + len(scope["query_string"])
     size += sum(len(name) + len(value) + 4 for name, value in scope["headers"])
     if size > HEAD_LIMIT_BYTES:

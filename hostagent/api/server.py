@@ -90,8 +90,9 @@ class Server:
         connection_limit: int | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve on listening sockets, which are the server's from now on. `connection_limit` (else CONNECTIONS) is for
-        all of them together; clients beyond it get 503, or with TLS are closed before they cost a handshake.
+        """Serve on listening sockets, which are the server's until it stops and closes them. `connection_limit`
+        (else CONNECTIONS) is for all of them together; clients beyond it get 503, or with TLS are closed before
+        they cost a handshake.
 
         Raises ValueError when a listener of this name is there, or when `tls` is missing or has no place.
         """
