@@ -31,8 +31,10 @@ SMALL_BODY_BYTES = 64 << 10
 """Bodies up to this size are taken always; what is more shares one allowance per listener."""
 LARGE_BODIES_BYTES = 64 << 20
 """Of request bodies in memory at once, per listener: hundreds of unknown clients may connect."""
-WHOLE_REPLY_BYTES = 64 << 10
-"""A longer reply is not complete, and its connection not closed, before the client has taken it."""
+PIECE_BYTES = 64 << 10
+"""A longer reply is written in pieces, each when the client has taken the one before: a deadline holds for each, and
+no close overtakes them. (asyncio's TLS transport lets one write of any size pass, and cuts a close that takes long.)
+"""
 
 CROSS_ORIGIN = (b"access-control-allow-origin", b"*")
 NO_CACHE = (b"cache-control", b"no-cache, no-store")
@@ -214,14 +216,17 @@ async def _respond(send: Send, response: Response, shared: Pairs) -> None:
         headers.append((b"content-length", b"%d" % len(body)))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if isinstance(body, bytes):
-        if len(body) > WHOLE_REPLY_BYTES:
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-            body = b""
-        await send({"type": "http.response.body", "body": body})
+        at = 0
+        while len(body) - at > PIECE_BYTES:
+            await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
+            at += PIECE_BYTES
+        await send({"type": "http.response.body", "body": body[at:]})
         return
     try:
         async for chunk in body:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            for at in range(0, len(chunk), PIECE_BYTES):
+                piece = chunk[at : at + PIECE_BYTES]
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
     finally:
         if isinstance(body, AsyncGenerator):
             await body.aclose()

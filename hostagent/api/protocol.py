@@ -119,8 +119,9 @@ class Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        # any byte that the kernel does not take counts as unread, also while the connection is being closed
-        transport.set_write_buffer_limits(high=0)
+        # Any byte that the kernel does not take counts as unread, also while the connection is being closed.
+        # asyncio's TLS transport pauses at the mark, the plain one above it.
+        transport.set_write_buffer_limits(high=1 if self.peer.kind == "tls" else 0)
         self._late_head = self.loop.call_later(self._limits.head_s, self._cut, "no request came")
 
     def handle_events(self) -> None:

@@ -34,7 +34,8 @@ CONNECTIONS: dict[PeerKind, int] = {"unix": 1024, "localhost": 800, "tls": 800}
 """Per listener, as xapi's (xenapi.md 1.1)."""
 ACCEPT_PAUSE_S = 1.0
 """When the kernel gives no more connections: out of file descriptors or memory."""
-TLS_SHUTDOWN_S = 5.0
+TLS_SHUTDOWN_S = 20.0
+"""For the last pieces of a reply, and the goodbye of TLS, once a connection is being closed."""
 
 FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 21\r\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api.app import SMALL_BODY_BYTES, WHOLE_REPLY_BYTES, Allowance, make_app
+from hostagent.api.app import PIECE_BYTES, SMALL_BODY_BYTES, Allowance, make_app
 from hostagent.api.http import Limits, Peer, RefusedError, Request, Response, Route
 from hostagent.api.routes import Routes, json_rpc_handler, rpc_routes
 
@@ -150,7 +150,7 @@ def test_a_handler_may_say_how_long_its_answer_keeps():
 def test_a_json_reply_is_exactly_application_json(reply, expected):
     given_to: list[bytes] = []
 
-    def answer(body: bytes) -> bytes | None:
+    def answer(body: bytes):
         given_to.append(body)
         return reply
 
@@ -183,13 +183,18 @@ def test_a_stream_is_sent_as_it_comes():
     assert b"content-length" not in exchange.reply_headers
 
 
-def test_a_long_answer_is_not_complete_before_the_client_has_taken_it():
-    body = b"x" * (WHOLE_REPLY_BYTES + 1)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_long_answer_is_sent_in_pieces(streamed):
+    body = bytes(range(256)) * 600
 
-    sent = Exchange(response=Response(body=body)).run().sent
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
 
-    assert [message.get("more_body", False) for message in sent[1:]] == [True, False]
-    assert sent[1]["body"] + sent[2]["body"] == body
+    sent = Exchange(response=Response(body=chunks() if streamed else body)).run().sent
+
+    assert b"".join(message["body"] for message in sent[1:]) == body
+    assert max(len(message["body"]) for message in sent[1:]) == PIECE_BYTES
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
 
 
 def test_a_handler_refuses_and_the_connection_lives_on():
