@@ -244,6 +244,23 @@ def test_clients_that_do_not_shake_hands_count_and_are_cut(segments: Lab, certif
     inside(segments, work, Limits(handshake_s=0.5))
 
 
+def test_a_client_that_does_not_read_is_cut_over_tls_as_well(segments: Lab, certificate) -> None:
+    context = certificate("host")
+
+    async def work(server: Server) -> None:
+        start_https(server, context)
+        _, writer = await asyncio.open_connection("::1", PORT, ssl=client_context())
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not server.connections("https"):
+            await asyncio.sleep(0.01)
+        while server.connections("https"):
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+    inside(segments, work, Limits(unread_s=0.5))
+
+
 def test_a_stop_during_a_handshake_leaves_nothing(segments: Lab, certificate) -> None:
     context = certificate("host")
 
