@@ -81,6 +81,7 @@ class Connection(H11Protocol):
         self._work: asyncio.Task[Any] | None = None
         self._eof = False
         self._raw = False
+        self._early = bytearray()
         self._late_head: asyncio.TimerHandle | None = None
         self._late_reader: asyncio.TimerHandle | None = None
         self._late_answer: asyncio.TimerHandle | None = None
@@ -96,17 +97,11 @@ class Connection(H11Protocol):
 
     def expect_raw(self) -> None:
         self._raw = True
-        self._hold_raw()
-
-    def _hold_raw(self) -> None:
-        """Leave in the socket what follows the body: h11 would take it for a request."""
-        if self._raw and self.conn.their_state is not h11.SEND_BODY:
-            self.flow.pause_reading()
 
     def hand_over(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         reader = asyncio.StreamReader(loop=self.loop)
         handed = _HandedOver(self, reader)
-        early = self.conn.trailing_data[0]
+        early = self.conn.trailing_data[0] + bytes(self._early)
         self.cycle.disconnected = True  # uvicorn has nothing more to say on it
         self.transport.set_protocol(handed)
         handed.connection_made(self.transport)
@@ -124,9 +119,14 @@ class Connection(H11Protocol):
         transport.set_write_buffer_limits(high=1 if self.peer.kind == "tls" else 0)
         self._late_head = self.loop.call_later(self._limits.head_s, self._cut, "no request came")
 
+    def data_received(self, data: bytes) -> None:
+        if self._raw and self.conn.their_state is not h11.SEND_BODY:
+            self._early += data  # for the handler: h11 would take it for a request
+        else:
+            super().data_received(data)
+
     def handle_events(self) -> None:
         super().handle_events()
-        self._hold_raw()
         begun = self.conn.their_state is h11.IDLE and bool(self.conn.trailing_data[0])
         if not begun:
             _cancel(self._late_head)
