@@ -107,7 +107,7 @@ async def _role_of(call: Call, user: str, password: str) -> Role:
 
 
 async def _check_secret(call: Call, given: str) -> None:
-    if not hmac.compare_digest(given.encode(), call.core.pool_secret().encode()):
+    if not any(hmac.compare_digest(given.encode(), known.encode()) for known in call.core.pool_secrets()):
         _failures.setdefault(call.peer.address, []).append(time.monotonic())
         log.warning("a log-in with a wrong pool secret came from %s", call.peer.address or "here")
         await _answer_late()

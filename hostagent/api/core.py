@@ -10,7 +10,7 @@ from hostagent.api.sessions import Sessions
 from hostagent.db.datatype import NULL_REF
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from hostagent.api.events import Events
     from hostagent.api.roles import Role
@@ -31,11 +31,12 @@ class Peer:
 @dataclass(slots=True)
 class Core:
     """The parts that calls need. `blocked` is the error that every call but a few gets (emergency mode, still
-    booting); `coordinator` the address of the coordinator when this host is not it.
+    booting); `coordinator` the address of the coordinator when this host is not it;
+    `pool_secrets` those that open sessions of the pool.
     """
 
     authenticate: Callable[[str, str], Awaitable[Role | None]]
-    pool_secret: Callable[[], str]
+    pool_secrets: Callable[[], Sequence[str]]
     sessions: Sessions = field(default_factory=Sessions)
     host_uuid: str = ""
     database: Database | None = None

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.api.certificate import Certificate
+    from hostagent.api.xenapi import XenApi
     from hostagent.db.connections import Connection
     from hostagent.db.database import Database
     from hostagent.db.local import LocalStore
@@ -38,6 +39,10 @@ class DaemonHooks(Protocol):
 
     def notify_status(self, text: str) -> None:
         """Show one line in `systemctl status` (STATUS=)."""
+
+    @property
+    def api(self) -> XenApi:
+        """The API the daemon serves."""
 
 
 @dataclass(slots=True)

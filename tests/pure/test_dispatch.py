@@ -45,7 +45,7 @@ class Server:
             self.pool = w.create("pool", {"master": self.host})
         self.core = Core(
             authenticate,
-            lambda: SECRET,
+            lambda: [SECRET],
             host_uuid="host-uuid",
             database=self.db,
             tasks=Tasks(self.db),
