@@ -75,6 +75,26 @@ class Paths:
         return self.state / "local.json"
 
     @property
+    def server_certificate(self) -> Path:
+        return self.etc / "tls/server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        return self.etc / "tls/server.key"
+
+    @property
+    def db_conf(self) -> Path:
+        return self.etc / "db.conf"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "state.db"
+
+    @property
+    def volatile_database(self) -> Path:
+        return self.run / "volatile.db"
+
+    @property
     def report(self) -> Path:
         return self.state / "startup-report.json"
 

@@ -128,7 +128,11 @@ class Daemon:
         self._notifier = Notifier()
         service = Service(paths, self.lifecycle, time.time(), self._set_log_level)
         dispatcher = Dispatcher(METHODS, service)
-        json_rpc = json_rpc_handler(lambda body: jsonrpc.answer(body, dispatcher.call))
+
+        async def call(name: str, params: list[object]) -> object:
+            return dispatcher.call(name, params)
+
+        json_rpc = json_rpc_handler(lambda body: jsonrpc.answer(body, call))
         self._server = Server(Routes(rpc_routes(json_rpc)))
         self._listener = listener
         self._stop = threading.Event()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from hostagent.api.http import RPC_BODY_LIMIT_BYTES, AnyRoute, RefusedError, Request, Response, Route
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from hostagent.api.http import Handler
 
@@ -77,11 +77,11 @@ def rpc_routes(json_rpc: Handler, xml_rpc: Handler | None = None) -> tuple[AnyRo
     )
 
 
-def json_rpc_handler(answer: Callable[[bytes], bytes | None]) -> Handler:
+def json_rpc_handler(answer: Callable[[bytes], Awaitable[bytes | None]]) -> Handler:
     """A handler around `answer`: reply bytes for the body, None when the client wants none (204)."""
 
     async def handle(request: Request) -> Response:
-        reply = answer(request.body)
+        reply = await answer(request.body)
         if reply is None:
             return Response(204)
         # exactly this type: with a charset xen-api falls back to XML-RPC (xenapi.md 1.3)

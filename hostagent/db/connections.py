@@ -14,7 +14,9 @@ import os
 import re
 import shutil
 import sqlite3
+import tempfile
 import time
+import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -194,18 +196,42 @@ def open_newest(connections: Sequence[Connection], volatile: Path) -> Opened:
     """
     preferred = connections[-1]
     candidates = tuple(look(connection) for connection in connections)
-    usable = [candidate for candidate in candidates if candidate.generation is not None]
-    newest = max(usable, key=lambda found: (found.generation, found.connection is preferred), default=None)
+    best = newest(connections, candidates)
     aside = tuple(_set_aside(found.connection.path) for found in candidates if found.trouble)
-    if newest and newest.connection is not preferred:
+    if best and best.connection is not preferred:
         if preferred.path.exists():
             aside = (*aside, _set_aside(preferred.path))
-        _put(newest.connection, preferred.path)
+        _put(best.connection, preferred.path)
     for candidate in candidates:
         if candidate.trouble:
             log.warning("%s is damaged (%s) and set aside", candidate.connection.path, candidate.trouble)
     database = open_database(preferred.path, volatile)
-    return Opened(database, candidates, newest.connection.path if newest else None, aside)
+    return Opened(database, candidates, best.connection.path if best else None, aside)
+
+
+def open_scratch(connections: Sequence[Connection], candidates: Sequence[Candidate]) -> Database:
+    """A copy of the database that `open_newest` would open, in a temporary directory that goes with it: what a dry run
+    changes, to see what a real run would. Raises DatabaseError.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="hostagent-"))
+    try:
+        source = newest(connections, candidates)
+        if source:
+            _put(source.connection, directory / "state.db")
+        database = open_database(directory / "state.db", directory / "volatile.db")
+    except BaseException:
+        shutil.rmtree(directory)
+        raise
+    weakref.finalize(database, shutil.rmtree, directory, ignore_errors=True)
+    return database
+
+
+def newest(connections: Sequence[Connection], candidates: Sequence[Candidate]) -> Candidate | None:
+    """Which of them is to be used: the newest contents, the preferred connection before an equal one."""
+    usable = [candidate for candidate in candidates if candidate.generation is not None]
+    return max(
+        usable, key=lambda found: (found.generation, found.connection is connections[-1]), default=None
+    )
 
 
 def _set_aside(path: Path) -> Path:

@@ -214,7 +214,7 @@ def _message(cls: str, name: str, facts: dict[str, Any], enums: Mapping[str, tup
         pool_internal=facts.get("pool_internal", False),
         asynchronous=facts.get("async", False),
         session=facts.get("session", True),
-        min_role=facts.get("min_role", "pool-admin"),
+        min_role=facts.get("min_role") or "",
         state=facts.get("state", "published"),
         errors=tuple(facts["errors"]),
     )

@@ -13,10 +13,15 @@ from hostagent.errors import HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from hostagent.api.certificate import Certificate
+    from hostagent.db.connections import Connection
+    from hostagent.db.database import Database
     from hostagent.db.local import LocalStore
+    from hostagent.hostinfo.facts import Facts
+    from hostagent.scheduler import Scheduler
     from hostagent.startup.role import PoolRole
     from hostagent.startup.secret import PoolSecrets
     from hostagent.xen.inventory import Inventory
@@ -41,7 +46,9 @@ class HostState:
 
     `blockers` are reasons why the host must stay disabled (steps add theirs, the runner adds each failed or blocked
     step whose policy is degrade); `xenstore_deadline` is when (monotonic seconds)
-    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode.
+    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode. `on_change` are
+    called with the generation after each change of the database; `scratch` is the copy of the database on which a dry
+    run makes its plans.
     """
 
     arguments: tuple[str, ...] = ()
@@ -54,6 +61,13 @@ class HostState:
     inventory: Inventory | None = None
     local: LocalStore | None = None
     secrets: PoolSecrets | None = None
+    certificate: Certificate | None = None
+    facts: Facts | None = None
+    connections: tuple[Connection, ...] = ()
+    database: Database | None = None
+    scratch: Database | None = None
+    scheduler: Scheduler | None = None
+    on_change: list[Callable[[int], None]] = field(default_factory=list)
     emergency: HostagentError | None = None
     blockers: list[str] = field(default_factory=list)
     xenstore_deadline: float | None = None

@@ -150,7 +150,7 @@ def test_a_handler_may_say_how_long_its_answer_keeps():
 def test_a_json_reply_is_exactly_application_json(reply, expected):
     given_to: list[bytes] = []
 
-    def answer(body: bytes):
+    async def answer(body: bytes):
         given_to.append(body)
         return reply
 

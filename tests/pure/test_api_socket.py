@@ -137,9 +137,12 @@ def test_a_path_too_long_for_a_socket_is_an_error_with_a_hint(tmp_path):
 def serve(path: Path, answer, work):
     """Run `work` in a thread against a server on `path`, and return what it returns."""
 
+    async def answer_later(body: bytes):
+        return answer(body)
+
     async def run():
         with listening_socket(path) as listener:
-            api = Server(Routes(rpc_routes(json_rpc_handler(answer))), Limits(stop_s=0))
+            api = Server(Routes(rpc_routes(json_rpc_handler(answer_later))), Limits(stop_s=0))
             api.start("local", [listener], "unix")
             try:
                 return await asyncio.to_thread(work)

@@ -1,0 +1,291 @@
+"""From a call's name and parameters to its result: which message it is, who may call it, what runs.
+
+The data model says what messages there are, which parameters they take, and the lowest role. Some are generated
+(`generated`), some written by hand (`IMPLEMENTED`, gathered in `xenapi_calls`), the rest are answered with
+NOT_IMPLEMENTED. Reads of one object run at once; what may take time runs in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hostagent.api import generated
+from hostagent.api.core import Call, Peer
+from hostagent.api.fault import CallError, parameter_count
+from hostagent.api.roles import needed
+from hostagent.api.xmlvalues import value_text
+from hostagent.db import model as datamodel
+from hostagent.db.datatype import DataType, Kind, UnfitError, fit
+from hostagent.errors import HostagentError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hostagent.api.core import Core
+    from hostagent.api.sessions import Session
+    from hostagent.api.tasks import TaskHandle
+    from hostagent.db.model import Message
+
+log = logging.getLogger(__name__)
+audit = logging.getLogger("hostagent.audit")
+
+REF = DataType(Kind.REF, "task")
+QUICK_PREFIXES = ("get_",)
+SLOW_READS = ("get_all_records", "get_all_where", "get_all_records_where")
+THREADS = 32
+ASYNC = "Async."
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """What a message does that is not generated. `run` takes the Call and the checked parameters; a coroutine function
+    runs in the event loop, a `quick` one too, any other in a thread. `emergency`: answered whatever the host's state.
+    """
+
+    name: str
+    run: Callable[..., object]
+    quick: bool = False
+    emergency: bool = False
+    cancellable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of a call: its type, and the value (or Rendered)."""
+
+    kind: DataType
+    value: object
+
+
+class Dispatcher:
+    """Runs calls of the data model. One for each daemon."""
+
+    def __init__(self, core: Core, implemented: Iterable[Implementation]) -> None:
+        self._core = core
+        self._model = datamodel.load()
+        self._implemented = {item.name: item for item in implemented}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
+        self._background: set[asyncio.Task[None]] = set()
+
+    # what there is
+
+    def working(self) -> list[str]:
+        """Names of all messages that do something, sorted; asynchronous ones under both names."""
+        names = [message.wire_name for message in self._messages() if self._runs(message)]
+        names += [
+            f"{ASYNC}{message.wire_name}"
+            for message in self._messages()
+            if self._runs(message) and message.asynchronous
+        ]
+        return sorted([*names, "system.listMethods"])
+
+    def coverage(self) -> dict[str, dict[str, list[str]]]:
+        """By class: which messages work, and which do not yet."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for message in self._messages():
+            kind = "works" if self._runs(message) else "not built"
+            found.setdefault(message.cls, {"works": [], "not built": []})[kind].append(message.name)
+        return found
+
+    def _messages(self) -> Iterable[Message]:
+        for cls in self._model.classes.values():
+            for message in cls.messages.values():
+                if message.state != "removed":
+                    yield message
+
+    def _runs(self, message: Message) -> bool:
+        if message.wire_name in self._implemented:
+            return True
+        database = self._core.database
+        return database is not None and (
+            generated.implement(message, self._model.cls(message.cls), database) is not None
+        )
+
+    # a call
+
+    async def call(self, name: str, params: Sequence[object], peer: Peer) -> Answer:
+        """The result of one call. Raises CallError."""
+        if name == "system.listMethods":
+            return Answer(DataType(Kind.SET, item=DataType(Kind.STRING)), self.working())
+        asynchronous = name.startswith(ASYNC)
+        message = self._message(name.removeprefix(ASYNC))
+        session = self._session(message, params, peer)
+        given = list(params[1:]) if message.session else list(params)
+        self._check_state(message)
+        self._check_role(message, session)
+        arguments = self._arguments(message, given)
+        if asynchronous:
+            if not message.asynchronous:
+                raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
+            return Answer(REF, self._start(message, arguments, session, peer))
+        return Answer(message.result, await self._run_with_task(message, arguments, session, peer))
+
+    def _message(self, name: str) -> Message:
+        """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED. `Class_method` is another way to write it."""
+        found = self._model.message(name)
+        if found is None and "." not in name:
+            for place in (at for at, char in enumerate(name) if char == "_"):
+                found = found or self._model.message(f"{name[:place]}.{name[place + 1 :]}")
+        if found is None:
+            raise CallError("MESSAGE_METHOD_UNKNOWN", name)
+        if found.state == "removed":
+            raise CallError("MESSAGE_REMOVED")
+        return found
+
+    def _session(self, message: Message, params: Sequence[object], peer: Peer) -> Session | None:
+        if not message.session:
+            return None
+        if not params:
+            raise CallError("SESSION_INVALID", "")
+        session = self._core.sessions.find(params[0], self._core.database)
+        if session.local and not self._is_emergency(message):
+            raise CallError("SESSION_INVALID", session.ref)
+        return session
+
+    def _is_emergency(self, message: Message) -> bool:
+        found = self._implemented.get(message.wire_name)
+        return found is not None and found.emergency
+
+    def _check_state(self, message: Message) -> None:
+        blocked = self._core.blocked()
+        if blocked is not None and not self._is_emergency(message):
+            raise blocked
+
+    def _check_role(self, message: Message, session: Session | None) -> None:
+        if session is None:
+            return
+        if message.pool_internal and not session.pool:
+            raise CallError("INTERNAL_ERROR", f"{message.wire_name} is for members of the pool")
+        if session.role < needed(message.min_role):
+            raise CallError(
+                "RBAC_PERMISSION_DENIED",
+                message.wire_name.lower(),
+                f"{session.role.label} may not; {message.min_role or 'root'} may",
+            )
+
+    def _arguments(self, message: Message, given: list[object]) -> list[object]:
+        """The parameters as they are kept, defaults filled in.
+
+        Too many are an error unless the message has defaults (xenapi.md 1.2).
+        """
+        wanted = message.params
+        defaults = sum(param.has_default for param in wanted)
+        if len(given) < len(wanted) - defaults or (len(given) > len(wanted) and not defaults):
+            raise parameter_count(message.wire_name, len(wanted), len(given))
+        arguments: list[object] = []
+        for param, value in zip(wanted, given, strict=False):
+            try:
+                arguments.append(fit(param.type, value, self._model.enums))
+            except UnfitError as error:
+                raise CallError("FIELD_TYPE_ERROR", param.name) from error
+        return [*arguments, *(param.default for param in wanted[len(arguments) :])]
+
+    # running
+
+    async def _run_with_task(
+        self, message: Message, arguments: list[object], session: Session | None, peer: Peer
+    ) -> object:
+        implementation = self._implemented.get(message.wire_name)
+        tasks = self._core.tasks
+        if implementation is None or implementation.quick or not message.asynchronous or tasks is None:
+            return await self._run(message, arguments, Call(self._core, session, peer))
+        handle = self._begin(message, session, peer)
+        try:
+            return await self._run(message, arguments, Call(self._core, session, peer, handle))
+        finally:
+            tasks.drop(handle)
+
+    def _start(self, message: Message, arguments: list[object], session: Session | None, peer: Peer) -> str:
+        """Begin the work and return its task. Raises CallError NOT_IMPLEMENTED before there is one."""
+        self._runner(message)
+        handle = self._begin(message, session, peer)
+        if session is not None:
+            session.tasks += 1
+        work = asyncio.create_task(
+            self._in_background(message, arguments, Call(self._core, session, peer, handle))
+        )
+        self._background.add(work)
+        work.add_done_callback(self._background.discard)
+        return handle.ref
+
+    def _begin(self, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
+        if self._core.tasks is None:
+            raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
+        implementation = self._implemented.get(message.wire_name)
+        prefix = "x-http-other-config-"
+        return self._core.tasks.begin(
+            message.wire_name if session is None else f"{ASYNC}{message.wire_name}",
+            session=session.ref if session else "OpaqueRef:NULL",
+            host=self._core.this_host(),
+            other_config={
+                f"http:{key[len(prefix) :]}": value
+                for key, value in peer.headers.items()
+                if key.startswith(prefix)
+            },
+            cancellable=implementation is not None and implementation.cancellable,
+        )
+
+    async def _in_background(self, message: Message, arguments: list[object], call: Call) -> None:
+        tasks, handle = self._core.tasks, call.task
+        if tasks is None or handle is None:
+            return
+        try:
+            value = await self._run(message, arguments, call)
+            text = "" if message.result.kind is Kind.VOID else value_text(message.result, value, self._model)
+            tasks.succeed(handle, text)
+        except CallError as error:
+            tasks.fail(handle, error.code, error.params)
+        finally:
+            tasks.fail(handle, "INTERNAL_ERROR", ["the work broke off"])  # nothing happens to a finished one
+            if call.session is not None:
+                call.session.tasks -= 1
+
+    def _runner(self, message: Message) -> tuple[Callable[..., object], bool, bool]:
+        """What runs a message, whether it wants the Call, and whether it is quick. Raises CallError NOT_IMPLEMENTED."""
+        implementation = self._implemented.get(message.wire_name)
+        if implementation is not None:
+            return implementation.run, True, implementation.quick
+        run = generated.implement(message, self._model.cls(message.cls), self._core.db)
+        if run is None:
+            raise CallError("NOT_IMPLEMENTED", message.wire_name)
+        return run, False, message.name.startswith(QUICK_PREFIXES) and message.name not in SLOW_READS
+
+    async def _run(self, message: Message, arguments: list[object], call: Call) -> object:
+        run, wants_call, quick = self._runner(message)
+        given = (call, *arguments) if wants_call else tuple(arguments)
+        try:
+            if inspect.iscoroutinefunction(run):
+                value = await run(*given)
+            elif quick:
+                value = run(*given)
+            else:
+                loop = asyncio.get_running_loop()
+                value = await loop.run_in_executor(self._threads, functools.partial(run, *given))
+        except HostagentError as error:
+            _note(message, call, error.code)
+            raise CallError(error.code, *error.params) from error
+        except CallError as error:
+            _note(message, call, error.code)
+            raise
+        except Exception as error:
+            reference = os.urandom(4).hex()
+            log.exception("call %s failed, reference %s", message.wire_name, reference)
+            _note(message, call, "INTERNAL_ERROR")
+            raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
+        _note(message, call, "success")
+        return value
+
+
+def _note(message: Message, call: Call, outcome: str) -> None:
+    """One line in the audit log for a call that changes something: who, from where, what, outcome."""
+    if message.name.startswith("get_") or message.cls in ("event",) or message.min_role == "read-only":
+        return
+    who = call.session.name if call.session else "no session"
+    audit.info("%s from %s: %s: %s", who, call.peer.address or "local", message.wire_name, outcome)

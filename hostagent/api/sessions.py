@@ -1,0 +1,169 @@
+"""Sessions: who is logged in, since when, as whom; they end when they are idle, too many, or the daemon does.
+
+A session's reference is its secret. Sessions live in memory and have a record in the database's volatile half, as
+clients and tasks refer to them; local ones, which work without a database, have none (xenapi.md 1.6).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hostagent.api.fault import CallError
+from hostagent.api.roles import Role
+from hostagent.db.datatype import NULL_REF
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hostagent.db.database import Database
+
+IDLE_S = 24 * 3600.0
+BUMP_S = 600.0
+"""`last_active` is written at most this often."""
+POOL_LIMIT = 400
+ANONYMOUS_LIMIT = 400
+ORIGINATOR_LIMIT = 500
+USER_LIMIT = 500
+NO_SESSION = "OpaqueRef:NULL"
+
+
+@dataclass(slots=True)
+class Session:
+    """One log-in. `local`: known to this host alone, and good for its few local calls; `waiting` are called when it
+    ends, so that nobody waits for events of a session that is gone.
+    """
+
+    ref: str
+    user: str
+    role: Role
+    originator: str = ""
+    pool: bool = False
+    local: bool = False
+    address: str = ""
+    used: float = 0.0
+    bumped: float = 0.0
+    ended: bool = False
+    tasks: int = 0
+    waiting: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What the log may show of it: never the reference itself."""
+        return f"session {hashlib.sha256(self.ref.encode()).hexdigest()[:8]} of {self.user or 'nobody'}"
+
+
+class Sessions:
+    """All sessions of this host. Its methods may be called from any thread."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._all: dict[str, Session] = {}
+
+    def log_in(
+        self,
+        user: str,
+        role: Role,
+        *,
+        originator: str = "",
+        pool: bool = False,
+        address: str = "",
+        database: Database | None = None,
+        host: str = NULL_REF,
+    ) -> Session:
+        """A new session, with a record when there is a database. The longest idle ones of its kind make room."""
+        now = self._clock()
+        if database is None:
+            ref = f"OpaqueRef:{secrets.token_urlsafe(32)}"
+        else:
+            with database.write() as transaction:
+                ref = transaction.create(
+                    "session",
+                    {
+                        "this_host": host,
+                        "last_active": stamp_now(),
+                        "pool": pool,
+                        "is_local_superuser": role >= Role.POOL_ADMIN,
+                        "auth_user_name": user,
+                        "originator": originator,
+                    },
+                    secret=True,
+                )
+        session = Session(ref, user, role, originator, pool, database is None, address, used=now, bumped=now)
+        with self._lock:
+            self._all[ref] = session
+            surplus = self._surplus(session)
+        for old in surplus:
+            self.end(old, database)
+        return session
+
+    def find(self, ref: object, database: Database | None = None) -> Session:
+        """The session of that reference, which counts as used now. Raises CallError SESSION_INVALID."""
+        session = self._all.get(ref) if isinstance(ref, str) else None
+        if session is None or session.ended:
+            raise CallError("SESSION_INVALID", ref if isinstance(ref, str) else "")
+        now = self._clock()
+        session.used = now
+        if database is not None and not session.local and now - session.bumped > BUMP_S:
+            session.bumped = now
+            with database.write() as transaction:
+                if transaction.exists("session", session.ref):
+                    transaction.set("session", session.ref, "last_active", stamp_now())
+        return session
+
+    def end(self, session: Session, database: Database | None = None) -> None:
+        """Log out; who waits for its events is woken."""
+        with self._lock:
+            self._all.pop(session.ref, None)
+            session.ended = True
+            waiting, session.waiting = session.waiting, []
+        for wake in waiting:
+            wake()
+        if database is not None and not session.local:
+            with database.write() as transaction:
+                if transaction.exists("session", session.ref):
+                    transaction.destroy("session", session.ref)
+
+    def end_idle(self, database: Database | None = None) -> int:
+        """End those that nobody has used for a day; ones with unfinished tasks are spared. How many."""
+        now = self._clock()
+        with self._lock:
+            idle = [found for found in self._all.values() if now - found.used > IDLE_S and not found.tasks]
+        for session in idle:
+            self.end(session, database)
+        return len(idle)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def _surplus(self, new: Session) -> list[Session]:
+        """The longest idle ones beyond the limit of the kind of session that `new` is (xenapi.md 1.6)."""
+        if new.pool:
+            limit, kind = POOL_LIMIT, [found for found in self._all.values() if found.pool]
+        elif new.originator:
+            limit = ORIGINATOR_LIMIT
+            kind = [
+                found for found in self._all.values() if found.originator == new.originator and not found.pool
+            ]
+        elif new.user:
+            limit = USER_LIMIT
+            kind = [found for found in self._all.values() if found.user == new.user and not found.pool]
+        else:
+            limit = ANONYMOUS_LIMIT
+            kind = [
+                found for found in self._all.values() if not (found.user or found.originator or found.pool)
+            ]
+        over = len(kind) - limit
+        if over <= 0:
+            return []
+        return sorted((found for found in kind if found is not new), key=lambda found: found.used)[:over]
+
+
+def stamp_now() -> str:
+    """This moment as XenAPI writes it."""
+    return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime())
