@@ -53,6 +53,8 @@ XENSTORED_LOOK_S = 30.0
 STOP_WAIT_S = 5.0
 """For the start-up thread to note that it was asked to stop; it looks every 0.1 s."""
 
+RESTART_ANSWER_S = 1.0
+"""For the answer to a call that asked for a restart."""
 THREAD_END_S = 0.1
 """For a thread whose work is done to be gone."""
 
@@ -122,7 +124,7 @@ class Daemon:
         self._overrides = overrides
         self._steps = steps
         self._notifier = Notifier()
-        service = Service(paths, self.lifecycle, time.time(), self._set_log_level)
+        service = Service(paths, self.lifecycle, time.time(), self._set_log_level, self._restart)
         self._service = service
         self._listener = listener
         self._api: XenApi
@@ -246,6 +248,11 @@ class Daemon:
     def _end(self, code: int) -> None:
         if not self._exit.done():
             self._exit.set_result(code)
+
+    def _restart(self, why: str) -> None:
+        """From any thread."""
+        log.warning("%s; ends, to be started again", why)
+        self._loop.call_soon_threadsafe(self._loop.call_later, RESTART_ANSWER_S, self._end, RESTART_EXIT)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -43,7 +43,7 @@ class Endpoint:
         except CallerError as error:
             return _xml(xmlrpc.failure(error.code, error.params))
         try:
-            answer = await self._dispatcher.call(name, params, _peer(request))
+            answer = await self._dispatcher.call(name, params, peer_of(request))
         except CallError as error:
             return _xml(xmlrpc.failure(error.code, error.params))
         encode = xmlrpc.bare if name == "system.listMethods" else xmlrpc.success
@@ -53,11 +53,11 @@ class Endpoint:
 
     async def json(self, request: Request) -> Response:
         """POST of JSON-RPC 1.0 or 2.0; 204 when nothing in it wants a reply."""
-        peer = _peer(request)
+        peer = peer_of(request)
 
         async def call(name: str, params: list[object]) -> object:
             if name.startswith(OWN) and peer.trusted:
-                return self._local.call(name, params)
+                return await self._local.answer(name, params)
             try:
                 answer: Answer = await self._dispatcher.call(name, params, peer)
             except CallError as error:
@@ -75,6 +75,7 @@ def _xml(body: bytes) -> Response:
     return Response(200, {"content-type": "text/xml"}, body)
 
 
-def _peer(request: Request) -> Peer:
+def peer_of(request: Request) -> Peer:
+    """Who sent a request, as calls see it."""
     address = "" if request.peer.kind == "unix" else request.peer.address
     return Peer(address, request.peer.kind == "unix", request.headers)

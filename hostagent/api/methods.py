@@ -1,11 +1,12 @@
 """What a call is (wire name, parameters, role, emergency or not), and the dispatcher that runs one.
 
-`calls.py` lists all calls; nothing registers itself. A call runs in the main loop, so it answers from
-memory or one small file.
+`calls.py` and its like list the calls; nothing registers itself. A call runs in the main loop, so it answers from
+memory or one small file; one that is declared slow runs in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 import os
@@ -53,15 +54,18 @@ class Method:
     role: Role
     emergency: bool
     run: Callable[..., Json]
+    slow: bool = False
 
 
 def method(
-    name: str, *params: Param, role: Role, emergency: bool = False
+    name: str, *params: Param, role: Role, emergency: bool = False, slow: bool = False
 ) -> Callable[[Callable[..., Json]], Method]:
-    """Turn a function into the call `name`. `emergency`: answered also in emergency mode and at boot."""
+    """Turn a function into the call `name`. `emergency`: answered also in emergency mode and at boot. `slow`: runs in a
+    thread.
+    """
 
     def declare(run: Callable[..., Json]) -> Method:
-        return Method(name, params, role, emergency, run)
+        return Method(name, params, role, emergency, run, slow)
 
     return declare
 
@@ -89,6 +93,13 @@ class Dispatcher:
     def __init__(self, methods: Iterable[Method], service: Service) -> None:
         self._methods = {item.name: item for item in methods}
         self._service = service
+
+    async def answer(self, name: str, params: list[object]) -> Json:
+        """What the call returns, in a thread where it is slow. Raises Fault, nothing else."""
+        found = self._methods.get(name)
+        if found is not None and found.slow:
+            return await asyncio.to_thread(self.call, name, params)
+        return self.call(name, params)
 
     def call(self, name: str, params: list[object], *, role: Role = Role.POOL_ADMIN) -> Json:
         """What the call returns. Raises Fault, nothing else.

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`started` is in Unix seconds."""
+    """`started` is in Unix seconds. `restart` ends the daemon so that systemd starts it again, once the call that asked
+    for it is answered; its parameter says why.
+    """
 
     paths: Paths
     lifecycle: Lifecycle
     started: float
     set_log_level: Callable[[str], None]
+    restart: Callable[[str], None]
 
     def status(self) -> dict[str, object]:
         """What `hostagent status` shows: moments in Unix seconds, durations in seconds, sizes in bytes."""

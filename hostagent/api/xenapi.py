@@ -10,13 +10,15 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from hostagent.api import methods
+from hostagent.api import calls_coverage, calls_db, methods
 from hostagent.api.calls import METHODS
+from hostagent.api.cli_door import CliDoor
 from hostagent.api.core import Core
 from hostagent.api.dispatch import Dispatcher
 from hostagent.api.endpoint import Endpoint
 from hostagent.api.events import Events
 from hostagent.api.fault import CallError
+from hostagent.api.handlers import Handlers
 from hostagent.api.pam import Authenticator
 from hostagent.api.routes import Routes, rpc_routes
 from hostagent.api.server import Server
@@ -52,8 +54,14 @@ class XenApi:
             coordinator=self._coordinator,
         )
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
-        endpoint = Endpoint(self.dispatcher, methods.Dispatcher(METHODS, service))
-        self._server = Server(Routes(rpc_routes(endpoint.json, endpoint.xml)))
+        own = (*METHODS, *calls_db.calls(self.core), *calls_coverage.calls(self.dispatcher))
+        endpoint = Endpoint(self.dispatcher, methods.Dispatcher(own, service))
+        routes = (
+            *rpc_routes(endpoint.json, endpoint.xml),
+            *CliDoor(self.dispatcher).routes(),
+            *Handlers(self.dispatcher, self.core, service).routes(),
+        )
+        self._server = Server(Routes(routes))
 
     def serve_local(self, listener: socket.socket) -> None:
         """The Unix socket, which only root can open."""

@@ -201,7 +201,7 @@ def open_newest(connections: Sequence[Connection], volatile: Path) -> Opened:
     if best and best.connection is not preferred:
         if preferred.path.exists():
             aside = (*aside, _set_aside(preferred.path))
-        _put(best.connection, preferred.path)
+        put(best.connection, preferred.path)
     for candidate in candidates:
         if candidate.trouble:
             log.warning("%s is damaged (%s) and set aside", candidate.connection.path, candidate.trouble)
@@ -217,7 +217,7 @@ def open_scratch(connections: Sequence[Connection], candidates: Sequence[Candida
     try:
         source = newest(connections, candidates)
         if source:
-            _put(source.connection, directory / "state.db")
+            put(source.connection, directory / "state.db")
         database = open_database(directory / "state.db", directory / "volatile.db")
     except BaseException:
         shutil.rmtree(directory)
@@ -250,11 +250,11 @@ def _set_aside(path: Path) -> Path:
     return name
 
 
-def _put(source: Connection, target: Path) -> None:
+def put(source: Connection, target: Path) -> None:
     """A durable copy of the database at `source`, as `target`."""
     temporary = target.with_name(f".{target.name}.new")
     with _telling(target):
-        temporary.unlink(missing_ok=True)
+        _make_private(temporary)
         with (
             contextlib.closing(_readable(source)) as reader,
             contextlib.closing(sqlite3.connect(temporary)) as copy,
@@ -301,10 +301,15 @@ class Copies:
 
 
 def write_copy(database: Database, target: Path, *, compress: bool = False) -> None:
-    """A checked, durable copy of the database; `target` is replaced in one step. Raises DatabaseError."""
+    """A checked, durable copy of the database; `target` is replaced in one step.
+
+    Raises DatabaseError, also when `target` is the database itself.
+    """
+    if target.exists() and target.samefile(database.path):
+        raise DatabaseError(f"{target} is the database itself", hint="name another file for the copy")
     temporary = target.with_name(f".{target.name}.new")
     with _telling(target):
-        temporary.unlink(missing_ok=True)
+        _make_private(temporary)
         database.backup(temporary)
         with contextlib.closing(sqlite3.connect(temporary)) as copy:
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, readable also where it is
@@ -315,13 +320,19 @@ def write_copy(database: Database, target: Path, *, compress: bool = False) -> N
             )
         if compress:
             packed = temporary.with_name(f"{temporary.name}.gz")
+            _make_private(packed)
             with temporary.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as out:
                 shutil.copyfileobj(plain, out)
             packed.rename(temporary)
-        temporary.chmod(0o600)
         _sync(temporary)
         temporary.rename(target)
         sync_directory(target.parent)
+
+
+def _make_private(path: Path) -> None:
+    """A new empty file that only its owner can read, also while it is written."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
 
 
 def _sync(path: Path) -> None:

@@ -14,13 +14,14 @@ import os
 import sqlite3
 import threading
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hostagent.db import model as datamodel
 from hostagent.db import schema
 from hostagent.db.errors import DamagedError, DatabaseError
 from hostagent.db.transaction import Transaction
 from hostagent.db.view import MAIN, VOLATILE, View
+from hostagent.errors import BusyError
 from hostagent.files import HINTS
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hostagent.db.model import Model
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 GENERATIONS_AHEAD = 1000
 """How far the ceiling in the file is above the generation in use."""
@@ -51,6 +53,9 @@ class Database:
         self._turn = threading.Lock()
         self._owner: int | None = None
         self._idle: list[sqlite3.Connection] = []
+        self._readers = 0
+        self._reading = threading.Condition()
+        self._given_up = False
         self._listeners: list[Callable[[int], None]] = []
         self._writer = self._connect()
         self._ceiling = 0
@@ -66,8 +71,15 @@ class Database:
 
     @contextlib.contextmanager
     def read(self) -> Iterator[View]:
-        """One snapshot; it waits for no writer."""
-        connection = self._idle.pop() if self._idle else self._connect(reader=True)
+        """One snapshot; it waits for no writer. Raises DatabaseError."""
+        self._reader_comes()
+        try:
+            connection = self._idle.pop() if self._idle else self._connect(reader=True)
+            yield from self._snapshot(connection)
+        finally:
+            self._reader_goes()
+
+    def _snapshot(self, connection: sqlite3.Connection) -> Iterator[View]:
         try:
             generation = self._generation  # before the snapshot: it holds at least this
             connection.execute("BEGIN")
@@ -92,6 +104,7 @@ class Database:
         if self._owner == threading.get_ident():
             raise RuntimeError("this thread is in a transaction: hand that on")
         with self._turn:
+            self._refuse_given_up()
             self._owner = threading.get_ident()
             try:
                 transaction = yield from self._transact()
@@ -117,21 +130,69 @@ class Database:
             if lock >= 0:
                 os.close(lock)
 
+    def give_up(self, replace: Callable[[], T], *, wait_s: float) -> T:
+        """Let `replace` put another file in this one's place, and return what it returns. From then on nobody reads or
+        writes here: DatabaseError, until the process ends and gives the lock back. When `replace` raises, all goes on.
+
+        Raises BusyError when somebody still reads after `wait_s`.
+        """
+        with self._turn:
+            with self._reading:
+                self._refuse_given_up()
+                self._given_up = True
+                if not self._reading.wait_for(lambda: self._readers == 0, wait_s):
+                    self._given_up = False
+                    raise BusyError(
+                        f"{self.path} is still being read",
+                        hint="try again",
+                        params=("Database", str(self.path)),
+                    )
+            for connection in (*self._idle, self._writer):
+                connection.close()  # the last one moves what is beside the file into it
+            self._idle.clear()
+            try:
+                return replace()
+            except BaseException:
+                self._writer = self._connect()
+                self._given_up = False
+                raise
+
     def check(self) -> list[str]:
         """What SQLite finds wrong with the file; empty when it is sound."""
         with self._turn:
+            self._refuse_given_up()
             return integrity(self._writer)
 
     def backup(self, target: Path) -> None:
         """A sound copy of the main file, made while others read and write. The caller syncs and renames it."""
-        with contextlib.closing(sqlite3.connect(target)) as copy:
-            source = self._connect(reader=True)
-            try:
-                source.backup(copy)
-            finally:
-                source.close()
+        self._reader_comes()
+        try:
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                source = self._connect(reader=True)
+                try:
+                    source.backup(copy)
+                finally:
+                    source.close()
+        finally:
+            self._reader_goes()
 
     # inside
+
+    def _reader_comes(self) -> None:
+        with self._reading:
+            self._refuse_given_up()
+            self._readers += 1
+
+    def _reader_goes(self) -> None:
+        with self._reading:
+            self._readers -= 1
+            self._reading.notify_all()
+
+    def _refuse_given_up(self) -> None:
+        if self._given_up:
+            raise DatabaseError(
+                f"{self.path} has been replaced", hint="hostagent starts anew with it in a moment: try again"
+            )
 
     def _transact(self) -> Generator[Transaction, None, Transaction]:
         writer = self._writer
@@ -245,7 +306,7 @@ def open_database(path: Path, volatile: Path) -> Database:
 
     Raises DamagedError, NewerSchemaError, DatabaseError (another process has it; disk full or not writable).
     """
-    lock = _lock(path)
+    lock = take(path)
     try:
         return Database(path, volatile, lock)
     except BaseException:
@@ -253,8 +314,11 @@ def open_database(path: Path, volatile: Path) -> Database:
         raise
 
 
-def _lock(path: Path) -> int:
-    """Take the database for this process; the kernel gives it back when the process ends."""
+def take(path: Path) -> int:
+    """Take the database for this process; the kernel gives it back when the descriptor is closed, or the process ends.
+
+    Raises DatabaseError: another process has it.
+    """
     name = path.with_name(f".{path.name}.lock")
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

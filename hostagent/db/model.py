@@ -133,13 +133,16 @@ class ClassModel:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """The whole data model. `errors` maps a code to the names of its parameters."""
+    """The whole data model. `errors` maps a code to the names of its parameters, `http` the name of an HTTP handler to
+    the lowest role that may use it.
+    """
 
     classes: Mapping[str, ClassModel]
     enums: Mapping[str, tuple[str, ...]]
     errors: Mapping[str, tuple[str, ...]]
     relations: tuple[Relation, ...]
     by_event_name: Mapping[str, str]
+    http: Mapping[str, str]
 
     def cls(self, name: str) -> ClassModel:
         """The class of that exact name. Raises KeyError."""
@@ -166,6 +169,7 @@ def load() -> Model:
         errors=MappingProxyType({code: tuple(names) for code, names in raw["_errors"].items()}),
         relations=relations,
         by_event_name=MappingProxyType({name.lower(): name for name in classes}),
+        http=MappingProxyType({facts["name"]: facts["min_role"] for facts in raw["_http"]}),
     )
 
 

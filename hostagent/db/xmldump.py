@@ -18,7 +18,7 @@ from hostagent.db.datatype import NULL_REF, Kind, UnfitError, fit
 from hostagent.errors import CallerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from typing import BinaryIO
 
     from hostagent.db.datatype import DataType, Value
@@ -41,6 +41,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """Which first words of field names are groups, besides `name`, which is one everywhere."""
 ROW_LIMIT = 1_000_000
+PIECE = 1 << 16
+"""Characters that `pieces` gathers."""
 
 
 class DumpError(CallerError):
@@ -101,6 +103,20 @@ def write(view: View, model: Model) -> Iterator[str]:
                 yield _row(cls, Row(cls.name, ref, ctime, mtime, _texts(cls, record)))
         yield "</table>"
     yield "</database>\n"
+
+
+def pieces(view: View, model: Model) -> Generator[bytes, None, None]:
+    """The same in pieces of a size to send or write."""
+    gathered: list[str] = []
+    size = 0
+    for text in write(view, model):
+        gathered.append(text)
+        size += len(text)
+        if size >= PIECE:
+            yield "".join(gathered).encode()
+            gathered.clear()
+            size = 0
+    yield "".join(gathered).encode()
 
 
 def _texts(cls: ClassModel, record: dict[str, Value]) -> dict[str, str]:

@@ -41,7 +41,10 @@ class Client:
     def __init__(self, root: Path) -> None:
         self.lifecycle = Lifecycle()
         self.levels: list[str] = []
-        service = Service(Paths(run=root, root=root), self.lifecycle, 0.0, self.levels.append)
+        self.restarts: list[str] = []
+        service = Service(
+            Paths(run=root, root=root), self.lifecycle, 0.0, self.levels.append, self.restarts.append
+        )
         self.dispatcher = Dispatcher((*METHODS, echo, bug, disk), service)
 
     def call(self, name: str, *params: object, role: Role = Role.POOL_ADMIN) -> Json:
