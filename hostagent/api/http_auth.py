@@ -11,6 +11,7 @@ import binascii
 import contextlib
 import logging
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from hostagent.api.endpoint import peer_of
 from hostagent.api.fault import CallError
@@ -100,12 +101,12 @@ async def _log_in(dispatcher: Dispatcher, core: Core, request: Request, name: st
 
 
 def cookies_of(header: str) -> dict[str, str]:
-    """Names and values of a Cookie header (RFC 6265 4.2); of a name given twice the first value counts."""
+    """Names and values of a Cookie header (RFC 6265 4.2), %-escapes undone; of a name given twice the first counts."""
     found: dict[str, str] = {}
     for pair in header.split(";"):
         name, equals, value = pair.strip(" \t").partition("=")
         if equals and name:
-            found.setdefault(name, value.removeprefix('"').removesuffix('"'))
+            found.setdefault(name, unquote(value.removeprefix('"').removesuffix('"')))
     return found
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import os
 import sqlite3
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,9 +19,14 @@ from hostagent.db import xmldump
 from hostagent.db.connections import Connection, look, open_newest, write_copy
 from hostagent.db.database import open_database
 from hostagent.db.errors import DatabaseError, NewerSchemaError
-from hostagent.db.restore import NotRestorableError, highest, restore
+from hostagent.db.restore import NotRestorableError, highest
 from hostagent.db.xmldump import DumpError
 from hostagent.errors import BusyError, HostagentError
+
+
+def restore(*given: Any, **more: Any) -> dict[str, Any]:
+    """What was found and done."""
+    return restoring.restore(*given, **more)
 
 
 def make_pool(db, name):
@@ -74,7 +81,7 @@ def left(files):
 def test_a_copy_takes_the_place_and_the_former_one_is_kept_under_the_name_that_is_told(files, source):
     done = restore(files / source, connections(files))
 
-    db, former = open_at(files / "state.db"), open_at(files / os.path.basename(done["former"]))
+    db, former = open_at(files / "state.db"), open_at(Path(done["former"]))
     assert (pool_of(db), pool_of(former)) == ("then", "now")
     db.close()
     former.close()
@@ -85,7 +92,7 @@ def test_a_copy_takes_the_place_and_the_former_one_is_kept_under_the_name_that_i
 
 def test_going_back_is_restoring_the_former_one(files):
     first = restore(files / "saved.xml", connections(files))
-    restore(files / os.path.basename(first["former"]), connections(files))
+    restore(Path(first["former"]), connections(files))
 
     db = open_at(files / "state.db")
     assert pool_of(db) == "now"
@@ -139,7 +146,7 @@ def test_a_damaged_database_is_replaced_too_and_the_jump_is_wide(files):
     done = restore(files / "saved.xml", connections(files))
 
     assert done["generation"] > restoring.JUMP
-    assert (files / os.path.basename(done["former"])).read_bytes() == b"x" * 8192
+    assert (Path(done["former"])).read_bytes() == b"x" * 8192
     db = open_at(files / "state.db")
     assert pool_of(db) == "then"
     db.close()
@@ -230,7 +237,9 @@ def test_a_dump_cut_short_anywhere_is_refused(files):
 
 def test_what_is_unknown_or_leads_nowhere_is_told(files):
     text = (files / "saved.xml").read_text()
-    text = text.replace("<table name=\"pool\"><row ", "<table name=\"pool\"><row wings='2' default_SR='OpaqueRef:gone' ")
+    text = text.replace(
+        '<table name="pool"><row ', "<table name=\"pool\"><row wings='2' default_SR='OpaqueRef:gone' "
+    )
     text = text.replace(' default_SR="OpaqueRef:NULL"', "")
     (files / "other").write_text(text)
 
@@ -274,9 +283,10 @@ def test_an_open_database_is_given_up_for_the_new_one(files):
 def test_somebody_who_still_reads_keeps_the_database_as_it_is(files, monkeypatch):
     monkeypatch.setattr(restoring, "READERS_WAIT_S", 0.01)
     db = open_at(files / "state.db")
-    with db.read() as view, pytest.raises(BusyError):
-        restore(files / "saved.xml", connections(files), database=db)
-        view.counts()
+    with db.read() as view:
+        with pytest.raises(BusyError):
+            restore(files / "saved.xml", connections(files), database=db)
+        assert view.counts()["pool"] == 1
     rename_pool(db, "afterwards")
     assert pool_of(db) == "afterwards"
     db.close()
@@ -316,7 +326,12 @@ def test_a_copy_is_private_from_its_first_moment(files, monkeypatch):
     db = open_at(files / "state.db")
     modes = []
     make = db.backup
-    monkeypatch.setattr(db, "backup", lambda path: (modes.append(path.stat().st_mode & 0o777), make(path)))
+
+    def noting(path):
+        modes.append(path.stat().st_mode & 0o777)
+        make(path)
+
+    monkeypatch.setattr(db, "backup", noting)
     write_copy(db, files / "copy.db", compress=True)
     db.close()
     assert modes == [0o600]
