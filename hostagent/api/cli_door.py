@@ -38,6 +38,10 @@ class CliDoor:
         self._dispatcher = dispatcher
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="xe")
 
+    def close(self) -> None:
+        """Let the threads end: at once, or with the command that they run."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     def routes(self) -> tuple[RawRoute, ...]:
         return (RawRoute("POST", "/cli", self.serve, CLI_BODY_LIMIT_BYTES),)
 

@@ -56,9 +56,10 @@ class XenApi:
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
         own = (*METHODS, *calls_db.calls(self.core), *calls_coverage.calls(self.dispatcher))
         endpoint = Endpoint(self.dispatcher, methods.Dispatcher(own, service))
+        self._cli = CliDoor(self.dispatcher)
         routes = (
             *rpc_routes(endpoint.json, endpoint.xml),
-            *CliDoor(self.dispatcher).routes(),
+            *self._cli.routes(),
             *Handlers(self.dispatcher, self.core, service).routes(),
         )
         self._server = Server(Routes(routes))
@@ -88,6 +89,7 @@ class XenApi:
 
     async def stop(self) -> None:
         await self._server.stop_all()
+        self._cli.close()
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         """Do it in the event loop, and wait until it is done; raises what it raised."""

@@ -306,15 +306,15 @@ def open_database(path: Path, volatile: Path) -> Database:
 
     Raises DamagedError, NewerSchemaError, DatabaseError (another process has it; disk full or not writable).
     """
-    lock = take(path)
+    taken = lock(path)
     try:
-        return Database(path, volatile, lock)
+        return Database(path, volatile, taken)
     except BaseException:
-        os.close(lock)
+        os.close(taken)
         raise
 
 
-def take(path: Path) -> int:
+def lock(path: Path) -> int:
     """Take the database for this process; the kernel gives it back when the descriptor is closed, or the process ends.
 
     Raises DatabaseError: another process has it.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db import collect, xmldump
 from hostagent.db.connections import Connection, look, put
-from hostagent.db.database import GENERATIONS_AHEAD, integrity, open_database, take
+from hostagent.db.database import GENERATIONS_AHEAD, integrity, lock, open_database
 from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.errors import OperatorError
 from hostagent.files import HINTS, sync_directory
@@ -94,7 +94,7 @@ def restore(
     `dump_only` takes no SQLite file: a hostile one is more than we want to open. `ready` is called when all is checked,
     just before. Raises what `prepare` and `swap` raise; BusyError.
     """
-    lock = take(connections[-1].path) if database is None else -1
+    taken = lock(connections[-1].path) if database is None else -1
     try:
         in_use = database.generation if database else 0
         prepared = prepare(source, connections, in_use=in_use, dump_only=dump_only)
@@ -112,8 +112,8 @@ def restore(
             prepared.discard()
             raise
     finally:
-        if lock >= 0:
-            os.close(lock)
+        if taken >= 0:
+            os.close(taken)
     return {**record, "former": str(former) if former else None}
 
 

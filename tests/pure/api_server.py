@@ -66,8 +66,9 @@ class Daemon:
         own = (*METHODS, *calls_db.calls(self.core), *calls_coverage.calls(self.dispatcher))
         endpoint = Endpoint(self.dispatcher, methods.Dispatcher(own, self.service))
         handlers = Handlers(self.dispatcher, self.core, self.service).routes()
-        door = CliDoor(self.dispatcher).routes()
-        self.server = Server(Routes((*rpc_routes(endpoint.json, endpoint.xml), *door, *handlers)))
+        self.door = CliDoor(self.dispatcher)
+        doors = (*rpc_routes(endpoint.json, endpoint.xml), *self.door.routes())
+        self.server = Server(Routes((*doors, *handlers)))
 
     @property
     def socket(self) -> Path:
@@ -83,6 +84,7 @@ async def serving(paths: Paths, kind: Any = "unix", **values: Any) -> AsyncItera
             yield daemon
         finally:
             await daemon.server.stop_all()
+            daemon.door.close()
             if daemon.core.database is not None:
                 daemon.core.database.close()
 
