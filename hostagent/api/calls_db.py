@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.methods import Json, Method, Param, Role, method, one_of, text
 from hostagent.errors import HostagentError
-from hostagent.lifecycle import HostStillBootingError
+from hostagent.lifecycle import HostStillBootingError, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,11 +80,13 @@ def restore_and_restart(
 ) -> dict[str, object]:
     """`restore` on the daemon's own database; unless it is a dry run, the daemon then asks to be started again.
 
-    Raises what `restore` raises, DbConfError, FileError.
+    Raises what `restore` raises, DbConfError, FileError; HostStillBootingError before S40: steps need the database.
     """
     from hostagent.db.connections import read_conf
     from hostagent.db.restore import restore
 
+    if service.lifecycle.state.phase is Phase.STARTING and not dry_run:
+        raise HostStillBootingError
     paths = service.paths
     connections = read_conf(paths.db_conf, paths.database)
     done = restore(

@@ -16,7 +16,9 @@ from hostagent.api.http_auth import admitted
 from hostagent.api.sessions import stamp_now
 from hostagent.api.tasks import FINISHED
 from hostagent.db import xmldump
-from hostagent.errors import CallerError, HostagentError
+from hostagent.db.restore import NotRestorableError
+from hostagent.errors import BusyError, CallerError, HostagentError
+from hostagent.lifecycle import HostStillBootingError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -76,8 +78,7 @@ class Handlers:
                 await asyncio.to_thread(self._restore, request, task)
             except HostagentError as error:
                 self._finish(task, (error.code, *error.params))
-                status = 400 if isinstance(error, CallerError) else 500
-                raise RefusedError(status, f"{error.code}: {error.found}; {error.hint}") from error
+                raise RefusedError(_status(error), f"{error.code}: {error.found}; {error.hint}") from error
             return Response(200, {"content-type": "text/plain"}, b"")
 
     def _restore(self, request: Request, task: str) -> None:
@@ -128,6 +129,13 @@ class Handlers:
                 else {"status": "failure", "error_info": list(failure)}
             )
             transaction.update("task", task, {**outcome, "progress": 1.0, "finished": stamp_now()})
+
+
+def _status(error: HostagentError) -> int:
+    """Whose turn it is: the client's (400), later (503), the operator's (500)."""
+    if isinstance(error, HostStillBootingError | BusyError):
+        return 503
+    return 400 if isinstance(error, CallerError | NotRestorableError) else 500
 
 
 async def _in_thread(work: Callable[..., T], *given: object) -> T:

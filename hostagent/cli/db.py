@@ -25,6 +25,7 @@ SOUND_EXIT = 0
 TROUBLE_EXIT = 2
 ANSWER_S = 3600.0
 """For the daemon to work through a large database on a slow disk."""
+IN_MEMORY_BYTES = 32 << 20
 BOOTING = "HOST_STILL_BOOTING"
 
 Record = dict[str, object]
@@ -186,12 +187,22 @@ def dump_xml(args: argparse.Namespace) -> int:
     target = Path(args.file)
     with _dump(paths) as pieces:
         if args.file == "-":
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
+            _print_whole(pieces)
             return 0
         write_pieces(target, pieces, mode=0o600)
     _tell_copy(args, {"file": str(target), "bytes": target.stat().st_size})
     return 0
+
+
+def _print_whole(pieces: Iterable[bytes]) -> None:
+    """All or nothing, as slowly as the reader likes: the daemon does not wait for one that pauses."""
+    import shutil
+    import tempfile
+
+    with tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES) as whole:
+        whole.writelines(pieces)
+        whole.seek(0)
+        shutil.copyfileobj(whole, sys.stdout.buffer)
 
 
 @contextlib.contextmanager
@@ -301,7 +312,7 @@ def _ask(paths: Paths, method: str, *params: object, alone: bool = False) -> Rec
     if state == "emergency" and not alone:
         return None
     raise BusyError(
-        f"the daemon runs and has no database open yet: it is {state}",
+        f"the daemon runs and cannot do this: it is {state}",
         hint="`hostagent status --watch` follows it; systemctl stop hostagent, and this works without it",
         params=("Database", str(paths.database)),
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from hostagent.__main__ import main
+from hostagent.api.calls_db import restore_and_restart
 from hostagent.api.local_socket import listening_socket, socket_path
 from hostagent.db.database import open_database
 from hostagent.errors import KernelError
 from hostagent.files import FileError, write_pieces
-from hostagent.lifecycle import HostStillBootingError
+from hostagent.lifecycle import HostStillBootingError, Lifecycle
 from tests.pure.api_server import serve
 from tests.pure.startup_tree import make_paths
 
@@ -188,7 +190,19 @@ def test_while_the_host_boots_nobody_takes_the_database(paths, hostagent, tmp_pa
 
     for code, _, err in serve(paths, play, with_database=False):
         assert code == 1
-        assert "the daemon runs and has no database open yet: it is starting" in err
+        assert "the daemon runs and cannot do this: it is starting" in err
+
+
+def test_before_the_host_is_ready_its_database_is_not_replaced(paths, hostagent, tmp_path):
+    def play(daemon):
+        hostagent("db", "backup", str(tmp_path / "copy"))
+        daemon.service = replace(daemon.service, lifecycle=Lifecycle())
+        with pytest.raises(HostStillBootingError):
+            restore_and_restart(daemon.core, daemon.service, tmp_path / "copy", dry_run=False)
+        return restore_and_restart(daemon.core, daemon.service, tmp_path / "copy", dry_run=True)["restarting"]
+
+    assert serve(paths, play) is False
+    assert not list(paths.state.glob("*.former-*"))
 
 
 def test_in_emergency_mode_without_a_database_one_can_look_but_not_restore(paths, hostagent, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import sqlite3
@@ -22,6 +23,7 @@ from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.db.restore import NotRestorableError, highest
 from hostagent.db.xmldump import DumpError
 from hostagent.errors import BusyError, HostagentError
+from hostagent.files import sync_directory
 
 
 def restore(*given: Any, **more: Any) -> dict[str, Any]:
@@ -306,6 +308,49 @@ def test_a_swap_that_fails_leaves_the_database_in_use(files, monkeypatch):
     assert pool_of(db) == "afterwards"
     db.close()
     assert left(files) == []
+
+
+class PowerCutError(BaseException):
+    """The machine is off: nothing that follows happens."""
+
+
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_power_cut_at_any_change_of_a_name_leaves_one_of_both_whole(files, monkeypatch, at, damaged):
+    """What is renamed or linked is cut before the change with that number; the rest is done by the next start."""
+    if damaged:
+        (files / "state.db").write_bytes(b"x" * 8192)
+    before = (files / "state.db").read_bytes()
+    prepared = restoring.prepare(files / "saved.xml", connections(files))
+    steps = []
+
+    def cut_before(change):
+        def either(*given, **more):
+            steps.append(change)
+            if len(steps) > at:
+                raise PowerCutError
+            return change(*given, **more)
+
+        return either
+
+    with monkeypatch.context() as patched, contextlib.suppress(PowerCutError):
+        patched.setattr(os, "link", cut_before(os.link))
+        patched.setattr(Path, "rename", cut_before(Path.rename))
+        patched.setattr(restoring, "sync_directory", cut_before(sync_directory))
+        restoring.swap(prepared)
+
+    if (files / "state.db").read_bytes() == before:
+        assert at < 5
+    else:
+        db = open_at(files / "state.db")
+        assert (pool_of(db), db.check()) == ("then", [])
+        db.close()
+        (former,) = files.glob("state.db.former-*")
+        assert former.read_bytes() == before
+    restore(files / "saved.xml", connections(files))
+    db = open_at(files / "state.db")
+    assert pool_of(db) == "then"
+    db.close()
 
 
 def test_the_highest_generation_is_also_that_of_changes_not_yet_made(files):

@@ -18,6 +18,7 @@ from hostagent.db import model as datamodel
 from hostagent.db import xmldump
 from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
+from hostagent.lifecycle import Lifecycle
 from tests.pure.api_server import SECRET, serve
 from tests.pure.startup_tree import make_paths
 from tests.pure.test_api_server import Client
@@ -190,15 +191,38 @@ def test_what_is_no_dump_is_a_clean_400_and_fails_the_task(paths, body):
     assert (outcome, error, restarts) == ("failure", ["RESTORE_INCOMPATIBLE_VERSION"], [])
 
 
-def test_reading_needs_a_lower_role_than_nobody_has(paths):
-    """A read-only user may neither get nor put; what is refused is not even read as a dump."""
-
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda text: text.replace(b'<table name="pool">', b'<table name="nothing">'),
+        lambda text: text.replace(b'key="schema_major_vsn" value="5"', b'key="schema_major_vsn" value="6"'),
+        lambda text: text[:-20],
+    ],
+)
+def test_a_dump_that_we_cannot_start_with_is_refused(paths, edit):
     def play(daemon):
-        return [
-            ask(daemon, method, body=b"x", **basic("eve:look"))[0] for method in ("PUT",)
-        ], daemon.restarts
+        _, content, _ = ask(daemon)
+        status = ask(daemon, "PUT", body=edit(content))[0]
+        return status, pool_name(ask(daemon)[1]), daemon.restarts
 
-    assert serve(paths, play, kind="localhost") == ([403], [])
+    assert serve(paths, play) == (400, "here", [])
+
+
+def test_while_the_host_boots_its_database_is_not_replaced(paths):
+    def play(daemon):
+        body = dump_called(daemon, "there")
+        daemon.lifecycle._state = Lifecycle().state
+        return ask(daemon, "PUT", body=body)[0], daemon.restarts
+
+    assert serve(paths, play) == (503, [])
+
+
+def test_who_may_only_read_puts_nothing(paths):
+    def play(daemon):
+        body = dump_called(daemon, "there")
+        return ask(daemon, "PUT", body=body, **basic("eve:look"))[0], daemon.restarts
+
+    assert serve(paths, play, kind="localhost") == (403, [])
 
 
 @pytest.mark.parametrize("dry_run", ["", "&dry_run=1"])
