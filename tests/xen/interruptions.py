@@ -14,6 +14,11 @@ SCRIPTS = (
     "mkdir -p /etc/hostagent/master.d; printf '#!/bin/sh\\n' >/etc/hostagent/master.d/10-x;"
     " chmod 755 /etc/hostagent/master.d/10-x"
 )
+# what a host that was the coordinator has noted: without it there is nothing to stop
+WAS_COORDINATOR = (
+    "noted=$(jq '.master_scripts = true' /var/lib/hostagent/local.json);"
+    " printf '%s\\n' \"$noted\" >/var/lib/hostagent/local.json"
+)
 PREPARE = {
     "announce-start:role-written": "rm -f /etc/hostagent/pool.conf /var/lib/hostagent/local.json",
     # another identity: what the former one left in xenstore until the next boot goes with it
@@ -31,8 +36,8 @@ PREPARE = {
     "start-role-scripts:scripts-run": f"{SCRIPTS}; rm -f /var/lib/hostagent/local.json",
     "start-role-scripts:flag-written": f"{SCRIPTS}; rm -f /var/lib/hostagent/local.json",
     "stop-role-scripts:before": SUPPORTER,
-    "stop-role-scripts:scripts-run": f"{SCRIPTS}; {SUPPORTER}",
-    "stop-role-scripts:flag-written": f"{SCRIPTS}; {SUPPORTER}",
+    "stop-role-scripts:scripts-run": f"{SCRIPTS}; {SUPPORTER}; {WAS_COORDINATOR}",
+    "stop-role-scripts:flag-written": f"{SCRIPTS}; {SUPPORTER}; {WAS_COORDINATOR}",
     "notify-complete:file-written": "rm -f /run/hostagent/init-complete",
 }
 POINTS = [f"{step.name}:{point}" for step in STEPS for point in step.hold_points]
