@@ -47,6 +47,7 @@ ASYNC = "Async."
 class Implementation:
     """What a message does that is not generated. `run` takes the Call and the checked parameters; a coroutine function
     runs in the event loop, a `quick` one too, any other in a thread. `emergency`: answered whatever the host's state.
+    `result`: the type of what really goes over the wire, where the model says another.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Implementation:
     quick: bool = False
     emergency: bool = False
     cancellable: bool = False
+    result: DataType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,9 @@ class Dispatcher:
             if not message.asynchronous:
                 raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
             return Answer(REF, self._start(message, arguments, session, peer))
-        return Answer(message.result, await self._run_with_task(message, arguments, session, peer))
+        value = await self._run_with_task(message, arguments, session, peer)
+        found = self._implemented.get(message.wire_name)
+        return Answer(found.result if found and found.result else message.result, value)
 
     def _message(self, name: str) -> Message:
         """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED. `Class_method` is another way to write it."""
