@@ -118,7 +118,8 @@ class Dispatcher:
             return Answer(DataType(Kind.SET, item=DataType(Kind.STRING)), self.working())
         asynchronous = name.startswith(ASYNC)
         message = self._message(name.removeprefix(ASYNC))
-        self._check_state(message)
+        if not peer.internal:
+            self._check_state(message)
         session = self._session(message, params, peer)
         given = list(params[1:]) if message.session else list(params)
         self._check_role(message, session)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db import model as datamodel
 from hostagent.db import schema
-from hostagent.db.errors import DamagedError, DatabaseError
+from hostagent.db.errors import DamagedError, DatabaseError, InUseError
 from hostagent.db.transaction import Transaction
 from hostagent.db.view import MAIN, VOLATILE, View
 from hostagent.files import HINTS
@@ -243,18 +243,25 @@ class Database:
 def open_database(path: Path, volatile: Path) -> Database:
     """Open the database, made if it is not there; the process has it alone until it is closed.
 
-    Raises DamagedError, NewerSchemaError, DatabaseError (another process has it; disk full or not writable).
+    Raises DamagedError, NewerSchemaError, InUseError, DatabaseError (disk full or not writable).
     """
-    lock = _lock(path)
+    return open_locked(path, volatile, lock(path))
+
+
+def open_locked(path: Path, volatile: Path, taken: int) -> Database:
+    """As `open_database`, for who has the lock already; it goes with the database, also when that cannot be opened."""
     try:
-        return Database(path, volatile, lock)
+        return Database(path, volatile, taken)
     except BaseException:
-        os.close(lock)
+        os.close(taken)
         raise
 
 
-def _lock(path: Path) -> int:
-    """Take the database for this process; the kernel gives it back when the process ends."""
+def lock(path: Path) -> int:
+    """Take the database for this process; closing the descriptor gives it back, and the end of the process does.
+
+    Raises InUseError, DatabaseError.
+    """
     name = path.with_name(f".{path.name}.lock")
     try:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -267,7 +274,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise DatabaseError(
+        raise InUseError(
             f"another process has {path} open", hint=f"is a daemon running? `fuser -v {path}` names it"
         ) from error
     return descriptor

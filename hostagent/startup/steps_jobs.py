@@ -9,7 +9,7 @@ from hostagent.db.errors import DatabaseError
 from hostagent.dbsync import dom0
 from hostagent.dbsync import host as own
 from hostagent.startup.step import Context, Outcome, Skipped, Unchanged
-from hostagent.startup.steps_db import database_of, facts_of, now
+from hostagent.startup.steps_db import database_of, facts_of, now, without_records
 
 if TYPE_CHECKING:
     from hostagent.db.connections import Copies
@@ -25,19 +25,24 @@ MEASURE_PERIOD_S = 5.0
 
 
 def start_scheduler(context: Context) -> Outcome:
-    """S25. Start the thread for periodic jobs; its first is to keep the other databases of db.conf up to date."""
+    """S25. Start the thread for periodic jobs. Its first: to forget sessions and tasks that nobody uses any more, to keep
+    the other databases of db.conf up to date.
+    """
+    from hostagent.api import retention
     from hostagent.db.connections import Copies
     from hostagent.scheduler import Scheduler
 
     host = context.host
     if host.hooks is None:
         return Skipped("only the daemon has periodic jobs")
+    core = host.hooks.api.core
     host.scheduler = host.scheduler or Scheduler()
+    host.scheduler.every("forget", retention.PERIOD_S, lambda: retention.forget(core, now()))
     if host.database is not None and len(host.connections) > 1:
         copies = Copies(host.database, host.connections[:-1])
         host.scheduler.every("copy the database", COPY_PERIOD_S, lambda: write_copies(copies), first_s=0)
     host.scheduler.start()
-    return Unchanged(f"jobs: {', '.join(host.scheduler.names) or 'none yet'}")
+    return Unchanged(f"jobs: {', '.join(host.scheduler.names)}")
 
 
 def write_copies(copies: Copies) -> None:
@@ -87,16 +92,21 @@ class Collector:
 
 
 def start_change_notifier(context: Context) -> Outcome:
-    """S36. From here on every change of the database is told to those who wait for events."""
+    """S36. From here on every change of the database is told to those who wait for events; who comes with the token of
+    an earlier generation hears of what came after that.
+    """
     database = database_of(context)
-    for listener in context.host.on_change:
-        database.listen(listener)
-    return Unchanged(f"{len(context.host.on_change)} to be told")
+    if context.host.hooks is None:
+        return Skipped("only the daemon has clients who wait for events")
+    context.host.hooks.api.start_events()
+    return Unchanged(f"from generation {database.generation}")
 
 
 def start_measurements(context: Context) -> Outcome:
     """S38. Every 5 s look at Xen's memory, and write what moved."""
     host = context.host
+    if skipped := without_records(context):
+        return skipped
     database, facts = database_of(context), facts_of(context)
     if host.scheduler is None:
         return Skipped("only the daemon has periodic jobs")
