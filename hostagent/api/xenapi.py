@@ -52,7 +52,7 @@ def address_text(name: object) -> str:
 
 
 class XenApi:
-    """Made in the daemon's event loop; steps call `attach`, `start_events`, `call_internal` and `listen_…` from their threads."""
+    """Made in the daemon's event loop; steps call `attach` and what follows it from threads of their own."""
 
     def __init__(self, service: Service, host: HostState) -> None:
         self._loop = asyncio.get_running_loop()

@@ -25,8 +25,8 @@ MEASURE_PERIOD_S = 5.0
 
 
 def start_scheduler(context: Context) -> Outcome:
-    """S25. Start the thread for periodic jobs. Its first: to forget sessions and tasks that nobody uses any more, to keep
-    the other databases of db.conf up to date.
+    """S25. Start the thread for periodic jobs. Its first: forget sessions and tasks that nobody uses any more; keep the
+    other databases of db.conf up to date.
     """
     from hostagent.api import retention
     from hostagent.db.connections import Copies
