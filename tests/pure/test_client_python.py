@@ -69,6 +69,7 @@ def server(directory, monkeypatch):
     thread.start()
     up.wait(10)
     made.api.attach(database, "host-uuid")
+    made.api.start_events()
     made.lifecycle.became_ready()
     yield made
     made.loop.call_soon_threadsafe(stop.set)
