@@ -76,6 +76,10 @@ class Dispatcher:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._background: set[asyncio.Task[None]] = set()
 
+    def close(self) -> None:
+        """Let the threads of calls end: at once, or with the call that they run."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
     # what there is
 
     def working(self) -> list[str]:

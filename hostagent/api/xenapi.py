@@ -130,7 +130,9 @@ class XenApi:
         }
 
     async def stop(self) -> None:
+        """Accept no more, end what is under way."""
         await self._server.stop_all()
+        self.dispatcher.close()
 
     def _listen(
         self,

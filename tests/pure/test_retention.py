@@ -46,7 +46,8 @@ def a_task(core, status: str, age_s: float) -> str:
     moment = stamp(NOW - dt.timedelta(seconds=age_s))
     field = "created" if status == "pending" else "finished"
     with core.database.write() as w:
-        return w.create("task", {"status": status, field: moment})
+        ref: str = w.create("task", {"status": status, field: moment})
+    return ref
 
 
 def tasks(core) -> set[str]:

@@ -1,5 +1,5 @@
-# mypy: disable-error-code="union-attr,attr-defined"
-# each test knows which outcome it has
+# mypy: disable-error-code="union-attr,attr-defined,arg-type"
+# each test knows which outcome it has; hooks are fakes
 """The steps about the API: handlers, calls from inside, the local socket and its link, the port on 127.0.0.1."""
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def context(paths):
 @pytest.fixture
 def api():
     """The real API in a loop of its own, on no listener; the host is still starting."""
-    up, stop, made = threading.Event(), asyncio.Event(), []
+    up, stop = threading.Event(), asyncio.Event()
+    made: list[XenApi | asyncio.AbstractEventLoop] = []
 
     async def serve():
         service = Service(Paths(), Lifecycle(), 0.0, lambda _level: None)
@@ -266,7 +267,12 @@ def test_by_hand_the_link_is_made_while_the_daemon_runs(paths):
 
 def test_the_port_of_the_settings_is_listened_on_once(context, paths, monkeypatch):
     asked = []
-    monkeypatch.setattr(tcp, "listening_tcp", lambda *given: asked.append(given) or "127.0.0.1:8080")
+
+    def listen(*given):
+        asked.append(given)
+        return "127.0.0.1:8080"
+
+    monkeypatch.setattr(tcp, "listening_tcp", listen)
     here = context_of(paths, context.host, localhost_port=8080)
 
     assert steps_api.listen_localhost(here) == Unchanged("['127.0.0.1:8080']")
