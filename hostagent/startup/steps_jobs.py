@@ -59,9 +59,9 @@ def write_copies(copies: Copies) -> None:
 
 def start_collection(context: Context) -> Outcome:
     """S29. Look for references that lead nowhere every 30 s, and mend them."""
-    database = database_of(context)
     if context.host.scheduler is None:
         return Skipped("only the daemon has periodic jobs")
+    database = database_of(context)
     context.host.scheduler.every("collect", COLLECT_PERIOD_S, Collector(database).run)
     return Unchanged(f"every {COLLECT_PERIOD_S:g} s")
 
@@ -95,9 +95,9 @@ def start_change_notifier(context: Context) -> Outcome:
     """S36. From here on every change of the database is told to those who wait for events; who comes with the token of
     an earlier generation hears of what came after that.
     """
-    database = database_of(context)
     if context.host.hooks is None:
         return Skipped("only the daemon has clients who wait for events")
+    database = database_of(context)
     context.host.hooks.api.start_events()
     return Unchanged(f"from generation {database.generation}")
 
@@ -107,9 +107,9 @@ def start_measurements(context: Context) -> Outcome:
     host = context.host
     if skipped := without_records(context):
         return skipped
-    database, facts = database_of(context), facts_of(context)
     if host.scheduler is None:
         return Skipped("only the daemon has periodic jobs")
+    database, facts = database_of(context), facts_of(context)
     if facts.xen is None or facts.xen.binding is None:
         return Skipped("the hypervisor cannot be asked")
     host.scheduler.every("measure memory", MEASURE_PERIOD_S, lambda: measure(database, facts))

@@ -20,7 +20,9 @@ from hostagent.db import local
 from hostagent.db.database import open_database
 from hostagent.sdnotify import Notifier
 from hostagent.startup import report as reports
-from hostagent.startup import steps_xen
+from hostagent.startup import steps_xen, table_db
+from hostagent.startup.runner import run_one
+from hostagent.startup.state import begin
 from hostagent.startup.step import Context, Outcome, Policy, Role, Step, Unchanged
 from hostagent.startup.table import STEPS
 from tests.pure.host_samples import facts as sample
@@ -183,6 +185,64 @@ def test_a_database_that_another_process_has_is_tried_again(start, paths):
         code, run, _ = start()
 
     assert (code, run.steps["start-database"]["status"]) == (2, "failed")
+
+
+# --- one step by hand ---
+
+OF_DAEMON = {
+    "build-http-handlers",
+    "open-internal-calls",
+    "listen-local-socket",
+    "listen-localhost",
+    "start-scheduler",
+    "start-collection",
+    "start-change-notifier",
+    "start-measurements",
+}
+OF_DATABASE = [
+    step.name for step in (*table_db.DATABASE, *table_db.RECORDS, *table_db.COLLECTION, *table_db.NEWS)
+]
+
+
+@pytest.fixture
+def by_hand(paths):
+    """What `hostagent startup run` does: the records of the steps by name."""
+
+    def run(name, **options):
+        config, host = begin(paths)
+        try:
+            report = run_one(name, STEPS, config, host, aliases={}, **options)
+        finally:
+            host.close()
+        return {step.name: step for step in report.steps}
+
+    return run
+
+
+@pytest.mark.parametrize("name", [step.name for step in table_db.API] + OF_DATABASE)
+def test_by_hand_a_step_does_its_work_or_is_the_daemons(start, by_hand, name):
+    start()
+
+    status = by_hand(name, with_needs=True)[name].status.value
+
+    assert (status == "skipped") == (name in OF_DAEMON)
+    assert status in ("skipped", "changed", "unchanged")
+
+
+def test_while_the_daemon_runs_its_database_is_refused_by_hand_and_planned_on_a_copy(start, by_hand, paths):
+    start()
+    with contextlib.closing(open_database(paths.database, paths.volatile_database)) as database:
+        generation = database.generation
+        needed = by_hand("record-dom0", with_needs=True)
+        alone = by_hand("record-dom0")["record-dom0"]
+        planned = by_hand("refresh-host-info", dry_run=True)["refresh-host-info"]
+        assert database.generation == generation
+
+    assert "the daemon has the database while it runs" in needed["start-database"].error["found"]
+    assert "record-dom0" not in needed
+    assert alone.status.value == "failed"
+    assert "ask it" in alone.error["hint"]
+    assert [change.what.partition(":")[2] for change in planned.changes] == ["agent_start_time"]
 
 
 # --- what the fault tests on real hosts rely on ---

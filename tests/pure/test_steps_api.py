@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def context(paths):
 def api():
     """The real API in a loop of its own, on no listener; the host is still starting."""
     up, stop = threading.Event(), asyncio.Event()
-    made: list[XenApi | asyncio.AbstractEventLoop] = []
+    made: list[Any] = []
 
     async def serve():
         service = Service(Paths(), Lifecycle(), 0.0, lambda _level: None)
