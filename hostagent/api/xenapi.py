@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api import methods
 from hostagent.api.calls import METHODS
-from hostagent.api.core import Core
+from hostagent.api.core import Core, Peer
 from hostagent.api.dispatch import Dispatcher
 from hostagent.api.endpoint import Endpoint
 from hostagent.api.events import Events
@@ -77,6 +77,10 @@ class XenApi:
     def listen_management(self, sockets: Iterable[socket.socket], context: ssl.SSLContext) -> None:
         """HTTPS for everybody else."""
         self._in_loop(lambda: self._server.start(MANAGEMENT, sockets, "tls", tls=context))
+
+    def trusted_peer(self) -> Peer:
+        """The peer of calls that come from inside."""
+        return Peer(trusted=True)
 
     async def stop(self) -> None:
         await self._server.stop_all()
