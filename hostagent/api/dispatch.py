@@ -73,6 +73,7 @@ class Dispatcher:
         self._core = core
         self._model = datamodel.load()
         self._implemented = {item.name: item for item in implemented}
+        self._generated: dict[str, generated.Run | None] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._background: set[asyncio.Task[None]] = set()
 
@@ -109,10 +110,15 @@ class Dispatcher:
     def _runs(self, message: Message) -> bool:
         if message.wire_name in self._implemented:
             return True
-        database = self._core.database
-        return database is not None and (
-            generated.implement(message, self._model.cls(message.cls), database) is not None
-        )
+        return self._core.database is not None and self._generate(message) is not None
+
+    def _generate(self, message: Message) -> generated.Run | None:
+        """What a generated message does; made once. Raises CallError HOST_STILL_BOOTING."""
+        name = message.wire_name
+        if name not in self._generated:
+            cls = self._model.cls(message.cls)
+            self._generated[name] = generated.implement(message, cls, self._core.db)
+        return self._generated[name]
 
     # a call
 
@@ -261,7 +267,7 @@ class Dispatcher:
         implementation = self._implemented.get(message.wire_name)
         if implementation is not None:
             return implementation.run, True, implementation.quick
-        run = generated.implement(message, self._model.cls(message.cls), self._core.db)
+        run = self._generate(message)
         if run is None:
             raise CallError("NOT_IMPLEMENTED", message.wire_name)
         return run, False, message.name.startswith(QUICK_PREFIXES) and message.name not in SLOW_READS
