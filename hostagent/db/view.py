@@ -166,7 +166,8 @@ class View:
             return self._linked(self._db(cls), relation, side, other, ref)
         column = "internal" if facts.internal else "record"
         row = self._connection.execute(
-            f"SELECT {column} -> ? FROM {self._db(cls)}.objects WHERE ref=? AND cls=?", (f'$."{field}"', ref, cls)
+            f"SELECT {column} -> ? FROM {self._db(cls)}.objects WHERE ref=? AND cls=?",
+            (f'$."{field}"', ref, cls),
         ).fetchone()
         if row is None:
             raise HandleInvalidError(cls, ref)
