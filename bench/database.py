@@ -208,6 +208,7 @@ def serve(
     thread.start()
     up.wait()
     made["api"].attach(database, "host-uuid")
+    made["api"].start_events()
 
     def stop() -> None:
         made["loop"].call_soon_threadsafe(ending.set)
