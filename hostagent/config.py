@@ -41,7 +41,7 @@ class _UnfitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where everything is. `root` stands before /sys, /proc and /dev, so that tests build a small tree."""
+    """Where everything is. `root` stands before /sys, /proc, /dev and xapi's paths, for the small trees of tests."""
 
     etc: Path = Path("/etc/hostagent")
     state: Path = Path("/var/lib/hostagent")
@@ -93,6 +93,11 @@ class Paths:
     @property
     def volatile_database(self) -> Path:
         return self.run / "volatile.db"
+
+    @property
+    def xapi_socket(self) -> Path:
+        """Where clients that were written for xapi look for the local socket."""
+        return self.root / "var/lib/xcp/xapi"
 
     @property
     def report(self) -> Path:
@@ -207,6 +212,13 @@ class Config:
         _integer(128, 1 << 20),
         "memory target of dom0; without it dom0's target stays as it is",
         default=None,
+    )
+    localhost_port: int = setting(
+        "api.localhost-port",
+        "0 to 65535",
+        _integer(0, 65535),
+        "TCP port on 127.0.0.1 at which programs on this host find the API; 0: none",
+        default=80,
     )
     watchdog: bool = setting(
         "service.watchdog",

@@ -124,7 +124,14 @@ class Daemon:
         self._overrides = overrides
         self._steps = steps
         self._notifier = Notifier()
-        service = Service(paths, self.lifecycle, time.time(), self._set_log_level, self._restart)
+        service = Service(
+            paths,
+            self.lifecycle,
+            time.time(),
+            self._set_log_level,
+            self._restart,
+            lambda: self._api.serving(),
+        )
         self._service = service
         self._listener = listener
         self._api: XenApi
@@ -165,8 +172,7 @@ class Daemon:
         await self._api.stop()
         if self._host.scheduler is not None:
             self._host.scheduler.stop()
-        if self._host.database is not None:
-            self._host.database.close()
+        self._host.close()
 
     # --- start-up sequence: called from its threads ---
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.dispatch import Implementation
 from hostagent.api.fault import CallError
+from hostagent.db.datatype import parse
 
 if TYPE_CHECKING:
     from hostagent.api.core import Call
@@ -46,7 +47,7 @@ def inject(call: Call, cls: str, ref: str) -> str:
 
 
 CALLS = (
-    Implementation("event.from", wait),
+    Implementation("event.from", wait, result=parse("an event batch")),
     Implementation("event.next", wait_for_next),
     Implementation("event.register", register, quick=True),
     Implementation("event.unregister", unregister, quick=True),

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who is at the other end. `trusted`: it came over the Unix socket, which only root can open."""
+    """Who is at the other end. `trusted`: it came over the Unix socket, which only root can open. `internal`: our own
+    code, which the host's state does not hold up.
+    """
 
     address: str = ""
     trusted: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    internal: bool = False
 
 
 @dataclass(slots=True)

@@ -47,6 +47,7 @@ ASYNC = "Async."
 class Implementation:
     """What a message does that is not generated. `run` takes the Call and the checked parameters; a coroutine function
     runs in the event loop, a `quick` one too, any other in a thread. `emergency`: answered whatever the host's state.
+    `result`: the type of what really goes over the wire, where the model says another.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Implementation:
     quick: bool = False
     emergency: bool = False
     cancellable: bool = False
+    result: DataType | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,13 @@ class Dispatcher:
         self._core = core
         self._model = datamodel.load()
         self._implemented = {item.name: item for item in implemented}
+        self._generated: dict[str, generated.Run | None] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._background: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        """Let the threads of calls end: at once, or with the call that they run."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     # what there is
 
@@ -103,10 +110,15 @@ class Dispatcher:
     def _runs(self, message: Message) -> bool:
         if message.wire_name in self._implemented:
             return True
-        database = self._core.database
-        return database is not None and (
-            generated.implement(message, self._model.cls(message.cls), database) is not None
-        )
+        return self._core.database is not None and self._generate(message) is not None
+
+    def _generate(self, message: Message) -> generated.Run | None:
+        """What a generated message does; made once. Raises CallError HOST_STILL_BOOTING."""
+        name = message.wire_name
+        if name not in self._generated:
+            cls = self._model.cls(message.cls)
+            self._generated[name] = generated.implement(message, cls, self._core.db)
+        return self._generated[name]
 
     # a call
 
@@ -116,7 +128,8 @@ class Dispatcher:
             return Answer(DataType(Kind.SET, item=DataType(Kind.STRING)), self.working())
         asynchronous = name.startswith(ASYNC)
         message = self._message(name.removeprefix(ASYNC))
-        self._check_state(message)
+        if not peer.internal:
+            self._check_state(message)
         session = self._session(message, params, peer)
         given = list(params[1:]) if message.session else list(params)
         self._check_role(message, session)
@@ -125,7 +138,9 @@ class Dispatcher:
             if not message.asynchronous:
                 raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
             return Answer(REF, self._start(message, arguments, session, peer))
-        return Answer(message.result, await self._run_with_task(message, arguments, session, peer))
+        value = await self._run_with_task(message, arguments, session, peer)
+        found = self._implemented.get(message.wire_name)
+        return Answer(found.result if found and found.result else message.result, value)
 
     def _message(self, name: str) -> Message:
         """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED. `Class_method` is another way to write it."""
@@ -252,7 +267,7 @@ class Dispatcher:
         implementation = self._implemented.get(message.wire_name)
         if implementation is not None:
             return implementation.run, True, implementation.quick
-        run = generated.implement(message, self._model.cls(message.cls), self._core.db)
+        run = self._generate(message)
         if run is None:
             raise CallError("NOT_IMPLEMENTED", message.wire_name)
         return run, False, message.name.startswith(QUICK_PREFIXES) and message.name not in SLOW_READS

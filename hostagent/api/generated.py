@@ -6,6 +6,7 @@ A setter that only stores a value is generated for fields that have no effect on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hostagent.api import where
@@ -13,13 +14,13 @@ from hostagent.api.rendered import Rendered
 from hostagent.db.datatype import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from hostagent.db.database import Database
     from hostagent.db.datatype import Value
     from hostagent.db.model import ClassModel, Message
 
-    Run = Callable[..., object]
+Run = Callable[..., object]
 
 EFFECTS: dict[str, frozenset[str]] = {
     "host": frozenset(("address", "display", "guest_VCPUs_params", "hostname", "logging")),

@@ -42,11 +42,12 @@ DESCRIPTIONS = {
     Role.POOL_ADMIN: "may do everything",
 }
 
+BY_LABEL = {role.label: role for role in DESCRIPTIONS}
+
 
 def needed(min_role: str | None) -> Role:
     """The lowest role that may call a message, from its entry in the data model."""
-    by_label = {role.label: role for role in DESCRIPTIONS}
-    return by_label.get(min_role or "", Role.ROOT)
+    return BY_LABEL.get(min_role or "", Role.ROOT)
 
 
 def ref_of(role: Role) -> str:

@@ -39,6 +39,9 @@ class Routes:
         for known in self._by_method.values():
             known.sort(key=lambda row: len(row[0]), reverse=True)
 
+    def __len__(self) -> int:
+        return sum(len(known) for known in self._by_method.values())
+
     def find(self, method: str, path: str) -> AnyRoute:
         """Raises RefusedError: 405 when only other methods are served at this path, else 404.
 

@@ -170,16 +170,19 @@ def run_step(args: argparse.Namespace) -> int:
     log.set_up("warning")
     recorder = () if args.dry_run else (Recorder(config.paths, Kind.MANUAL),)
     observers = (*recorder, _Progress(shown=sys.stderr.isatty() and not args.json))
-    report = run_one(
-        args.name,
-        STEPS,
-        config,
-        host,
-        aliases=ALIASES,
-        with_needs=args.with_needs,
-        dry_run=args.dry_run,
-        observers=observers,
-    )
+    try:
+        report = run_one(
+            args.name,
+            STEPS,
+            config,
+            host,
+            aliases=ALIASES,
+            with_needs=args.with_needs,
+            dry_run=args.dry_run,
+            observers=observers,
+        )
+    finally:
+        host.close()
     _print_run(args, report)
     return 1 if any(step.status in (Status.FAILED, Status.BLOCKED) for step in report.steps) else 0
 

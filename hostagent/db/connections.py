@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostagent.db.database import integrity, open_database
+from hostagent.db.database import integrity, lock, open_database, open_locked
 from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.db.local import corrupt_name
 from hostagent.db.schema import MIGRATIONS
@@ -191,21 +191,26 @@ class Opened:
 def open_newest(connections: Sequence[Connection], volatile: Path) -> Opened:
     """Open the preferred database with the newest contents that any connection has.
 
-    A damaged file is renamed beside itself. Raises NewerSchemaError and DatabaseError; nothing is changed when a newer
-    hostagent wrote one of the files.
+    A damaged file is renamed beside itself. Raises InUseError, NewerSchemaError and DatabaseError; nothing is changed
+    when another process has the database, or a newer hostagent wrote one of the files.
     """
     preferred = connections[-1]
-    candidates = tuple(look(connection) for connection in connections)
-    best = newest(connections, candidates)
-    aside = tuple(_set_aside(found.connection.path) for found in candidates if found.trouble)
-    if best and best.connection is not preferred:
-        if preferred.path.exists():
-            aside = (*aside, _set_aside(preferred.path))
-        put(best.connection, preferred.path)
+    taken = lock(preferred.path)
+    try:
+        candidates = tuple(look(connection) for connection in connections)
+        best = newest(connections, candidates)
+        aside = tuple(_set_aside(found.connection.path) for found in candidates if found.trouble)
+        if best and best.connection is not preferred:
+            if preferred.path.exists():
+                aside = (*aside, _set_aside(preferred.path))
+            put(best.connection, preferred.path)
+    except BaseException:
+        os.close(taken)
+        raise
     for candidate in candidates:
         if candidate.trouble:
             log.warning("%s is damaged (%s) and set aside", candidate.connection.path, candidate.trouble)
-    database = open_database(preferred.path, volatile)
+    database = open_locked(preferred.path, volatile, taken)
     return Opened(database, candidates, best.connection.path if best else None, aside)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hostagent.db import model as datamodel
 from hostagent.db import schema
-from hostagent.db.errors import DamagedError, DatabaseError
+from hostagent.db.errors import DamagedError, DatabaseError, InUseError
 from hostagent.db.transaction import Transaction
 from hostagent.db.view import MAIN, VOLATILE, View
 from hostagent.errors import BusyError
@@ -304,9 +304,13 @@ class Database:
 def open_database(path: Path, volatile: Path) -> Database:
     """Open the database, made if it is not there; the process has it alone until it is closed.
 
-    Raises DamagedError, NewerSchemaError, DatabaseError (another process has it; disk full or not writable).
+    Raises DamagedError, NewerSchemaError, InUseError, DatabaseError (disk full or not writable).
     """
-    taken = lock(path)
+    return open_locked(path, volatile, lock(path))
+
+
+def open_locked(path: Path, volatile: Path, taken: int) -> Database:
+    """As `open_database`, for who has the lock already; it goes with the database, also when that cannot be opened."""
     try:
         return Database(path, volatile, taken)
     except BaseException:
@@ -315,9 +319,9 @@ def open_database(path: Path, volatile: Path) -> Database:
 
 
 def lock(path: Path) -> int:
-    """Take the database for this process; the kernel gives it back when the descriptor is closed, or the process ends.
+    """Take the database for this process; closing the descriptor gives it back, and the end of the process does.
 
-    Raises DatabaseError: another process has it.
+    Raises InUseError, DatabaseError.
     """
     name = path.with_name(f".{path.name}.lock")
     try:
@@ -331,7 +335,7 @@ def lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(descriptor)
-        raise DatabaseError(
+        raise InUseError(
             f"another process has {path} open", hint=f"is a daemon running? `fuser -v {path}` names it"
         ) from error
     return descriptor

@@ -70,6 +70,10 @@ class DatabaseError(OperatorError):
     """The database file cannot be used: damaged, unreadable, of a newer version, disk full."""
 
 
+class InUseError(DatabaseError):
+    """Another process has the database open."""
+
+
 class NewerSchemaError(DatabaseError):
     """A newer hostagent wrote the file; it has not been touched."""
 

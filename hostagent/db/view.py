@@ -164,9 +164,15 @@ class View:
                 raise HandleInvalidError(cls, ref)
             relation, side, other = _side(found, field)
             return self._linked(self._db(cls), relation, side, other, ref)
-        record, private = self._row(cls, ref)
-        values: dict[str, Value] = json.loads(private if facts.internal else record)
-        return values[field]
+        column = "internal" if facts.internal else "record"
+        row = self._connection.execute(
+            f"SELECT {column} -> ? FROM {self._db(cls)}.objects WHERE ref=? AND cls=?",
+            (f'$."{field}"', ref, cls),
+        ).fetchone()
+        if row is None:
+            raise HandleInvalidError(cls, ref)
+        value: Value = json.loads(row[0])
+        return value
 
     # changes
 

@@ -13,7 +13,7 @@ from hostagent.errors import HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hostagent.api.certificate import Certificate
@@ -51,9 +51,8 @@ class HostState:
 
     `blockers` are reasons why the host must stay disabled (steps add theirs, the runner adds each failed or blocked
     step whose policy is degrade); `xenstore_deadline` is when (monotonic seconds)
-    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode. `on_change` are
-    called with the generation after each change of the database; `scratch` is the copy of the database on which a dry
-    run makes its plans.
+    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode; `scratch` is the
+    copy of the database on which a dry run makes its plans.
     """
 
     arguments: tuple[str, ...] = ()
@@ -72,10 +71,15 @@ class HostState:
     database: Database | None = None
     scratch: Database | None = None
     scheduler: Scheduler | None = None
-    on_change: list[Callable[[int], None]] = field(default_factory=list)
     emergency: HostagentError | None = None
     blockers: list[str] = field(default_factory=list)
     xenstore_deadline: float | None = None
+
+    def close(self) -> None:
+        """Close the databases that are open. A second time is no error."""
+        for database in (self.database, self.scratch):
+            if database is not None:
+                database.close()
 
 
 def begin(

@@ -11,16 +11,18 @@ import time
 from typing import TYPE_CHECKING
 
 from hostagent.db import local
+from hostagent.db.errors import InUseError
 from hostagent.dbsync import pool
+from hostagent.errors import OperatorError
 from hostagent.startup.state import unknown
-from hostagent.startup.step import Change, Changed, Context, EmergencyError, Outcome, Unchanged
+from hostagent.startup.step import Change, Changed, Context, EmergencyError, Outcome, Skipped, Unchanged
 from hostagent.startup.steps_pool import HIDDEN, RANDOM_UUID
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hostagent.api.certificate import Found
-    from hostagent.db.connections import Candidate, Connection
+    from hostagent.db.connections import Candidate, Connection, Opened
     from hostagent.db.database import Database
     from hostagent.db.transaction import Transaction
     from hostagent.dbsync.change import Change as RowChange
@@ -39,8 +41,21 @@ class _UndoneError(Exception):
 def database_of(context: Context) -> Database:
     """The open database. Raises OperatorError while there is none."""
     if context.host.database is None:
-        raise unknown("the database", "start-database")
+        raise OperatorError(
+            "the database is not known",
+            hint="the daemon has it while it runs: ask it; once it is stopped, add --with-needs to open it here",
+        )
     return context.host.database
+
+
+def without_records(context: Context) -> Skipped | None:
+    """Why a step about records does nothing on this host: those of a supporter are in its coordinator's database, which
+    S26 and S27 are to reach. None where there is something to do.
+    """
+    role = context.host.role
+    if context.host.database is not None or role is None or role.is_coordinator:
+        return None
+    return Skipped(f"this host is {role.word}: its records are in its coordinator's database")
 
 
 def facts_of(context: Context) -> Facts:
@@ -63,6 +78,8 @@ def now() -> dt.datetime:
 
 def write_rows(context: Context, work: Callable[[Transaction], Sequence[RowChange]]) -> Outcome:
     """Do the work in one durable transaction."""
+    if skipped := without_records(context):
+        return skipped
     with database_of(context).write() as transaction:
         changes = work(transaction)
     if not changes:
@@ -73,6 +90,8 @@ def write_rows(context: Context, work: Callable[[Transaction], Sequence[RowChang
 
 def plan_rows(context: Context, work: Callable[[Transaction], Sequence[RowChange]]) -> tuple[Change, ...]:
     """What the work would change. In a dry run the copy keeps it, so that the plans of later steps see it."""
+    if without_records(context):
+        return ()
     changes: Sequence[RowChange] = ()
     with contextlib.suppress(_UndoneError), _to_plan_on(context).write() as transaction:
         changes = work(transaction)
@@ -104,7 +123,7 @@ def _to_plan_on(context: Context) -> Database:
         return host.database
     if host.scratch is None:
         if not context.dry_run:
-            raise unknown("the database", "start-database")
+            database_of(context)
         connections = _connections(context)
         host.scratch = _scratch(connections, _candidates(connections))
     return host.scratch
@@ -202,12 +221,13 @@ def sync_ha_state(context: Context) -> Outcome:
 
     Raises EmergencyError: HA is on in the pool of this supporter, and it is not armed.
     """
+    if skipped := without_records(context):
+        return skipped
     changes = plan_ha_state(context)
     store = context.host.local
     armed, enabled = _ha(context)
     if armed and not enabled and store is not None:
         store.put(local.HA_ARMED, value=False)
-        context.hold("flag-written")
     with database_of(context).write() as transaction:
         _agree_on_ha(transaction, context, armed=armed)
     if changes:
@@ -217,6 +237,8 @@ def sync_ha_state(context: Context) -> Outcome:
 
 def plan_ha_state(context: Context) -> tuple[Change, ...]:
     """What `sync_ha_state` would change. Raises EmergencyError."""
+    if without_records(context):
+        return ()
     armed, enabled = _ha(context)
     if enabled and not armed and context.host.role is not None and not context.host.role.is_coordinator:
         raise EmergencyError(
@@ -273,16 +295,16 @@ def _candidates(connections: Sequence[Connection]) -> tuple[Candidate, ...]:
 
 def start_database(context: Context) -> Outcome:
     """S22. Open the newest good database, mend references that lead nowhere, disable every host until its start-up is
-    over. What was damaged is set aside.
+    over. What was damaged is set aside. From then on calls can use it.
 
-    Raises DatabaseError (another process has it; disk full), NewerSchemaError, DbConfError.
+    Raises DatabaseError (disk full), InUseError, NewerSchemaError, DbConfError.
     """
-    from hostagent.db.connections import open_newest
-
-    host, paths = context.host, context.config.paths
+    host = context.host
     connections = _connections(context)
+    if host.inventory is None:
+        raise unknown("the inventory", "read-inventory")
     if host.database is None:
-        opened = open_newest(connections, paths.volatile_database)
+        opened = _open(context, connections)
         host.database = opened.database
         files = _file_changes(connections, opened.candidates)
         context.hold("database-opened")
@@ -291,12 +313,28 @@ def start_database(context: Context) -> Outcome:
     with host.database.write() as transaction:
         rows = _first_pass(transaction)
     context.hold("rows-written")
+    if host.hooks is not None:
+        host.hooks.api.attach(host.database, host.inventory.installation_uuid)
     changes = (*files, *(Change(*change) for change in rows))
     note = f"{host.database.path}, generation {host.database.generation}"
     warnings = tuple(
         f"{change.what} was damaged; it is kept beside it" for change in files if change.old == DAMAGED
     )
     return Changed(changes, note, warnings) if changes else Unchanged(note)
+
+
+def _open(context: Context, connections: Sequence[Connection]) -> Opened:
+    from hostagent.db.connections import open_newest
+
+    try:
+        return open_newest(connections, context.config.paths.volatile_database)
+    except InUseError as error:
+        if context.host.hooks is not None:
+            raise
+        raise InUseError(
+            f"{error.found}: the daemon has the database while it runs",
+            hint="ask it: hostagent xe, hostagent status; or stop it first: systemctl stop hostagent",
+        ) from error
 
 
 def plan_start_database(context: Context) -> tuple[Change, ...]:
@@ -336,12 +374,16 @@ def _file_changes(connections: Sequence[Connection], candidates: Sequence[Candid
 
 
 def _first_pass(transaction: Transaction) -> list[RowChange]:
+    from hostagent.api import roles
     from hostagent.db import model
     from hostagent.db.collect import collect
     from hostagent.dbsync.change import Change as Row
 
     mended = collect(transaction, model.load())
+    new_roles = [role for role in roles.DESCRIPTIONS if not transaction.exists("role", roles.ref_of(role))]
+    roles.write_records(transaction)
     return [
+        *(Row(f"role {role.label}", None, MADE) for role in new_roles),
         *(Row(f"{one.cls} {one.ref} {one.field}".rstrip(), one.target or None, one.remedy) for one in mended),
         *pool.hosts_disabled(transaction),
     ]

@@ -14,7 +14,7 @@ from hostagent.dbsync import dom0, pool
 from hostagent.dbsync import host as own
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Skipped, Unchanged
-from hostagent.startup.steps_db import database_of, facts_of, now, plan_rows, write_rows
+from hostagent.startup.steps_db import database_of, facts_of, now, plan_rows, without_records, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def _skipped(view: View, key: str) -> bool:
 
 
 def _run(context: Context, work: Callable[[Transaction], list[RowChange]], key: str = "") -> Outcome:
-    if key:
+    if key and not without_records(context):
         with database_of(context).read() as view:
             if _skipped(view, key):
                 return Skipped(f"the pool's other_config has {key}={NOSYNC}")
@@ -65,7 +65,7 @@ def _licence(context: Context) -> Callable[[Transaction], list[RowChange]]:
 
 
 def write_licence(context: Context) -> Outcome:
-    """S9, S30. The host has the free edition; a message when a licence forbids the pool that there is."""
+    """S9. The host has the free edition; a message when a licence forbids the pool that there is (S28 s6, S30)."""
     return _run(context, _licence(context))
 
 
@@ -106,6 +106,8 @@ def plan_localhost(context: Context) -> tuple[Change, ...]:
 
 def find_localhost(context: Context) -> Outcome:
     """S28.s2. The record of this host is there. Raises BugError when it is not."""
+    if skipped := without_records(context):
+        return skipped
     with database_of(context).read() as view:
         return Unchanged(own.localhost(view, facts_of(context)))
 
@@ -244,9 +246,11 @@ def plan_old_tasks(context: Context) -> tuple[Change, ...]:
 
 
 def enable_host(context: Context) -> Outcome:
-    """The last word of start-up about the host: it takes guests, unless something forbids that
+    """5.5. The last word of start-up about the host: it takes guests, unless something forbids that
     (startup-and-pool-join.md 5.5). Every start begins with it disabled (S22).
     """
+    if skipped := without_records(context):
+        return skipped
     reasons = _forbidding(context)
     if reasons:
         return Unchanged(f"the host stays disabled: {'; '.join(reasons)}")
@@ -254,6 +258,8 @@ def enable_host(context: Context) -> Outcome:
 
 
 def plan_enable_host(context: Context) -> tuple[Change, ...]:
+    """What `enable_host` would change."""
+
     def unless_forbidden(transaction: Transaction) -> list[RowChange]:
         return [] if _forbidding(context, transaction) else own.enabled(transaction, facts_of(context))
 

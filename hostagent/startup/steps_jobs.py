@@ -9,7 +9,7 @@ from hostagent.db.errors import DatabaseError
 from hostagent.dbsync import dom0
 from hostagent.dbsync import host as own
 from hostagent.startup.step import Context, Outcome, Skipped, Unchanged
-from hostagent.startup.steps_db import database_of, facts_of, now
+from hostagent.startup.steps_db import database_of, facts_of, now, without_records
 
 if TYPE_CHECKING:
     from hostagent.db.connections import Copies
@@ -25,19 +25,24 @@ MEASURE_PERIOD_S = 5.0
 
 
 def start_scheduler(context: Context) -> Outcome:
-    """S25. Start the thread for periodic jobs; its first is to keep the other databases of db.conf up to date."""
+    """S25. Start the thread for periodic jobs. Its first: forget sessions and tasks that nobody uses any more; keep the
+    other databases of db.conf up to date.
+    """
+    from hostagent.api import retention
     from hostagent.db.connections import Copies
     from hostagent.scheduler import Scheduler
 
     host = context.host
     if host.hooks is None:
         return Skipped("only the daemon has periodic jobs")
+    core = host.hooks.api.core
     host.scheduler = host.scheduler or Scheduler()
+    host.scheduler.every("forget", retention.PERIOD_S, lambda: retention.forget(core, now()))
     if host.database is not None and len(host.connections) > 1:
         copies = Copies(host.database, host.connections[:-1])
         host.scheduler.every("copy the database", COPY_PERIOD_S, lambda: write_copies(copies), first_s=0)
     host.scheduler.start()
-    return Unchanged(f"jobs: {', '.join(host.scheduler.names) or 'none yet'}")
+    return Unchanged(f"jobs: {', '.join(host.scheduler.names)}")
 
 
 def write_copies(copies: Copies) -> None:
@@ -54,9 +59,9 @@ def write_copies(copies: Copies) -> None:
 
 def start_collection(context: Context) -> Outcome:
     """S29. Look for references that lead nowhere every 30 s, and mend them."""
-    database = database_of(context)
     if context.host.scheduler is None:
         return Skipped("only the daemon has periodic jobs")
+    database = database_of(context)
     context.host.scheduler.every("collect", COLLECT_PERIOD_S, Collector(database).run)
     return Unchanged(f"every {COLLECT_PERIOD_S:g} s")
 
@@ -87,19 +92,24 @@ class Collector:
 
 
 def start_change_notifier(context: Context) -> Outcome:
-    """S36. From here on every change of the database is told to those who wait for events."""
+    """S36. From here on every change of the database is told to those who wait for events; who comes with the token of
+    an earlier generation hears of what came after that.
+    """
+    if context.host.hooks is None:
+        return Skipped("only the daemon has clients who wait for events")
     database = database_of(context)
-    for listener in context.host.on_change:
-        database.listen(listener)
-    return Unchanged(f"{len(context.host.on_change)} to be told")
+    context.host.hooks.api.start_events()
+    return Unchanged(f"from generation {database.generation}")
 
 
 def start_measurements(context: Context) -> Outcome:
     """S38. Every 5 s look at Xen's memory, and write what moved."""
     host = context.host
-    database, facts = database_of(context), facts_of(context)
+    if skipped := without_records(context):
+        return skipped
     if host.scheduler is None:
         return Skipped("only the daemon has periodic jobs")
+    database, facts = database_of(context), facts_of(context)
     if facts.xen is None or facts.xen.binding is None:
         return Skipped("the hypervisor cannot be asked")
     host.scheduler.every("measure memory", MEASURE_PERIOD_S, lambda: measure(database, facts))

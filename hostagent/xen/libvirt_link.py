@@ -30,6 +30,7 @@ T = TypeVar("T")
 URI = "xen:///system"
 SOCKETS = (Path("/run/libvirt/libvirt-sock"), Path("/run/libvirt/virtxend-sock"))
 DEADLINE_S = 30.0  # a call that starts an idle libvirtd took 4 to 17 s on an emulated, busy host
+WITHOUT_XEN = "state driver is not active"  # VIR_ERR_INTERNAL_ERROR like many others: only the text tells
 NO_DOMAIN = 42  # VIR_ERR_NO_DOMAIN
 STATES = {1: "running", 2: "blocked", 3: "paused", 4: "shutdown", 5: "shutoff", 6: "crashed", 7: "suspended"}
 
@@ -242,6 +243,11 @@ def _keep_quiet(_context: object, _error: object) -> None:
 
 
 def _failure(doing: str, error: Exception) -> LibvirtError:
+    if WITHOUT_XEN in str(error):
+        return LibvirtError(
+            f"libvirtd runs without its Xen driver: {error}",
+            hint="systemctl restart libvirtd: it was started before xenstored (guests keep running)",
+        )
     return LibvirtError(
         f"libvirtd could not {doing}: {error}",
         hint="see `systemctl status libvirtd` and `journalctl -u libvirtd`",

@@ -18,7 +18,7 @@ from hostagent.db.connections import (
     read_conf,
     write_copy,
 )
-from hostagent.db.errors import DatabaseError, NewerSchemaError
+from hostagent.db.errors import DatabaseError, InUseError, NewerSchemaError
 
 CONF = """# text outside blocks is skipped
 [/var/lib/one.db]
@@ -220,3 +220,15 @@ def test_a_copy_that_cannot_be_written_is_told_and_leaves_the_former_one(tmp_pat
     found = opened(Connection(tmp_path / "state.db"))
     with pytest.raises(DatabaseError, match="could not be written"):
         write_copy(found.database, tmp_path / "missing" / "copy.db")
+
+
+def test_while_another_process_has_the_database_nothing_is_set_aside(two, opened):
+    opened(*two)
+    backup, own = two
+    backup.path.write_bytes(b"no database at all" * 100)
+    before = sorted(own.path.parent.iterdir())
+
+    with pytest.raises(InUseError, match="another process has"):
+        open_newest(two, own.path.parent / "other.db")
+
+    assert sorted(own.path.parent.iterdir()) == before

@@ -56,7 +56,7 @@ class FakeLibvirt:
     def __init__(self) -> None:
         self.generation = 0
         self.opened = 0
-        self.refuse = False
+        self.refuse = ""
         self.gone: int | None = None
         self.answering = threading.Event()
         self.answering.set()
@@ -73,7 +73,7 @@ class FakeLibvirt:
     def open(self, _uri: str) -> FakeConnection:
         self.answering.wait()
         if self.refuse:
-            raise self.libvirtError("no connection driver available for xen:///system")
+            raise self.libvirtError(self.refuse)
         self.opened += 1
         return FakeConnection(self)
 
@@ -153,13 +153,26 @@ def test_a_restarted_libvirtd_is_connected_to_again(
     assert library.opened == 2
 
 
+@pytest.mark.parametrize(
+    ("refusal", "found", "hint"),
+    [
+        ("no connection driver available for xen:///system", "no connection driver", "journalctl"),
+        (
+            "internal error: libxenlight state driver is not active",
+            "without its Xen driver",
+            "systemctl restart libvirtd",
+        ),
+    ],
+)
 def test_a_libvirtd_that_refuses_is_named_after_one_try(
-    library: FakeLibvirt, link_to: Callable[[FakeLibvirt], Link]
+    library: FakeLibvirt, link_to: Callable[[FakeLibvirt], Link], refusal: str, found: str, hint: str
 ) -> None:
-    library.refuse = True
+    library.refuse = refusal
 
-    with pytest.raises(LibvirtError, match="no connection driver"):
+    with pytest.raises(LibvirtError, match=found) as caught:
         link_to(library).version()
+
+    assert hint in caught.value.hint
 
 
 def test_an_absent_libvirtd_is_named_with_its_unit(library: FakeLibvirt, tmp_path: Path) -> None:

@@ -10,11 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from hostagent.api import certificate
+from hostagent.api import certificate, roles
 from hostagent.db import local, model
 from hostagent.db.connections import Copies, DbConfError
 from hostagent.db.database import open_database
-from hostagent.db.errors import DatabaseError
+from hostagent.db.errors import DatabaseError, InUseError
 from hostagent.errors import BugError, OperatorError
 from hostagent.hostinfo import address
 from hostagent.startup import steps_db, steps_dbsync, steps_jobs
@@ -42,6 +42,7 @@ DBSYNC = (
     (steps_dbsync.write_licence, steps_dbsync.plan_licence),
 )
 FIRST = "(made)"
+ROLES = tuple(Change(f"role {role.label}", None, FIRST) for role in roles.DESCRIPTIONS)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_a_first_start_makes_the_database(context):
 
     outcome = steps_db.start_database(context)
 
-    assert outcome.changes == planned == (Change(str(paths.database), None, FIRST),)
+    assert outcome.changes == planned == (Change(str(paths.database), None, FIRST), *ROLES)
     assert context.host.database.path == paths.database
     assert steps_db.plan_start_database(context) == ()
     assert isinstance(steps_db.start_database(context), Unchanged)
@@ -179,6 +180,7 @@ def test_a_damaged_database_is_set_aside_and_told(context):
     assert planned == (
         Change(str(paths.database), "(damaged)", "(set aside)"),
         Change(str(paths.database), None, FIRST),
+        *ROLES,
     )
     assert str(paths.database) in outcome.warnings[0]
     assert len(list(paths.state.glob("state.db.corrupt-*"))) == 1
@@ -470,7 +472,7 @@ def test_the_daemons_jobs_are_there(synced):
     steps_jobs.start_collection(synced)
     steps_jobs.start_measurements(synced)
 
-    assert set(synced.host.scheduler.names) == {"collect", "measure memory"}
+    assert set(synced.host.scheduler.names) == {"forget", "collect", "measure memory"}
 
 
 def test_other_databases_are_kept_up_to_date(paths, host, synced):
@@ -511,14 +513,51 @@ def test_the_collector_looks_only_where_something_changed(synced, monkeypatch):
     assert collector.run() == 0
 
 
-def test_changes_are_told_to_those_who_wait(started):
-    heard: list[int] = []
-    started.host.on_change.append(heard.append)
-    steps_jobs.start_change_notifier(started)
+def test_changes_are_told_to_clients_of_the_daemon(started):
+    assert isinstance(steps_jobs.start_change_notifier(started), Skipped)
 
-    steps_dbsync.make_root_user(started)
+    started.host.hooks = Hooks()
+    assert isinstance(steps_jobs.start_change_notifier(started), Unchanged)
 
-    assert heard == [started.host.database.generation]
+    assert started.host.hooks.api.told == ["events"]
+
+
+def test_the_daemon_hands_the_database_to_the_api_after_the_first_pass(context):
+    context.host.hooks = Hooks()
+
+    steps_db.start_database(context)
+
+    with context.host.database.read() as view:
+        assert view.refs("role")
+    assert context.host.hooks.api.told == [(context.host.database.generation, HOST_UUID)]
+
+
+def test_a_step_by_hand_is_told_who_has_the_database(context):
+    paths = context.config.paths
+    with contextlib.closing(open_database(paths.database, paths.run / "other.db")):
+        with pytest.raises(InUseError, match="the daemon has the database while it runs") as caught:
+            steps_db.start_database(context)
+        assert caught.value.hint.startswith("ask it")
+        context.host.hooks = Hooks()
+        with pytest.raises(InUseError) as caught:
+            steps_db.start_database(context)
+    assert "daemon has" not in caught.value.found
+    assert context.host.hooks.api.told == []
+
+
+def test_the_records_of_a_supporter_are_elsewhere(context):
+    context.host.role = supporter_of("192.0.2.1")
+    others = (
+        (steps_db.sync_ha_state, steps_db.plan_ha_state),
+        (steps_dbsync.enable_host, steps_dbsync.plan_enable_host),
+    )
+
+    for run, plan in (*DBSYNC, *others):
+        assert isinstance(run(context), Skipped)
+        assert plan(context) == ()
+    assert isinstance(steps_dbsync.find_localhost(context), Skipped)
+    assert isinstance(steps_jobs.start_measurements(context), Skipped)
+    assert not context.config.paths.database.exists()
 
 
 def test_moved_memory_is_measured(synced, monkeypatch):

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from hostagent.api.local_socket import listening_socket, socket_path
 from hostagent.db import local
 from hostagent.errors import HostagentError, KernelError, OperatorError
 from hostagent.files import FileError, write_atomic
@@ -22,6 +23,7 @@ from hostagent.startup.step import Change, Changed, EmergencyError, Skipped, Unc
 from hostagent.startup.table import STEPS
 from hostagent.xen import balloon, hypercall, inventory, xenstored
 from hostagent.xen.inventory import InventoryError
+from tests.pure import host_samples as samples
 from tests.pure.startup_tree import BOOT_ID, FakeXenstore, Hooks, context_of, files_below, make_paths, put
 
 UUID = "aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee"
@@ -1021,14 +1023,24 @@ def test_xenstored_gets_its_time_once_per_sequence(paths, monkeypatch):
 # --- all of them ---
 
 
-def test_every_changing_step_is_compared_with_its_plan_above(project):
-    text = (project / "tests/pure/test_startup_steps.py").read_text()
+def test_every_changing_step_is_compared_with_its_plan(project):
+    files = ("test_startup_steps.py", "test_startup_database.py", "test_steps_api.py")
+    text = "".join((project / "tests/pure" / name).read_text() for name in files)
 
     assert [step.name for step in STEPS if step.plan and f"{step.plan.__name__}" not in text] == []
 
 
+@pytest.fixture
+def recorded(paths, inventory_file, monkeypatch):
+    """What the steps of API and database ask: the facts of a host, its addresses, the daemon's socket."""
+    monkeypatch.setattr("hostagent.hostinfo.facts.gather", lambda *_, **__: samples.facts())
+    monkeypatch.setattr("hostagent.hostinfo.address.look", dict)
+    with listening_socket(socket_path(paths)):
+        yield
+
+
 def test_a_step_holds_only_at_points_its_row_names(
-    paths, inventory_file, healthy, scripts, dom0, monkeypatch
+    paths, inventory_file, healthy, scripts, dom0, recorded, monkeypatch
 ):
     store = steps_xen.connect_xenstore(None)
     held = {}
@@ -1036,8 +1048,10 @@ def test_a_step_holds_only_at_points_its_row_names(
     for step in STEPS:
         reached: list[str] = []
         if step.name != "stop-role-scripts":
-            step.run(context_of(paths, host, held=reached))
+            step.run(context_of(paths, host, held=reached, localhost_port=0))
         held[step.name] = reached
+    host.scheduler.stop()
+    host.close()
 
     assert store.nodes
     assert {

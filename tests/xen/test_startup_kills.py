@@ -1,7 +1,6 @@
-"""`kill -9` and power cuts in the middle of every built step; the next start must find a whole host.
+"""`kill -9` in the middle of every built step; the next start must find a whole host.
 
-The cases come from the table of steps, so a new step or hold point is covered without being named here; `PREPARE` says
-what makes a point be reached at all, where a healthy host would pass it by.
+The cases come from the table of steps, so a new step or hold point is covered without being named here.
 """
 
 from __future__ import annotations
@@ -9,64 +8,10 @@ from __future__ import annotations
 import pytest
 from nested_xen.rotation import rotating
 
-from hostagent.startup.step import Role
-from hostagent.startup.table import STEPS
-from tests.xen.agent import hold, kill_at, power_on, start
+from tests.xen.agent import hold, kill_at, start
+from tests.xen.interruptions import POINTS, PREPARE, WHOLE, put_back
 
 pytestmark = [pytest.mark.destructive]
-
-CONTROL_UUID = r"""uuid=$(sed -n "s/^CONTROL_DOMAIN_UUID='\(.*\)'/\1/p" /etc/hostagent/inventory)"""
-SUPPORTER = "echo slave:192.0.2.99 >/etc/hostagent/pool.conf"
-SCRIPTS = (
-    "mkdir -p /etc/hostagent/master.d; printf '#!/bin/sh\\n' >/etc/hostagent/master.d/10-x;"
-    " chmod 755 /etc/hostagent/master.d/10-x"
-)
-PREPARE = {
-    "announce-start:role-written": "rm -f /etc/hostagent/pool.conf /var/lib/hostagent/local.json",
-    # another identity: what the former one left in xenstore until the next boot goes with it
-    "read-inventory:inventory-written": "rm -f /etc/hostagent/inventory /var/lib/hostagent/local.json;"
-    " xenstore-rm /local/domain/0/vm",
-    "open-local-database:damaged-set-aside": "echo '{\"ha.armed\": fal' >/var/lib/hostagent/local.json",
-    "open-local-database:values-written": "rm -f /var/lib/hostagent/local.json",
-    "read-pool-secret:secret-written": "rm -f /etc/hostagent/ptoken /var/lib/hostagent/local.json",
-    "read-pool-secret:identity-recorded": "rm -f /var/lib/hostagent/local.json",
-    "write-xenstore-keys:keys-written": f"{CONTROL_UUID}; xenstore-rm /vm/$uuid; xenstore-rm /local/domain/0/vm",
-    "run-startup-checks:modules-loaded": "modprobe -r bonding 8021q",
-    "set-dom0-memory:keys-written": "xenstore-rm /local/domain/0/memory/target /local/domain/0/memory/static-max",
-    "set-dom0-memory:target-reached": "mkdir -p /etc/hostagent/conf.d;"
-    " printf '[dom0]\\nmemory = 1400\\n' >/etc/hostagent/conf.d/60-memory.toml",
-    "start-role-scripts:scripts-run": f"{SCRIPTS}; rm -f /var/lib/hostagent/local.json",
-    "start-role-scripts:flag-written": f"{SCRIPTS}; rm -f /var/lib/hostagent/local.json",
-    "stop-role-scripts:before": SUPPORTER,
-    "stop-role-scripts:scripts-run": f"{SCRIPTS}; {SUPPORTER}",
-    "stop-role-scripts:flag-written": f"{SCRIPTS}; {SUPPORTER}",
-    "notify-complete:file-written": "rm -f /run/hostagent/init-complete",
-}
-POINTS = [f"{step.name}:{point}" for step in STEPS for point in step.hold_points]
-OF_COORDINATORS = [
-    f"{step.name}:{point}" for step in STEPS for point in step.hold_points if step.role is not Role.SUPPORTER
-]
-
-# Nothing half written, nothing lost: every file of ours parses, and no temporary file is left.
-WHOLE = r"""
-set -e
-cd /etc/hostagent
-test "$(stat -c %a ptoken)" = 600; grep -Exq '[0-9a-f-]{36}/[0-9a-f-]{36}/[0-9a-f-]{36}' ptoken
-grep -Eq "^INSTALLATION_UUID='[0-9a-f-]{36}'" inventory; grep -Eq "^CONTROL_DOMAIN_UUID='[0-9a-f-]{36}'" inventory
-grep -Exq 'master|slave:.*' pool.conf
-jq -e . /var/lib/hostagent/local.json >/dev/null
-uuid=$(sed -n "s/^CONTROL_DOMAIN_UUID='\(.*\)'/\1/p" inventory)
-test "$(xenstore-read /vm/$uuid/name)" = Domain-0; test "$(xenstore-read /local/domain/0/vm)" = /vm/$uuid
-find /etc/hostagent /var/lib/hostagent /run/hostagent \( -name '*.tmp*' -o -name '.*.new' -o -name '*~' \) | tee /dev/stderr | wc -l | grep -qx 0
-echo WHOLE
-"""
-
-
-def put_back(host):
-    """The host as a coordinator with its usual settings, for the next case on it."""
-    host.exec(
-        "rm -rf /run/hostagent/hold /etc/hostagent/conf.d /etc/hostagent/master.d; echo master >/etc/hostagent/pool.conf"
-    )
 
 
 @pytest.mark.parametrize("point", rotating(POINTS, count=3))
@@ -99,39 +44,3 @@ def test_killed_while_it_writes_its_first_inventory_it_keeps_the_one_it_wrote(xe
 
     assert run.report["result"] == "clean", run.troubles
     assert xen_host.exec("cat /etc/hostagent/inventory").stdout == written
-
-
-@pytest.mark.oldest
-def test_power_cut_in_the_middle_of_the_first_writes(take_hosts):
-    """Everything the agent had written durably is there after the cut; what it had not, the next start makes."""
-    (host,) = take_hosts(1, "installed")
-    point = "read-pool-secret:secret-written"
-    held = host.exec(hold(point, PREPARE[point])).stdout
-    assert f"held at {point} " in held
-    secret = host.exec("cat /etc/hostagent/ptoken").stdout
-
-    host.power_off()
-    host.boot()
-    run = power_on(host)
-
-    assert run.report["ending"] == "complete"
-    assert run.troubles == []
-    assert host.exec("cat /etc/hostagent/ptoken").stdout == secret
-    assert "WHOLE" in host.exec(WHOLE).stdout
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("point", [point for point in OF_COORDINATORS if not point.endswith(":before")])
-def test_power_cut_after_every_durable_effect(take_hosts, point):
-    (host,) = take_hosts(1, "installed")
-    held = host.exec(hold(point, PREPARE.get(point, ""))).stdout
-    assert f"held at {point} " in held
-
-    host.power_off()
-    host.boot()
-    run = power_on(host)
-
-    assert run.report["ending"] == "complete"
-    assert [trouble for trouble in run.troubles if "damaged" not in str(trouble)] == []
-    assert "WHOLE" in host.exec(WHOLE).stdout
-    put_back(host)

@@ -1,0 +1,106 @@
+"""Sessions and tasks that nobody uses any more are forgotten."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostagent.api import retention
+from hostagent.api.core import Core
+from hostagent.api.roles import Role
+from hostagent.api.sessions import IDLE_S, Sessions
+from hostagent.api.tasks import KEPT_FINISHED_S, KEPT_PENDING_S, Tasks
+from hostagent.db.database import open_database
+from hostagent.db.datatype import stamp
+
+NOW = dt.datetime(2026, 11, 21, 18, 0, tzinfo=dt.UTC)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def nobody(_user: str, _password: str) -> None:
+    return None
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def core(tmp_path, clock):
+    database = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
+    yield Core(nobody, list, Sessions(clock), database=database, tasks=Tasks(database))
+    database.close()
+
+
+def a_task(core, status: str, age_s: float) -> str:
+    moment = stamp(NOW - dt.timedelta(seconds=age_s))
+    field = "created" if status == "pending" else "finished"
+    with core.database.write() as w:
+        ref: str = w.create("task", {"status": status, field: moment})
+    return ref
+
+
+def tasks(core) -> set[str]:
+    with core.database.read() as view:
+        return set(view.refs("task"))
+
+
+def test_old_tasks_go_by_their_own_age(core):
+    kept = {
+        a_task(core, "pending", KEPT_PENDING_S - 1),
+        a_task(core, "success", KEPT_FINISHED_S - 1),
+        a_task(core, "failure", 0),
+    }
+    for status in ("success", "failure", "cancelled"):
+        a_task(core, status, KEPT_FINISHED_S + 1)
+    a_task(core, "pending", KEPT_PENDING_S + 1)
+
+    assert retention.forget(core, NOW) == (0, 4)
+
+    assert tasks(core) == kept
+    assert retention.forget(core, NOW) == (0, 0)
+
+
+def test_a_task_that_works_stays_however_old_it_is(core):
+    handle = core.tasks.begin("long")
+
+    assert retention.forget(core, NOW + dt.timedelta(days=3650)) == (0, 0)
+
+    assert tasks(core) == {handle.ref}
+
+
+def test_idle_sessions_end(core, clock):
+    core.sessions.log_in("root", Role.ROOT, database=core.database)
+    clock.now = IDLE_S / 2
+    used = core.sessions.log_in("root", Role.ROOT, database=core.database)
+    clock.now = IDLE_S + 1
+
+    assert retention.forget(core, NOW) == (1, 0)
+
+    with core.database.read() as view:
+        assert view.refs("session") == [used.ref]
+
+
+def test_without_a_database_local_sessions_end_too(clock):
+    core = Core(nobody, list, Sessions(clock))
+    core.sessions.log_in("root", Role.ROOT)
+    clock.now = IDLE_S + 1
+
+    assert retention.forget(core, NOW) == (1, 0)
+
+
+@given(st.datetimes(dt.datetime(1000, 1, 1), dt.datetime(9999, 12, 31)))  # noqa: DTZ001 - zone below
+def test_ages_are_counted_from_what_the_database_keeps(moment):
+    when = moment.replace(microsecond=0, tzinfo=dt.UTC)
+
+    assert retention._seconds_since(stamp(when), NOW) == (NOW - when).total_seconds()
