@@ -565,3 +565,35 @@ def test_one_that_goes_on_panicking_is_broken_with_that_error(made: lab.Lab, kin
         host.boot()
     assert host.state is State.BROKEN
     assert (host.folder / "serial.log").read_text().count("power on") == boots
+
+
+@pytest.mark.parametrize(
+    ("cores", "hosts", "thread"),
+    [(2, 1, "multi"), (1, 1, "multi"), (2, 2, "single"), (3, 2, "single"), (4, 2, "multi")],
+)
+def test_hosts_that_would_share_cores_are_emulated_by_one_thread_each(
+    made: lab.Lab, monkeypatch: pytest.MonkeyPatch, cores: int, hosts: int, thread: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
+    taken = accel.choose("tcg", made.image, hosts)
+    assert f"thread={thread}" in taken.option
+    assert "thread=multi" in taken.alone().option
+
+
+def test_a_state_is_the_same_for_hosts_that_share_cores_and_hosts_that_do_not(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def ensure(_prefix: str, digest: str, *_: object) -> Path:
+        keys.append(digest)
+        return folders
+
+    monkeypatch.setattr(slot, "_ensure", ensure)
+    monkeypatch.setattr(accel, "qemu_version", lambda: "test")
+    built = Image(Release.TRIXIE, folders / "image")
+    built.folder.mkdir()
+    built.root.write_bytes(b"")
+    for crowded in (False, True):
+        slot.booted(machine.standard(1), built, accel.Accel("tcg", "test", crowded))
+    assert keys[0] == keys[1]

@@ -13,6 +13,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nested_xen.accel import VCPUS
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
@@ -176,7 +178,7 @@ def qemu_arguments(
         "-display",
         "none",
     ]
-    words += ["-machine", "q35", "-accel", accel.option, "-cpu", CPU_MODELS[accel.kind], "-smp", "2"]
+    words += ["-machine", "q35", "-accel", accel.option, "-cpu", CPU_MODELS[accel.kind], "-smp", f"{VCPUS}"]
     words += ["-m", str(machine.memory_mib), "-uuid", str(machine.uuid), "-rtc", "base=utc"]
     words += ["-chardev", f"file,id=serial,path={folder}/serial.log,append=on", "-serial", "chardev:serial"]
     words += ["-chardev", f"socket,id=qmp,path={sockets}/qmp,server=on,wait=off", "-mon", "qmp,mode=control"]
