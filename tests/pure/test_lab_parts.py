@@ -29,7 +29,7 @@ from nested_xen import (
     registry,
     slot,
 )
-from nested_xen.errors import HostError, LabError
+from nested_xen.errors import Dom0CrashedError, HostError, LabError
 from nested_xen.host import Host, State
 from nested_xen.image import Image, Release
 from qemu.qmp import QMPError
@@ -521,3 +521,79 @@ class AsContext:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+
+class Crashing(Host):
+    """A host whose kernel panics in its first boots; each power-on leaves a line on the console."""
+
+    panics = 0
+
+    def _start(self, *, incoming: bool) -> None:
+        console = self.folder / "serial.log"
+        console.parent.mkdir(parents=True, exist_ok=True)
+        self._powered_on_at = console.stat().st_size if console.exists() else 0
+        self.panics -= 1
+        last = "(XEN) Hardware Dom0 crashed: 'noreboot' set" if self.panics >= 0 else "login:"
+        with console.open("a") as log:
+            log.write(f"power on\n{last}\n")
+
+    def wait_booted(self, *, deadline_s: float = 0) -> None:
+        self._check_console()
+
+    def _pull_cables(self) -> None: ...
+
+    def _become_ready(self, *, new_identity: bool) -> None:
+        self.state = State.READY
+
+
+@pytest.mark.parametrize(("panics", "boots"), [(0, 1), (1, 2), (2, 3)])
+def test_a_kernel_that_panics_as_it_boots_under_emulation_is_switched_on_again(
+    made: lab.Lab, panics: int, boots: int
+) -> None:
+    host = Crashing(made.name, machine.standard(1), made.image, TCG)
+    host.panics = panics
+    host.boot()
+    assert host.state is State.READY
+    assert (host.folder / "serial.log").read_text().count("power on") == boots
+
+
+@pytest.mark.parametrize(("kind", "boots"), [("tcg", 3), ("kvm", 1)])
+def test_one_that_goes_on_panicking_is_broken_with_that_error(made: lab.Lab, kind: Any, boots: int) -> None:
+    host = Crashing(made.name, machine.standard(1), made.image, accel.Accel(kind, "test"))
+    host.panics = 9
+    with pytest.raises(Dom0CrashedError, match="panicked"):
+        host.boot()
+    assert host.state is State.BROKEN
+    assert (host.folder / "serial.log").read_text().count("power on") == boots
+
+
+@pytest.mark.parametrize(
+    ("cores", "hosts", "thread"),
+    [(2, 1, "multi"), (1, 1, "multi"), (2, 2, "single"), (3, 2, "single"), (4, 2, "multi")],
+)
+def test_hosts_that_would_share_cores_are_emulated_by_one_thread_each(
+    made: lab.Lab, monkeypatch: pytest.MonkeyPatch, cores: int, hosts: int, thread: str
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
+    taken = accel.choose("tcg", made.image, hosts)
+    assert f"thread={thread}" in taken.option
+    assert "thread=multi" in taken.alone().option
+
+
+def test_a_state_is_the_same_for_hosts_that_share_cores_and_hosts_that_do_not(
+    folders: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys: list[str] = []
+
+    def ensure(_prefix: str, digest: str, *_: object) -> Path:
+        keys.append(digest)
+        return folders
+
+    monkeypatch.setattr(slot, "_ensure", ensure)
+    monkeypatch.setattr(accel, "qemu_version", lambda: "test")
+    built = Image(Release.TRIXIE, folders / "image")
+    built.folder.mkdir()
+    built.root.write_bytes(b"")
+    for crowded in (False, True):
+        slot.booted(machine.standard(1), built, accel.Accel("tcg", "test", crowded))
+    assert keys[0] == keys[1]

@@ -138,7 +138,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _up(args: argparse.Namespace) -> int:
     started = time.monotonic()
-    made = lab.create(args.name, Release(args.release), accel=args.accel)
+    made = lab.create(args.name, Release(args.release), accel=args.accel, hosts=args.hosts)
     progress.note(f"accelerator: {made.accel.kind} ({made.accel.why})")
     try:
         unusual = {name: getattr(args, name) for name in UNUSUAL if getattr(args, name) is not None}

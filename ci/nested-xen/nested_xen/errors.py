@@ -14,3 +14,7 @@ class LabError(Exception):
 
 class HostError(LabError):
     """A lab host did not get where it should; it is not used again."""
+
+
+class Dom0CrashedError(HostError):
+    """dom0's kernel ended in a panic; Xen says so on the console."""

@@ -78,7 +78,8 @@ class Hosts:
     def lab(self) -> lab.Lab:
         if self.made is None:
             name = re.sub(r"[^a-z0-9-]", "", f"t{os.getpid()}-{self.release[:2]}")
-            self.made = lab.create(name, self.release, accel=self.accel, owner=os.getpid())
+            workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+            self.made = lab.create(name, self.release, accel=self.accel, hosts=workers, owner=os.getpid())
         return self.made
 
     def down(self) -> None:

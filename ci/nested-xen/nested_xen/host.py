@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import re
 import secrets
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nested_xen import disks, network, process, qmp, registry
-from nested_xen.errors import HostError, LabError
+from nested_xen.errors import Dom0CrashedError, HostError, LabError
 from nested_xen.image import Image, ssh_key
 from nested_xen.machine import Machine, qemu_arguments
 
@@ -35,10 +36,17 @@ if TYPE_CHECKING:
 
     from nested_xen.accel import Accel
 
+log = logging.getLogger(__name__)
+
 BOOT_S = 900  # one boot takes 55-90 s alone, many times that when the machine is busy
 RESUME_S = 60
 EXEC_S = 300
 SERIAL_LOG = "serial.log"
+CRASHED = b"(XEN) Hardware Dom0 crashed"
+EMULATED_CRASHES = 2
+"""So often may dom0's kernel panic in one boot under emulation: QEMU's CPUs sometimes run code that another of them is
+patching, as no real one does.
+"""
 RESUME = Path(__file__).with_name("resume.pl")
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -62,6 +70,8 @@ class Host:
     origin: Path | None = None
     """The saved state this host goes back to on `reset`; None: it was booted cold."""
     first_error: str = field(default="", repr=False)
+    _powered_on_at: int = field(default=0, repr=False)
+    """How long the serial log was then."""
 
     @property
     def name(self) -> str:
@@ -98,16 +108,26 @@ class Host:
         with self._walk():
             if self.pid is not None:
                 raise HostError(f"{self.name} is running", hint="power it off first")
-            self._start(incoming=False)
-            self._pull_cables()
-            self.wait_booted()
+            crashes = EMULATED_CRASHES if self.accel.kind == "tcg" else 0
+            while True:
+                self._start(incoming=False)
+                self._pull_cables()
+                try:
+                    self.wait_booted()
+                    break
+                except Dom0CrashedError as error:
+                    if not crashes:
+                        raise
+                    crashes -= 1
+                    log.warning("%s; it is switched off and on again", error.found)
+                    self.power_off()
             self._become_ready(new_identity=not (self.folder / "known_hosts").exists())
 
     def wait_booted(self, *, deadline_s: float = BOOT_S) -> None:
         """Wait until systemd in dom0 has finished; raises HostError with the failed units when it is
-        degraded.
+        degraded, Dom0CrashedError when its kernel panicked.
         """
-        with qmp.agent(self.sockets, deadline_s=deadline_s) as agent:
+        with qmp.agent(self.sockets, deadline_s=deadline_s, hopeless=self._check_console) as agent:
             _, verdict = agent.execute(
                 ["/bin/systemctl", "is-system-running", "--wait"], deadline_s=deadline_s
             )
@@ -275,8 +295,16 @@ class Host:
             sockets=self.sockets,
             incoming=incoming,
         )
+        console = self.folder / SERIAL_LOG
+        self._powered_on_at = console.stat().st_size if console.exists() else 0
         pid = process.spawn(network.inside(self.lab, words), log=self.folder / "qemu.log")
         (self.sockets / "pid").write_text(f"{pid} {process.started_at(pid)}")
+
+    def _check_console(self) -> None:
+        """Raises Dom0CrashedError when Xen has said since the last power-on that dom0 is dead."""
+        console = self.folder / SERIAL_LOG
+        if console.exists() and CRASHED in console.read_bytes()[self._powered_on_at :]:
+            raise Dom0CrashedError(f"dom0 of {self.name} panicked as it booted", hint=self._log_hint())
 
     def _pull_cables(self) -> None:
         """Before dom0's kernel looks: NICs of the machine that start without carrier."""

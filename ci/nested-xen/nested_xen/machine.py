@@ -13,6 +13,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from nested_xen.accel import VCPUS
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from pathlib import Path
@@ -32,7 +34,9 @@ DEFAULT_SEGMENTS = ("management", "storage", "bond-a", "bond-b")
 CPU_MODELS = {"tcg": "Nehalem", "kvm": "host"}
 # An emulated CPU does not speculate, and what guards against that costs it dear: with XPTI every system call of dom0
 # flushes QEMU's TLB.
-UNGUARDED = {"tcg": ("spec-ctrl=no xpti=no", "mitigations=off"), "kvm": ("", "")}
+# The kernel patches its own code when it changes its mind about the TSC, and an emulated second CPU may then run half
+# of the old instruction and half of the new one: it is told at once that the TSC is of no use.
+ADDED = {"tcg": ("spec-ctrl=no xpti=no", "mitigations=off tsc=unstable"), "kvm": ("", "")}
 """What accelerators add to the command lines of Xen and of dom0's kernel."""
 
 
@@ -158,7 +162,7 @@ def qemu_arguments(
     root.qcow2 and the spare disks are and serial.log grows; `sockets`, where qmp and qga come to be;
     `incoming`: wait for a saved state instead of booting. Taps are named by `tap_name` and exist already.
     """
-    for_xen, for_linux = UNGUARDED[accel.kind]
+    for_xen, for_linux = ADDED[accel.kind]
     xen = f"{XEN_ARGUMENTS} {for_xen} dom0_mem={machine.dom0_mib}M,max:{machine.dom0_mib}M"
     management = machine.nics[0]
     linux = (
@@ -174,7 +178,7 @@ def qemu_arguments(
         "-display",
         "none",
     ]
-    words += ["-machine", "q35", "-accel", accel.option, "-cpu", CPU_MODELS[accel.kind], "-smp", "2"]
+    words += ["-machine", "q35", "-accel", accel.option, "-cpu", CPU_MODELS[accel.kind], "-smp", f"{VCPUS}"]
     words += ["-m", str(machine.memory_mib), "-uuid", str(machine.uuid), "-rtc", "base=utc"]
     words += ["-chardev", f"file,id=serial,path={folder}/serial.log,append=on", "-serial", "chardev:serial"]
     words += ["-chardev", f"socket,id=qmp,path={sockets}/qmp,server=on,wait=off", "-mon", "qmp,mode=control"]

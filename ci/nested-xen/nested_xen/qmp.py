@@ -15,7 +15,7 @@ from qemu.qmp.legacy import QEMUMonitorProtocol
 from nested_xen.errors import HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator
     from pathlib import Path
 
 # a socket that is not there yet is tried again below
@@ -105,10 +105,13 @@ class Monitor(_Peer):
 
 
 @contextlib.contextmanager
-def agent(folder: Path, *, deadline_s: float = 20) -> Iterator[Agent]:
+def agent(
+    folder: Path, *, deadline_s: float = 20, hopeless: Callable[[], None] = lambda: None
+) -> Iterator[Agent]:
     """The guest agent of a host, whose folder holds the socket `qga`; it needs neither network nor ssh.
 
-    Raises HostError when it does not answer within the deadline (dom0 has not booted that far).
+    Raises HostError when it does not answer within the deadline (dom0 has not booted that far), or whatever
+    `hopeless` raises, which is asked between two tries.
     """
     deadline = time.monotonic() + deadline_s
     while True:
@@ -119,6 +122,7 @@ def agent(folder: Path, *, deadline_s: float = 20) -> Iterator[Agent]:
                 protocol.settimeout(COMMAND_S)
                 yield found
                 return
+        hopeless()
         if time.monotonic() > deadline:
             raise HostError(f"the guest agent does not answer within {deadline_s:g} s")
 

@@ -43,9 +43,9 @@ def booted(machine: Machine, image: Image, accel: Accel) -> Path:
     """The folder of a slot's booted state, made now if there is none (one cold boot)."""
     return _ensure(
         f"{machine.name}-{image.release}-booted",
-        _digest(machine, image, accel),
+        _digest(machine, image, accel.alone()),
         lambda host: _first_boot(host, machine, image),
-        lambda lab: Host(lab, machine, image, accel),
+        lambda lab: Host(lab, machine, image, accel.alone()),
         f"booting {machine.name} ({image.release}) for the first time",
     )
 
@@ -72,7 +72,7 @@ def prepared(
         f"{machine.name}-{image.release}-{kind}",
         hashlib.sha256(f"{base.name} {digest}".encode()).hexdigest()[:16],
         work,
-        lambda lab: Host(lab, machine, image, accel),
+        lambda lab: Host(lab, machine, image, accel.alone()),
         f"preparing {machine.name} ({image.release}) as {kind}",
     )
 
