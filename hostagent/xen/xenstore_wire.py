@@ -15,6 +15,7 @@ Everything is in native byte order: the two ends are on one host (xen/include/pu
 
 from __future__ import annotations
 
+import abc
 import errno
 import os
 import select
@@ -95,7 +96,7 @@ class Decoder:
         return packets
 
 
-class Connection(pyxs.connection.PacketConnection):  # type: ignore[misc]
+class Connection(pyxs.connection.PacketConnection, abc.ABC):  # type: ignore[misc]
     """A stream of packets with a deadline both ways; `interrupt()` ends a receive from another thread.
 
     Deadlines (`expires`) are moments of time.monotonic(). Connected from construction to `close()`.
@@ -129,9 +130,9 @@ class Connection(pyxs.connection.PacketConnection):  # type: ignore[misc]
             os.close(fd)
             os.close(self._wake)
 
+    @abc.abstractmethod
     def send(self, packets: Iterable[Packet], expires: float) -> None:
         """Send packets in order; raises XenstoreLost, or XenstoreDeadline if it may be cut in mid-packet."""
-        raise NotImplementedError
 
     def recv(self, expires: float) -> Sequence[Packet]:
         """Packets that came, at least one unless interrupted or past `expires`; raises XenstoreLost."""

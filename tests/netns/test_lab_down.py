@@ -149,10 +149,12 @@ def test_a_record_that_another_process_removes_just_now_is_not_stale(segments: L
     assert not registry.is_stale(f"{segments.name}-gone")
 
 
+# a shell gives SIGINT to what it starts with `&` as ignored, and Python leaves it so
 RUNNER = """
-import sys
+import signal, sys
 from pathlib import Path
 from nested_xen import process
+signal.signal(signal.SIGINT, signal.default_int_handler)
 process.run(["sh", "-c", "sleep 777 & echo $! >" + sys.argv[1] + "; wait"], contained=True, timeout_s=600)
 """
 

@@ -135,8 +135,8 @@ def balloon(host: FakeHost) -> Balloon:
     return balloon_of(host)
 
 
-def balloon_of(host: FakeHost) -> Balloon:
-    return Balloon(
+def balloon_of(host: FakeHost, kind: type[Balloon] = Balloon) -> Balloon:
+    return kind(
         host,
         root=host.root,
         hypervisor=host,
@@ -268,16 +268,8 @@ def test_a_dom0_that_grows_while_it_is_looked_at_gives_back_what_it_took_meanwhi
             host.after_look = grow_between_the_looks
             return super().settle(start_kib)
 
-    moving = Moving(
-        host,
-        root=host.root,
-        hypervisor=host,
-        progress=lambda _: None,
-        clock=lambda: host.now,
-        pause=host.pause,
-    )
     with pytest.raises(NotEnoughMemoryError):
-        moving.set_target(1536 * MIB)
+        balloon_of(host, Moving).set_target(1536 * MIB)
     assert host.free_kib >= memory.RESERVE_KIB
     assert host.target_kib == host.current_kib == int(host.keys[TARGET])
 

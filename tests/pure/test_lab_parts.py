@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -33,6 +33,9 @@ from nested_xen.errors import Dom0CrashedError, HostError, LabError
 from nested_xen.host import Host, State
 from nested_xen.image import Image, Release
 from qemu.qmp import QMPError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 TCG = accel.Accel("tcg", "test")
 
@@ -524,43 +527,52 @@ class AsContext:
 
 
 class Crashing(Host):
-    """A host whose kernel panics in its first boots; each power-on leaves a line on the console."""
-
-    panics = 0
-
-    def _start(self, *, incoming: bool) -> None:
-        console = self.folder / "serial.log"
-        console.parent.mkdir(parents=True, exist_ok=True)
-        self._powered_on_at = console.stat().st_size if console.exists() else 0
-        self.panics -= 1
-        last = "(XEN) Hardware Dom0 crashed: 'noreboot' set" if self.panics >= 0 else "login:"
-        with console.open("a") as log:
-            log.write(f"power on\n{last}\n")
+    """A host whose dom0 has booted, or panicked, as soon as QEMU runs."""
 
     def wait_booted(self, *, deadline_s: float = 0) -> None:
         self._check_console()
-
-    def _pull_cables(self) -> None: ...
 
     def _become_ready(self, *, new_identity: bool) -> None:
         self.state = State.READY
 
 
+@pytest.fixture
+def crashing(made: lab.Lab, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Crashing]:
+    """Makes a host whose kernel panics in its first boots; each power-on leaves a line on the console."""
+
+    def make(panics: int, kind: str) -> Crashing:
+        host = Crashing(made.name, machine.standard(1), made.image, accel.Accel(kind, "test"))
+        for folder in (host.folder, host.sockets):
+            folder.mkdir(parents=True)
+        boots = iter([True] * panics + [False] * 9)
+
+        def power_on(*_: object, **__: object) -> int:
+            last = "(XEN) Hardware Dom0 crashed: 'noreboot' set" if next(boots) else "login:"
+            with (host.folder / "serial.log").open("a") as console:
+                console.write(f"power on\n{last}\n")
+            return 1
+
+        monkeypatch.setattr(process, "spawn", power_on)
+        return host
+
+    return make
+
+
 @pytest.mark.parametrize(("panics", "boots"), [(0, 1), (1, 2), (2, 3)])
 def test_a_kernel_that_panics_as_it_boots_under_emulation_is_switched_on_again(
-    made: lab.Lab, panics: int, boots: int
+    crashing: Callable[[int, str], Crashing], panics: int, boots: int
 ) -> None:
-    host = Crashing(made.name, machine.standard(1), made.image, TCG)
-    host.panics = panics
+    host = crashing(panics, "tcg")
     host.boot()
     assert host.state is State.READY
     assert (host.folder / "serial.log").read_text().count("power on") == boots
 
 
 @pytest.mark.parametrize(("kind", "boots"), [("tcg", 3), ("kvm", 1)])
-def test_one_that_goes_on_panicking_is_broken_with_that_error(made: lab.Lab, kind: Any, boots: int) -> None:
-    host = Crashing(made.name, machine.standard(1), made.image, accel.Accel(kind, "test"))
-    host.panics = 9
+def test_one_that_goes_on_panicking_is_broken_with_that_error(
+    crashing: Callable[[int, str], Crashing], kind: str, boots: int
+) -> None:
+    host = crashing(9, kind)
     with pytest.raises(Dom0CrashedError, match="panicked"):
         host.boot()
     assert host.state is State.BROKEN

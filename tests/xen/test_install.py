@@ -220,33 +220,27 @@ def test_an_upgrade_is_asked_for_restarts_the_service_and_removes_the_old_versio
 
 
 @pytest.mark.full
-def test_a_new_version_that_does_not_run_leaves_the_old_one_in_use(installed, bundle, tmp_path):
-    broken = changed(
-        bundle, tmp_path / "bad", version="8.8.8", edit=("__main__.py", "\nraise SystemExit('bad')\n")
-    )
-    deliver(installed, broken, "/root/bad")
+@pytest.mark.parametrize(
+    ("edit", "why"),
+    [
+        (("__main__.py", "\nraise SystemExit('bad')\n"), "does not run"),
+        (
+            ("api/server.py", "\nimport no_such\n"),
+            "does not run (ModuleNotFoundError: No module named 'no_such')",
+        ),
+    ],
+    ids=["its command fails", "a library is missing"],
+)
+def test_a_new_version_that_does_not_run_leaves_the_old_one_in_use(installed, bundle, tmp_path, edit, why):
+    deliver(installed, changed(bundle, tmp_path / "bad", version="8.8.8", edit=edit), "/root/bad")
     version = installed.exec("hostagent --version").stdout
 
     result = installed.exec("/root/bad/install-dom0 --upgrade", check=False, timeout_s=INSTALL_S)
 
     assert result.code == 1
-    assert "does not run" in result.stderr
+    assert why in result.stderr
     assert installed.exec("hostagent --version").stdout == version
     assert "8.8.8" not in installed.exec("ls /opt/hostagent").stdout
-
-
-@pytest.mark.full
-def test_a_new_version_without_one_of_its_libraries_leaves_the_old_one_in_use(installed, bundle, tmp_path):
-    broken = changed(bundle, tmp_path / "bad", version="8.8.7", edit=("api/server.py", "\nimport no_such\n"))
-    deliver(installed, broken, "/root/bad")
-    version = installed.exec("hostagent --version").stdout
-
-    result = installed.exec("/root/bad/install-dom0 --upgrade", check=False, timeout_s=INSTALL_S)
-
-    assert result.code == 1
-    assert "does not run (ModuleNotFoundError: No module named 'no_such')" in result.stderr
-    assert installed.exec("hostagent --version").stdout == version
-    assert "8.8.7" not in installed.exec("ls /opt/hostagent").stdout
 
 
 @pytest.mark.full

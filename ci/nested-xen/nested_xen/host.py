@@ -91,10 +91,10 @@ class Host:
     def pid(self) -> int | None:
         """The QEMU process, if it runs."""
         try:
-            pid, started = (self.sockets / "pid").read_text().split()
-        except (OSError, ValueError):
+            pid, started = (int(word) for word in (self.sockets / "pid").read_text().split())
+        except (OSError, ValueError):  # "None" for when it started: it had ended by then
             return None
-        return int(pid) if process.started_at(int(pid)) == int(started) else None
+        return pid if process.started_at(pid) == started else None
 
     # walking through the states
 

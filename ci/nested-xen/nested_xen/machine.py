@@ -28,7 +28,7 @@ MAX_NICS = 16  # PCI slots 0x02 to 0x11; 0x18 to 0x1d are the other devices', 0x
 FIRST_NIC_SLOT = 2
 SPARE_DISKS = 2
 SPARE_SIZE = "2G"
-XEN_ARGUMENTS = "console=com1 com1=115200,8n1 dom0_max_vcpus=2 loglvl=all guest_loglvl=all noreboot"
+XEN_ARGUMENTS = f"console=com1 com1=115200,8n1 dom0_max_vcpus={VCPUS} loglvl=all guest_loglvl=all noreboot"
 LINUX_ARGUMENTS = "root=/dev/vda ro console=hvc0 clocksource=xen"
 DEFAULT_SEGMENTS = ("management", "storage", "bond-a", "bond-b")
 CPU_MODELS = {"tcg": "Nehalem", "kvm": "host"}

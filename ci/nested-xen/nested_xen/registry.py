@@ -50,7 +50,7 @@ def claim(name: str) -> None:
 
 
 def write(
-    name: str, *, release: str, image: str, accel: dict[str, str], owner: int | None, hosts: list[Any]
+    name: str, *, release: str, image: str, accel: dict[str, Any], owner: int | None, hosts: list[Any]
 ) -> None:
     """Write a lab's record atomically. `owner`: the pid whose end makes it stale; None: it stays until
     `down`.
