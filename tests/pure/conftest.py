@@ -1,4 +1,4 @@
-"""What every pure test runs under: the ban on touching the machine, and reproducible examples."""
+"""What every pure test runs under (the ban on touching the machine, reproducible examples), and a host for steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ import hypothesis
 import hypothesis.configuration
 import pytest
 
+from hostagent.run import CommandError, Finished
+from hostagent.startup import checks, steps_scripts, steps_xen
+from hostagent.xen import balloon, hypercall, inventory
 from tests.pure import ban
+from tests.pure.startup_host import UUID, BalloonedXenstore, a_domain
+from tests.pure.startup_tree import FakeXenstore, make_paths, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,3 +45,79 @@ def pure_ban(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def project() -> Path:
     """The source tree."""
     return Path(__file__).parents[2]
+
+
+# --- a fabricated host for the steps of start-up ---
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return make_paths(tmp_path)
+
+
+@pytest.fixture
+def inventory_file(paths):
+    paths.inventory.write_text(inventory.new(control_domain_uuid=UUID))
+    return paths.inventory
+
+
+@pytest.fixture
+def xenstore(monkeypatch):
+    store = FakeXenstore({"/local/domain/0/name": "Domain-0", "/local/domain/0/domid": "0"})
+    monkeypatch.setattr(steps_xen, "connect_xenstore", lambda _: store)
+    return store
+
+
+@pytest.fixture
+def healthy(paths, xenstore, monkeypatch):
+    """A dom0 on which every check is content; modprobe loads into its /sys."""
+    root = paths.root
+    xenstore.write("/local/domain/0/control/feature-poweroff", b"1")
+    put(root / "usr/lib/xen-4.20/bin/xl", "")
+    put(root / "usr/libexec/xen-qemu-system-i386", "")
+    put(root / "run/xenconsoled.pid", "11\n")
+    put(root / "proc/11/comm", "xenconsoled\n")
+    put(root / "run/qemu-dom0.pid", "12")
+    put(root / "proc/12/comm", "qemu-system-i38\n")
+    host = hypercall.HostInfo(1, 1, 0, 2, 1, 1, 2, 1, 1, "", "4.20", "", "", "", (), (), "dom0_mem=1G,max:1G")
+    monkeypatch.setattr(hypercall, "host", lambda: host)
+
+    def modprobe(argv, *, timeout_s, package=None):
+        (root / "sys/module" / argv[1].replace("-", "_")).mkdir()
+        return Finished(tuple(argv), 0, "", "", 0.0)
+
+    monkeypatch.setattr(checks, "run", modprobe)
+    return root
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    """What was run, in order; a script whose name holds `bad` fails."""
+    ran = []
+
+    def run(argv, *, timeout_s):
+        ran.append((argv[0].rpartition("/")[2], *argv[1:], timeout_s))
+        if "bad" in argv[0]:
+            raise CommandError(argv, "failed with exit code 3: no luck", hint="try it")
+
+    monkeypatch.setattr(steps_scripts, "run", run)
+    return ran
+
+
+@pytest.fixture
+def dom0(paths, monkeypatch):
+    """A dom0 of 1536 MiB that can have at most that, with 1 GiB free in Xen; its size in KiB when called."""
+    driver = paths.root / balloon.DRIVER
+    figures = {"target_kb": 1572864, "info/current_kb": 1572864, "info/low_kb": 0, "info/high_kb": 0}
+    for name, value in {**figures, "retry_count": 1, "schedule_delay": 1}.items():
+        put(driver / name, str(value))
+    put(paths.root / "proc/meminfo", "MemTotal: 1424000 kB\nMemAvailable: 1300000 kB\n")
+    host = hypercall.HostInfo(
+        3 << 20, 1 << 20, 0, 2, 1, 1, 2, 1, 1, "", "4.20", "", "", "", (), (), "dom0_mem=1536M"
+    )
+    monkeypatch.setattr(hypercall, "host", lambda: host)
+    domain = a_domain(UUID, mem_kib=1572864, maxmem_kib=1573888)
+    monkeypatch.setattr(hypercall, "domain", lambda _: domain)
+    store = BalloonedXenstore(driver)
+    monkeypatch.setattr(steps_xen, "connect_xenstore", lambda _: store)
+    return lambda: int((driver / "info/current_kb").read_text())

@@ -36,11 +36,6 @@ from hostagent.startup.step import Change, Policy, Unchanged
 from tests.pure.startup_tree import BOOT_ID, a_step, context_of, fails, make_paths, put, value_or_error
 
 
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
-
-
 def on_disk(paths):
     return json.loads(paths.report.read_text())
 

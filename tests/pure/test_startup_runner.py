@@ -16,15 +16,10 @@ from hostagent.startup.role import COORDINATOR, supporter_of
 from hostagent.startup.runner import closure, find, run_one, run_sequence
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Change, Changed, EmergencyError, Policy, Restart, Role, Skipped, Unchanged
-from tests.pure.startup_tree import Watcher, a_step, context_of, fails, make_paths, put, returns
+from tests.pure.startup_tree import Watcher, a_step, context_of, fails, put, returns
 
 BROKEN = OperatorError("the disk is full", hint="free some space")
 CHANGE = Change("/etc/x", None, "1")
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
 
 
 def run(paths, *steps, host=None, settings=None, **options):
