@@ -220,6 +220,13 @@ class Config:
         "TCP port on 127.0.0.1 at which programs on this host find the API; 0: none",
         default=80,
     )
+    session_idle_s: float = setting(
+        "api.session-idle",
+        "seconds, 1 to 31536000",
+        _number(1, 365 * DAY_S),
+        "a session that nobody used for so long has ended",
+        default=float(DAY_S),
+    )
     watchdog: bool = setting(
         "service.watchdog",
         "true | false",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hostagent.db.database import Database
 
 IDLE_S = 24 * 3600.0
+"""Unless `api.session-idle` says otherwise."""
 BUMP_S = 600.0
 """`last_active` is written at most this often."""
 POOL_LIMIT = 400
@@ -58,7 +59,11 @@ class Session:
 
 
 class Sessions:
-    """All sessions of this host. Its methods may be called from any thread."""
+    """All sessions of this host; one that nobody used for `idle_s` has ended. Its methods may be called from any
+    thread.
+    """
+
+    idle_s = IDLE_S
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -108,6 +113,9 @@ class Sessions:
         if session is None or session.ended:
             raise CallError("SESSION_INVALID", ref if isinstance(ref, str) else "")
         now = self._clock()
+        if self._is_idle(session, now):
+            self.end(session, database)
+            raise CallError("SESSION_INVALID", session.ref)
         session.used = now
         if database is not None and not session.local and now - session.bumped > BUMP_S:
             session.bumped = now
@@ -130,13 +138,17 @@ class Sessions:
                     transaction.destroy("session", session.ref)
 
     def end_idle(self, database: Database | None = None) -> int:
-        """End those that nobody has used for a day; ones with unfinished tasks are spared. How many."""
+        """End those that nobody has used for `idle_s`; ones that wait for
+        events or have unfinished tasks are spared. How many."""
         now = self._clock()
         with self._lock:
-            idle = [found for found in self._all.values() if now - found.used > IDLE_S and not found.tasks]
+            idle = [found for found in self._all.values() if self._is_idle(found, now)]
         for session in idle:
             self.end(session, database)
         return len(idle)
+
+    def _is_idle(self, session: Session, now: float) -> bool:
+        return now - session.used > self.idle_s and not session.tasks and not session.waiting
 
     def __len__(self) -> int:
         return len(self._all)

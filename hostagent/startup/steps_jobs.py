@@ -36,6 +36,7 @@ def start_scheduler(context: Context) -> Outcome:
     if host.hooks is None:
         return Skipped("only the daemon has periodic jobs")
     core = host.hooks.api.core
+    core.sessions.idle_s = context.config.session_idle_s
     host.scheduler = host.scheduler or Scheduler()
     host.scheduler.every("forget", retention.PERIOD_S, lambda: retention.forget(core, now()))
     if host.database is not None and len(host.connections) > 1:

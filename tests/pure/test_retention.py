@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hostagent.api import retention
 from hostagent.api.core import Core
+from hostagent.api.fault import CallError
 from hostagent.api.roles import Role
 from hostagent.api.sessions import IDLE_S, Sessions
 from hostagent.api.tasks import KEPT_FINISHED_S, KEPT_PENDING_S, Tasks
@@ -89,6 +90,20 @@ def test_idle_sessions_end(core, clock):
 
     with core.database.read() as view:
         assert view.refs("session") == [used.ref]
+
+
+def test_an_idle_session_has_ended_also_before_anybody_cleans_up(core, clock):
+    session = core.sessions.log_in("root", Role.ROOT, database=core.database)
+    core.sessions.idle_s = 60
+    clock.now = 60
+    assert core.sessions.find(session.ref, core.database) is session
+    clock.now = 121
+
+    with pytest.raises(CallError, match="SESSION_INVALID"):
+        core.sessions.find(session.ref, core.database)
+
+    with core.database.read() as view:
+        assert view.refs("session") == []
 
 
 def test_without_a_database_local_sessions_end_too(clock):
