@@ -112,12 +112,12 @@ class Command:
         for name in self.required:
             if arguments.get(name) is None and not arguments.map(name.removesuffix(":")):
                 raise UsageError(f"Required parameter not found: {name}")
+        for word in arguments.words:  # a selector without its name must not mean all
+            raise UsageError(f"Unknown argument: {word} (parameters are written name=value)")
         if self.takes is not Takes.NOTHING:
             return
         for name, _ in arguments.others(self.known):
             raise UsageError(f"Unknown parameter: {name}")
-        for word in arguments.words:
-            raise UsageError(f"Unknown argument: {word} (parameters are written name=value)")
 
 
 def command(

@@ -248,6 +248,40 @@ def test_a_selector_that_fits_several_needs_multiple(xe):
     ]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vm-shutdown web --multiple",
+        "host-disable alpha",
+        "vm-list web",
+        "event-wait class=host u-host",
+        "pif-param-set uuid=u-pif0 MTU",
+    ],
+)
+def test_a_word_without_a_name_never_means_all(xe, line):
+    word = next(word for word in line.split()[1:] if "=" not in word and not word.startswith("--"))
+    assert xe(*line.split()) == 1
+    assert xe.err.startswith(f"Unknown argument: {word} (parameters are written name=value)\n")
+    assert xe.sessions == []
+
+
+def test_what_fails_on_one_of_several_is_told_and_done_to_the_others(xe):
+    def refuse_the_first(vm):
+        if vm == xe.refs["vm1"]:
+            raise ApiError("VM_BAD_POWER_STATE", (vm, "halted", "running"))
+        return ""
+
+    xe.api.answers["VM.suspend"] = refuse_the_first
+    assert xe("vm-suspend", "name-label=web", "--multiple") == 1
+    assert [call[1] for call in xe.api.acted] == [xe.refs["vm1"], xe.refs["vm2"]]
+    assert xe.err.startswith(
+        "operation failed on u-vm1 (web):\nThe VM is not in the power state that this needs.\n"
+    )
+    assert xe.err.endswith("\nError: failed on 1 of 2\n")
+    assert xe("vm-suspend", "uuid=u-vm1") == 1
+    assert xe.err.startswith("The VM is not in the power state that this needs.\nvm: u-vm1 (web)\n")
+
+
 @pytest.mark.parametrize("words", [("vm=dom0",), ("uuid=u-dom0",), ("vm=debian",), ("vm=nobody",)])
 def test_a_selector_never_means_dom0_or_a_template(xe, words):
     assert xe("vm-shutdown", *words) == 1

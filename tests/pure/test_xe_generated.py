@@ -119,7 +119,7 @@ def test_metrics_are_columns_of_what_they_measure(xe):
     xe("pif-param-get", "uuid=u-pif1", "param-name=duplex")
     assert xe.out == "unknown\n"
     with xe.db.write() as w:
-        w.set("PIF_metrics", dark, "carrier", True)
+        w.update("PIF_metrics", dark, {"carrier": True})
     xe("pif-param-get", "uuid=u-pif1", "param-name=duplex")
     assert xe.out == "half\n"
     xe("vm-param-get", "uuid=u-vm1", "param-name=os-version", "param-key=major")
