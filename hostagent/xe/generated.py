@@ -89,7 +89,7 @@ def _of(view: ClassView) -> list[Command]:
                 f"{name}-param-clear",
                 one,
                 (),
-                f"Empty a set or map of a {label}.",
+                f"Empty a set, map, link or text of a {label}.",
                 bind(run_param_clear, view),
             ),
         ]
@@ -211,7 +211,8 @@ def run_param_add(view: ClassView, call: Call) -> None:
     _need_kind(column, Kind.MAP)
     if not rest:
         raise CommandError(f"nothing to add to {column.name}: write KEY=VALUE")
-    values = map_from(kind, dict(rest), column.name, call.find)
+    given = dict(reversed(rest))  # the first of two equal names counts
+    values = map_from(kind, {key: given[key] for key, _ in rest}, column.name, call.find)
     if column.adder:
         for key, item in values.items():
             call.api.call(column.adder.wire_name, ref, key, item)
@@ -243,10 +244,10 @@ def run_param_remove(view: ClassView, call: Call) -> None:
 def run_param_clear(view: ClassView, call: Call) -> None:
     column = _writable(view, call.need("param-name"))
     ref = call.find(view.cls.name, call.need("uuid"))
-    empty = {Kind.SET: [], Kind.MAP: {}, Kind.REF: NULL_REF}
+    empty = {Kind.SET: [], Kind.MAP: {}, Kind.REF: NULL_REF, Kind.STRING: ""}
     kind = column.field.type.kind
     if kind not in empty:
-        raise CommandError(f"{column.name} is neither a set nor a map")
+        raise CommandError(f"{column.name} is no set, map, link or text")
     if column.setter:
         _replace(call, column, ref, empty[kind])
         return

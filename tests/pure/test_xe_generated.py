@@ -242,18 +242,18 @@ def test_filters(xe, words, found):
             ("vm-list", "database:filename=/x"),
             "Error: database: another database cannot be read here; `hostagent db dump` shows one\n",
         ),
-        (("pif-lst",), "Unknown command: pif-lst\nDid you mean pif-list?\nFor usage run: xe help\n"),
+        (("pif-lst",), "Unknown command: pif-lst\nDid you mean pif-list?\nFor usage run: 'xe help'\n"),
         (
             ("pif-param-list",),
-            "Required parameter not found: uuid\nFor usage run: xe help pif-param-list\n",
+            "Required parameter not found: uuid\nFor usage run: 'xe help pif-param-list'\n",
         ),
         (
             ("pif-param-get", "uuid=u-pif0", "param-name=device", "x=1"),
-            "Unknown parameter: x\nFor usage run: xe help pif-param-get\n",
+            "Unknown parameter: x\nFor usage run: 'xe help pif-param-get'\n",
         ),
         (
             ("pif-param-list", "uuid=u-pif0", "extra"),
-            "Unknown argument: extra (parameters are written name=value)\nFor usage run: xe help pif-param-list\n",
+            "Unknown argument: extra (parameters are written name=value)\nFor usage run: 'xe help pif-param-list'\n",
         ),
         (
             ("pif-param-get", "uuid=nope", "param-name=MTU"),
@@ -267,7 +267,7 @@ def test_filters(xe, words, found):
         (("pif-param-set", "uuid=u-pif0", "device=eth9"), "Error: device is read-only\n"),
         (
             ("pif-param-set", "uuid=u-pif0", "disallow-unplug=maybe"),
-            "disallow-unplug is true or false, not 'maybe'\nFor usage run: xe help pif-param-set\n",
+            "disallow-unplug is true or false, not 'maybe'\nFor usage run: 'xe help pif-param-set'\n",
         ),
         (("pif-param-set", "uuid=u-pif0"), "Error: nothing to set: write FIELD=VALUE or MAP:KEY=VALUE\n"),
         (("network-param-remove", "uuid=u-net", "param-name=tags", "param-key=z"), "Error: tags has no member z\n"),
@@ -275,12 +275,12 @@ def test_filters(xe, words, found):
             ("network-param-remove", "uuid=u-net", "param-name=MTU", "param-key=z"),
             "Error: MTU is neither a set nor a map\n",
         ),
-        (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is neither a set nor a map\n"),
+        (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is no set, map, link or text\n"),
         (("network-param-add", "uuid=u-net", "param-name=MTU", "x=z"), "Error: MTU is no map\n"),
         (("network-param-set", "uuid=u-net", "tags:x=z"), "Error: tags is no map\n"),
         (
             ("network-param-set", "uuid=u-net", "other-config=z"),
-            "other-config is a map: write other-config:KEY=VALUE\nFor usage run: xe help network-param-set\n",
+            "other-config is a map: write other-config:KEY=VALUE\nFor usage run: 'xe help network-param-set'\n",
         ),
     ],
 )  # fmt: skip
@@ -363,6 +363,19 @@ def test_param_add_remove_and_clear_of_sets_and_maps(xe):
         "type: network\nparam_name: other_config\nuuid: u-net (lan)\nkey: b\n"
     )
     assert xe.did("network-param-clear", *on) == [("network.set_other_config", net, {})]
+    assert xe.did("network-param-add", *on, "c=first", "d=4", "c=second") == [
+        ("network.add_to_other_config", net, "c", "first"),
+        ("network.add_to_other_config", net, "d", "4"),
+    ]
+
+
+def test_param_clear_empties_texts_and_links_too(xe):
+    assert xe.did("network-param-clear", "uuid=u-net", "param-name=name-description") == [
+        ("network.set_name_description", xe.refs["net"], "")
+    ]
+    assert xe.did("pool-param-clear", "uuid=u-pool", "param-name=default-SR") == [
+        ("pool.set_default_SR", xe.refs["pool"], "OpaqueRef:NULL")
+    ]
 
 
 def test_a_list_of_secrets_does_not_show_them(xe):
