@@ -347,7 +347,7 @@ def test_what_is_not_built_says_what_to_use(xe, line):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ApiError("SESSION_AUTHENTICATION_FAILED", ("root", "x")), "Authentication failed\n"),
+        (ApiError("SESSION_AUTHENTICATION_FAILED", ("root", "x")), "Authentication failed\nFor usage run: 'xe help'\n"),
         (
             ApiError("VM_BAD_POWER_STATE", ("@vm1", "halted", "running")),
             "The VM is not in the power state that this needs.\nvm: u-vm1 (web)\nexpected: halted\nactual: running\n",
@@ -430,7 +430,7 @@ def test_a_command_without_its_required_parameters_says_which(xe):
         if command.required:
             assert xe(name) == 1
             first = command.required[0]
-            assert xe.err == f"Required parameter not found: {first}\nFor usage run: xe help {name}\n"
+            assert xe.err == f"Required parameter not found: {first}\nFor usage run: 'xe help {name}'\n"
     assert xe.sessions == []
 
 
