@@ -130,6 +130,8 @@ def _over_socket(path: Path) -> RawCall:
 
 def _connection(options: Options) -> http.client.HTTPConnection:
     host = options.server.removeprefix("[").removesuffix("]")
+    if not (host and host.isprintable() and " " not in host):
+        raise UsageError(f"a server is a name or an address, not {options.server!r}")
     if options.nossl:
         return http.client.HTTPConnection(host, options.port or 80, timeout=CONNECT_S)
     import ssl

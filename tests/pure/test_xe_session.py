@@ -291,6 +291,12 @@ def test_hostagent_xe_refuses_wrong_options(home, words, capsys):
     assert shown.err.endswith("For usage run: 'xe help'\n")
 
 
+@pytest.mark.parametrize("server", ["a b", "a\nb", "[]", "a\x7f"])
+def test_what_is_no_server_is_refused(home, server, capsys):
+    assert main(["xe", "-s", server, "-pw", "x", "host-list"]) == 1
+    assert capsys.readouterr().err.startswith(f"a server is a name or an address, not {server!r}\n")
+
+
 def test_an_error_without_words_is_printed_as_the_stock_client_does(daemon, home, capsys):
     daemon.answers["host.get_all_records"] = client.CallFailedError("m", "NEW", ("a", "b"))
     assert main(["xe", "host-list"]) == 1
