@@ -180,7 +180,9 @@ def create(name: str, cls: str, required: str, optional: str, help_: str, **give
 
 
 def show(call: Call, method: str, result: object) -> None:
-    """Print what a call gave: uuids for references, nothing for void."""
+    """Print what a call gave: uuids for references, a line each (with commas between for `--minimal`); nothing for
+    void.
+    """
     message = load().message(method)
     kind = message.result if message else None
     if kind is None or kind.kind is Kind.VOID:
@@ -189,7 +191,9 @@ def show(call: Call, method: str, result: object) -> None:
         call.print_ref(kind.name, result)
     elif kind.kind is Kind.SET and kind.of().kind is Kind.REF and isinstance(result, list):
         uuids = [call.uuid(kind.of().name, ref) for ref in result]
-        call.terminal.print(",".join(uuids))
+        lines = [",".join(uuids)] if call.arguments.minimal else uuids
+        for line in lines:
+            call.terminal.print(line)
     elif isinstance(result, bool):
         call.terminal.print(str(result).lower())
     else:

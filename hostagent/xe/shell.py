@@ -45,6 +45,8 @@ def run(arguments: Arguments, connect: Connect, terminal: Terminal) -> int:
     `connect(local)` makes the session, `local` where the command needs no coordinator.
     """
     try:
+        if arguments.pairs and not arguments.command:  # a script whose variable was empty
+            raise UsageError("Syntax error: the command is missing")
         if arguments.command in ("", "help"):
             return _help(arguments, terminal)
         command = commands().get(arguments.command)

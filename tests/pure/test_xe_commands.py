@@ -204,9 +204,14 @@ def test_what_a_call_answers_is_printed(xe, line, answers, out):
 def test_pool_vlan_create_and_recover_slaves_print_uuids(xe):
     xe.api.answers["pool.create_VLAN_from_PIF"] = [xe.refs["pif0"], xe.refs["pif1"]]
     xe.api.answers["pool.recover_slaves"] = []
-    assert xe("pool-vlan-create", "pif-uuid=u-pif0", "vlan=7", "network-uuid=u-net") == 0
+    words = ("pool-vlan-create", "pif-uuid=u-pif0", "vlan=7", "network-uuid=u-net")
+    assert xe(*words) == 0
+    assert xe.out == "u-pif0\nu-pif1\n"
+    assert xe(*words, "--minimal") == 0
     assert xe.out == "u-pif0,u-pif1\n"
     assert xe("pool-recover-slaves") == 0
+    assert xe.out == ""
+    assert xe("pool-recover-slaves", "--minimal") == 0
     assert xe.out == "\n"
 
 
@@ -432,6 +437,12 @@ def test_a_command_without_its_required_parameters_says_which(xe):
             first = command.required[0]
             assert xe.err == f"Required parameter not found: {first}\nFor usage run: 'xe help {name}'\n"
     assert xe.sessions == []
+
+
+@pytest.mark.parametrize("words", [("uuid=u-host",), ("--minimal",), ("=",)])
+def test_parameters_without_a_command_are_an_error(xe, words):
+    assert xe(*words) == 1
+    assert (xe.out, xe.err) == ("", "Syntax error: the command is missing\nFor usage run: 'xe help'\n")
 
 
 def test_debug_tells_calls_and_never_their_parameters(xe):
