@@ -68,6 +68,8 @@ class Call:
         """A parameter as a value of its type, None if it was not given. Raises UsageError, ApiError."""
         if kind.kind is Kind.MAP and (given := self.arguments.map(name)):
             return map_from(kind, given, name, self.find)
+        if kind.kind is Kind.SET and (given := self.arguments.map(name)):  # NAME:MEMBER= for each
+            return [from_text(kind.of(), member, name, self.find) for member in given]
         text = self.arguments.get(name)
         return None if text is None else from_text(kind, text, name, self.find)
 

@@ -166,7 +166,10 @@ def test_a_record_for_a_constructor_has_what_was_typed_and_defaults(xe):
     xe.api.answers["VDI.create"] = xe.refs["vdi"]
     [(_, made)] = xe.did("vdi-create", "sr-uuid=u-sr", "name-label=d", "virtual-size=8GiB", "sm-config:a=b")
     assert (made["SR"], made["virtual_size"], made["type"]) == (xe.refs["sr"], 8 << 30, "user")
-    assert (made["sm_config"], made["read_only"]) == ({"a": "b"}, False)
+    assert (made["sm_config"], made["read_only"], made["tags"]) == ({"a": "b"}, False, [])
+    for tags in (["tags=a,b"], ["tags:a=", "tags:b="]):
+        [(_, made)] = xe.did("vdi-create", "sr-uuid=u-sr", "name-label=d", "virtual-size=1", *tags)
+        assert made["tags"] == ["a", "b"]
     xe.api.answers["PBD.create"] = xe.refs["pbd"]
     [(_, made)] = xe.did("pbd-create", "sr-uuid=u-sr", "host-uuid=u-host", "device-config:device=/dev/x")
     assert made == {
