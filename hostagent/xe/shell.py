@@ -79,7 +79,9 @@ def _run(command: Command, call: Call) -> int:
 
 
 def _help(arguments: Arguments, terminal: Terminal) -> int:
-    if arguments.flag("all"):
+    if arguments.minimal and not arguments.words:  # for completion scripts
+        terminal.print(",".join(sorted(commands() if arguments.flag("all") else everyday())))
+    elif arguments.flag("all"):
         terminal.print(output.help_list(commands()))
     elif not arguments.words:
         terminal.print(f"{output.USAGE}\n\neveryday commands:\n{output.help_list(everyday())}")

@@ -427,6 +427,10 @@ def test_help_lists_everyday_commands_and_with_all_every_one(xe):
     assert max(len(line) for line in xe.out.splitlines()) <= 116
     assert xe("help", "--all") == 0
     assert {name.strip() for name in xe.out.replace("\n", " ").split(",")} == set(shell.commands())
+    assert xe("help", "--all", "--minimal") == 0
+    assert xe.out == ",".join(sorted(shell.commands())) + "\n"
+    assert xe("help", "--minimal") == 0
+    assert xe.out == ",".join(sorted(shell.everyday())) + "\n"
     assert xe("--help") == 0
     assert xe() == 0
 
