@@ -56,7 +56,7 @@ def program() -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    from hostagent.xe import shell
+    from hostagent.xe import output, shell
     from hostagent.xe.arguments import UsageError, parse
     from hostagent.xe.terminal import LocalTerminal, TerminalError
 
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         options, arguments = parse(args.words, os.environ, rc_text(Path.home() / ".xe"))
         options = _with_password(options, terminal)
     except (UsageError, TerminalError) as error:
-        terminal.print_error(f"{error}\n{shell.ADVICE}")
+        terminal.print_error(f"{error}\n{output.advice()}")
         return shell.FAILED
     return shell.run(arguments, lambda local: _connect(options, terminal, local=local), terminal)
 

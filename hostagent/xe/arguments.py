@@ -147,7 +147,8 @@ def arguments_of(words: Sequence[str]) -> Arguments:
 
 def with_password_file(options: Options, text: str) -> Options:
     """The options with user name and password from the two lines of a password file. Raises UsageError."""
-    lines = text.splitlines()
+    # not splitlines: a password may have characters that it takes for line ends
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     if len(lines) < 2:
         raise UsageError(
             "the password file has the user name on its first line and the password on its second"

@@ -68,6 +68,8 @@ class Call:
         """A parameter as a value of its type, None if it was not given. Raises UsageError, ApiError."""
         if kind.kind is Kind.MAP and (given := self.arguments.map(name)):
             return map_from(kind, given, name, self.find)
+        if kind.kind is Kind.SET and (given := self.arguments.map(name)):  # NAME:MEMBER= for each
+            return [from_text(kind.of(), member, name, self.find) for member in given]
         text = self.arguments.get(name)
         return None if text is None else from_text(kind, text, name, self.find)
 
@@ -112,12 +114,12 @@ class Command:
         for name in self.required:
             if arguments.get(name) is None and not arguments.map(name.removesuffix(":")):
                 raise UsageError(f"Required parameter not found: {name}")
+        for word in arguments.words:  # a selector without its name must not mean all
+            raise UsageError(f"Unknown argument: {word} (parameters are written name=value)")
         if self.takes is not Takes.NOTHING:
             return
         for name, _ in arguments.others(self.known):
             raise UsageError(f"Unknown parameter: {name}")
-        for word in arguments.words:
-            raise UsageError(f"Unknown argument: {word} (parameters are written name=value)")
 
 
 def command(
@@ -180,7 +182,9 @@ def create(name: str, cls: str, required: str, optional: str, help_: str, **give
 
 
 def show(call: Call, method: str, result: object) -> None:
-    """Print what a call gave: uuids for references, nothing for void."""
+    """Print what a call gave: uuids for references, a line each (with commas between for `--minimal`); nothing for
+    void.
+    """
     message = load().message(method)
     kind = message.result if message else None
     if kind is None or kind.kind is Kind.VOID:
@@ -189,7 +193,9 @@ def show(call: Call, method: str, result: object) -> None:
         call.print_ref(kind.name, result)
     elif kind.kind is Kind.SET and kind.of().kind is Kind.REF and isinstance(result, list):
         uuids = [call.uuid(kind.of().name, ref) for ref in result]
-        call.terminal.print(",".join(uuids))
+        lines = [",".join(uuids)] if call.arguments.minimal else uuids
+        for line in lines:
+            call.terminal.print(line)
     elif isinstance(result, bool):
         call.terminal.print(str(result).lower())
     else:

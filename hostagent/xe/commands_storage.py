@@ -72,7 +72,7 @@ COMMANDS = (
     command(
         "vdi-create",
         "sr-uuid name-label virtual-size",
-        "name-description type sharable read-only sm-config: other-config: tags",
+        "name-description type sharable read-only sm-config: other-config: tags tags:",
         "Create a disk; virtual-size as 8GiB.",
         _vdi_create,
     ),

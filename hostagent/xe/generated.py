@@ -10,7 +10,8 @@ from hostagent.xe.arguments import escape, split_list
 from hostagent.xe.command import COMMON, Call, Command, CommandError, Takes
 from hostagent.xe.session import ApiError
 from hostagent.xe.values import from_text, map_from
-from hostagent.xe.views import ClassView, Show, table, views
+from hostagent.xe.views import ClassView, table, views
+from hostagent.xe.words import means
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +89,7 @@ def _of(view: ClassView) -> list[Command]:
                 f"{name}-param-clear",
                 one,
                 (),
-                f"Empty a set or map of a {label}.",
+                f"Empty a set, map, link or text of a {label}.",
                 bind(run_param_clear, view),
             ),
         ]
@@ -122,20 +123,28 @@ def passes(objects: Objects, record: Record, column: Column, key: str, wanted: s
     """Does a record have that value in a column; or, with a key, under it in its map, or as member of its set?"""
     negated = wanted.startswith(NOT_EQUAL)
     wanted = wanted.removeprefix(NOT_EQUAL)
-    value = record.get(column.field.name, column.field.fill)
+    value = objects.value(column, record)
     if key and isinstance(value, dict):
         same = key in value and str(value[key]) == wanted
     elif key and isinstance(value, list):
-        same = any(objects.show(column, {column.field.name: [member]}) == wanted for member in value)
+        same = any(_is(objects.text(column, [member]), column, member, wanted) for member in value)
     else:
-        same = objects.show(column, record) == wanted
+        same = not key and _is(objects.show(column, record), column, value, wanted)
     return same is not negated
+
+
+def _is(text: str, column: Column, value: object, wanted: str) -> bool:
+    """Case does not matter in enums, nor in MAC addresses."""
+    kind = column.kind.of() if column.kind.kind is Kind.SET else column.kind
+    if kind.kind is Kind.ENUM and isinstance(value, str):
+        return means(kind.name, value, wanted)
+    return text.lower() == wanted.lower() if column.field.name == "MAC" else text == wanted
 
 
 def _filtered(view: ClassView, name: str) -> tuple[Column, str]:
     field, colon, key = name.partition(":")
     column = need_column(view, field)
-    kind = column.field.type.kind
+    kind = column.kind.kind
     if colon and not (kind is Kind.MAP or (kind is Kind.SET and key == "contains")):
         raise CommandError(f"{name}: {field} is no map (MAP:KEY=VALUE) or set (SET:contains=VALUE)")
     return column, key
@@ -153,12 +162,12 @@ def run_param_get(view: ClassView, call: Call) -> None:
     if key is None:
         shown = call.objects.show(column, record)
     else:
-        value = record.get(column.field.name)
+        value = call.objects.value(column, record)
         if not isinstance(value, dict):
             raise CommandError(f"{column.name} is no map, it has no keys")
         if key not in value:
             raise CommandError(f"{column.name} has no key {key}")
-        shown = call.objects.show(column, {column.field.name: {key: value[key]}}).removeprefix(f"{key}: ")
+        shown = call.objects.text(column, {key: value[key]}).removeprefix(f"{key}: ")
     call.terminal.print(escape(shown) if call.arguments.minimal else shown)
 
 
@@ -202,7 +211,8 @@ def run_param_add(view: ClassView, call: Call) -> None:
     _need_kind(column, Kind.MAP)
     if not rest:
         raise CommandError(f"nothing to add to {column.name}: write KEY=VALUE")
-    values = map_from(kind, dict(rest), column.name, call.find)
+    given = dict(reversed(rest))  # the first of two equal names counts
+    values = map_from(kind, {key: given[key] for key, _ in rest}, column.name, call.find)
     if column.adder:
         for key, item in values.items():
             call.api.call(column.adder.wire_name, ref, key, item)
@@ -234,10 +244,10 @@ def run_param_remove(view: ClassView, call: Call) -> None:
 def run_param_clear(view: ClassView, call: Call) -> None:
     column = _writable(view, call.need("param-name"))
     ref = call.find(view.cls.name, call.need("uuid"))
-    empty = {Kind.SET: [], Kind.MAP: {}, Kind.REF: NULL_REF}
+    empty = {Kind.SET: [], Kind.MAP: {}, Kind.REF: NULL_REF, Kind.STRING: ""}
     kind = column.field.type.kind
     if kind not in empty:
-        raise CommandError(f"{column.name} is neither a set nor a map")
+        raise CommandError(f"{column.name} is no set, map, link or text")
     if column.setter:
         _replace(call, column, ref, empty[kind])
         return
@@ -262,11 +272,10 @@ def _selected(view: ClassView, params: str | None) -> tuple[Column, ...]:
     wanted = list(view.default) if params is None else split_list(params)
     if wanted == ["all"]:
         return view.columns
-    for name in wanted:
-        need_column(view, name)
     if not wanted:
         raise CommandError("params= names no field")
-    return tuple(column for column in view.columns if column.name in wanted)
+    chosen = {need_column(view, name).name for name in wanted}
+    return tuple(column for column in view.columns if column.name in chosen)
 
 
 def _object(view: ClassView, call: Call) -> tuple[str, Record]:
@@ -275,7 +284,7 @@ def _object(view: ClassView, call: Call) -> tuple[str, Record]:
 
 def _writable(view: ClassView, name: str) -> Column:
     column = need_column(view, name)
-    if not column.writable or column.show is not Show.VALUE:
+    if not (column.writable and column.own):
         raise CommandError(f"{name} is read-only")
     return column
 

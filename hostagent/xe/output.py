@@ -54,7 +54,7 @@ def report(error: ApiError, api: Api | None, terminal: Terminal) -> None:
     """
     known = load().errors
     if error.code == "SESSION_AUTHENTICATION_FAILED":
-        terminal.print_error(SENTENCES[error.code])
+        terminal.print_error(f"{SENTENCES[error.code]}\n{advice()}")
         return
     if error.code not in SENTENCES and error.code not in known:
         terminal.error(error.code, error.params)
@@ -65,6 +65,11 @@ def report(error: ApiError, api: Api | None, terminal: Terminal) -> None:
         if value is not None:
             lines.append(f"{name or SPARE}: {_named(error, name or '', value, api)}")
     terminal.print_error("\n".join(lines))
+
+
+def advice(command: str = "") -> str:
+    """The last line of errors about what was typed."""
+    return f"For usage run: '{' '.join(('xe help', command)).rstrip()}'"
 
 
 def help_of(command: Command) -> str:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from hostagent.xe.command import COMMON, Call, Command, CommandError, Takes, command
 from hostagent.xe.generated import matching
+from hostagent.xe.output import report
+from hostagent.xe.session import ApiError
 from hostagent.xe.views import views
 
 if TYPE_CHECKING:
@@ -20,8 +22,7 @@ def on_hosts(name: str, optional: str, help_: str, act: Act) -> Command:
     """A row whose function is called for each host that is meant."""
 
     def run(call: Call) -> None:
-        for ref, _ in selected_hosts(call, optional.split()):
-            act(call, ref)
+        _on_each(call, selected_hosts(call, optional.split()), act)
 
     return command(name, "", optional, help_, run, Takes.HOSTS)
 
@@ -30,8 +31,7 @@ def on_vms(name: str, optional: str, help_: str, act: Act) -> Command:
     """A row whose function is called for each VM that is meant."""
 
     def run(call: Call) -> None:
-        for ref, _ in selected_vms(call, optional.split()):
-            act(call, ref)
+        _on_each(call, selected_vms(call, optional.split()), act)
 
     return command(name, "", optional, help_, run, Takes.VMS)
 
@@ -68,6 +68,26 @@ def host_named(call: Call, wanted: str) -> str:
     if len(found) != 1:
         raise CommandError(f"{len(found)} hosts are called {wanted}; name one by its uuid")
     return found[0]
+
+
+def _on_each(call: Call, rows: list[tuple[str, Record]], act: Act) -> None:
+    """What fails on one of several is told with its uuid, and does not keep the others from it.
+
+    Raises CommandError when it failed on some of several, ApiError when it failed on the only one.
+    """
+    if len(rows) == 1:
+        act(call, rows[0][0])
+        return
+    failed = 0
+    for ref, record in rows:
+        try:
+            act(call, ref)
+        except ApiError as error:
+            failed += 1
+            call.terminal.print_error(f"operation failed on {record['uuid']} ({record['name_label']}):")
+            report(error, call.api, call.terminal)
+    if failed:
+        raise CommandError(f"failed on {failed} of {len(rows)}")
 
 
 def _some(call: Call, rows: list[tuple[str, Record]], what: str) -> list[tuple[str, Record]]:

@@ -29,7 +29,10 @@ ORIGINATOR = "hostagent-xe"
 CONNECT_S = 30.0
 ANSWER_S = 24 * 3600.0
 """A call may copy a disk; xapi itself ends tasks after this time (xenapi.md 4.3)."""
-LOCAL_NAMES = ("", "127.0.0.1", "::1", "localhost")
+HERE = ("", "127.0.0.1")
+"""Servers that mean the local socket whatever the port is, as the stock program has it (many `~/.xe` name both)."""
+HERE_WITHOUT_PORT = ("::1", "localhost")
+"""Servers that mean it unless a port is given: then it is the way to a tunnel."""
 
 
 class ApiError(Exception):
@@ -98,7 +101,8 @@ def server_socket(options: Options, standard: Path) -> Path | None:
     """The Unix socket that the options mean (none, this host, or a path as the server); None for another host."""
     if options.server.startswith("/"):
         return type(standard)(options.server)
-    return standard if options.server in LOCAL_NAMES and options.port is None else None
+    here = options.server in HERE or (options.server in HERE_WITHOUT_PORT and options.port is None)
+    return standard if here else None
 
 
 def _session(raw: RawCall, options: Options, *, local: bool) -> Iterator[Api]:
@@ -126,6 +130,8 @@ def _over_socket(path: Path) -> RawCall:
 
 def _connection(options: Options) -> http.client.HTTPConnection:
     host = options.server.removeprefix("[").removesuffix("]")
+    if not (host and host.isprintable() and " " not in host):
+        raise UsageError(f"a server is a name or an address, not {options.server!r}")
     if options.nossl:
         return http.client.HTTPConnection(host, options.port or 80, timeout=CONNECT_S)
     import ssl

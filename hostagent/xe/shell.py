@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 HAND_MADE = (commands_pool, commands_network, commands_storage, commands_vm)
 DONE, FAILED = 0, 1
-ADVICE = "For usage run: xe help"
 
 
 @functools.cache
@@ -46,18 +45,20 @@ def run(arguments: Arguments, connect: Connect, terminal: Terminal) -> int:
     `connect(local)` makes the session, `local` where the command needs no coordinator.
     """
     try:
+        if arguments.pairs and not arguments.command:  # a script whose variable was empty
+            raise UsageError("Syntax error: the command is missing")
         if arguments.command in ("", "help"):
             return _help(arguments, terminal)
         command = commands().get(arguments.command)
         if command is None:
             meant = output.nearest(arguments.command, list(commands()))
-            terminal.print_error(f"Unknown command: {arguments.command}\n{meant}{ADVICE}")
+            terminal.print_error(f"Unknown command: {arguments.command}\n{meant}{output.advice()}")
             return FAILED
         command.check(arguments)
         with connect(command.local) as api:
             return _run(command, Call(arguments, api, terminal, Objects(api)))
     except UsageError as error:
-        terminal.print_error(f"{error}\n{ADVICE} {arguments.command}".rstrip())
+        terminal.print_error(f"{error}\n{output.advice(arguments.command)}")
     except ApiError as error:  # the log-in
         output.report(error, None, terminal)
     except HostagentError as error:
@@ -78,14 +79,17 @@ def _run(command: Command, call: Call) -> int:
 
 
 def _help(arguments: Arguments, terminal: Terminal) -> int:
-    if arguments.flag("all"):
+    if arguments.minimal and not arguments.words:  # for completion scripts
+        terminal.print(",".join(sorted(commands() if arguments.flag("all") else everyday())))
+    elif arguments.flag("all"):
         terminal.print(output.help_list(commands()))
     elif not arguments.words:
         terminal.print(f"{output.USAGE}\n\neveryday commands:\n{output.help_list(everyday())}")
     for name in arguments.words:
         command = commands().get(name)
         if command is None:
-            terminal.print_error(f"Unknown command: {name}\n{output.nearest(name, list(commands()))}{ADVICE}")
+            meant = output.nearest(name, list(commands()))
+            terminal.print_error(f"Unknown command: {name}\n{meant}{output.advice()}")
             return FAILED
         terminal.print(output.help_of(command))
     return DONE

@@ -39,14 +39,13 @@ class Reply:
 
 
 def arguments_of(body: bytes) -> tuple[list[str], str, str]:
-    """Arguments, user name and password in the body of a request: a line each, the two last of them at the end.
-
-    Raises ProtocolError.
+    """Arguments, user name and password in the body of a request: a line each. Lines may end in CR LF, and so may the
+    last; of two user names or passwords the last counts, the other is an argument. Raises ProtocolError.
     """
     if len(body) > BODY_LIMIT_BYTES:
         raise ProtocolError(f"the arguments have {len(body)} bytes, more than {BODY_LIMIT_BYTES >> 10} KiB")
     try:
-        lines = body.decode().split("\n")
+        lines = [line.removesuffix("\r") for line in body.decode().split("\n")]
     except UnicodeDecodeError as error:
         raise ProtocolError(f"the arguments are not UTF-8 ({error.reason} at byte {error.start})") from error
     password = _credential(lines, "password=")
@@ -93,9 +92,10 @@ def reply_of(message: bytes) -> Reply:
 
 
 def _credential(lines: list[str], name: str) -> str:
-    if lines and lines[-1].startswith(name):
-        return lines.pop().removeprefix(name)
-    raise ProtocolError(f"the last lines of the arguments are username= and password=; {name} is missing")
+    for place in reversed(range(len(lines))):
+        if lines[place].startswith(name):
+            return lines.pop(place).removeprefix(name)
+    raise ProtocolError(f"among the arguments are username= and password=; {name} is missing")
 
 
 def _message(kind: int, *parts: bytes) -> bytes:

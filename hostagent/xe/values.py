@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hostagent.db.datatype import NULL_REF, Kind, UnfitError, fit
 from hostagent.db.model import load
 from hostagent.xe.arguments import UsageError, boolean, size, split_list
+from hostagent.xe.words import means, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ def from_text(kind: DataType, text: str, name: str, find: FindRef) -> object:
         case Kind.INT:
             return size(text, name)
         case Kind.ENUM:
-            return _choice(load().enums[kind.name], text, name)
+            return _choice(kind.name, text, name)
         case Kind.REF:
             return find(kind.name, text) if text not in ("", "null", NULL_REF) else NULL_REF
         case Kind.SET:
@@ -49,14 +50,15 @@ def map_from(kind: DataType, given: Mapping[str, str], name: str, find: FindRef)
     return {key: from_text(kind.of(), text, f"{name}:{key}", find) for key, text in given.items()}
 
 
-def to_text(kind: DataType, value: object, name_of: Name) -> str:
-    """A value as xe prints it. `name_of(class, reference)` gives what is printed for a reference.
+def to_text(kind: DataType, value: object, name_of: Name, separator: str = "; ") -> str:
+    """A value as xe prints it. `name_of(class, reference)` gives what is printed for a reference, `separator` stands
+    between the members of a set.
 
     Source: xenapi.md 6.4.
     """
     if isinstance(value, list):
         item = kind.of()
-        return "; ".join(to_text(item, member, name_of) for member in value)
+        return separator.join(to_text(item, member, name_of) for member in value)
     if isinstance(value, dict) and kind.kind is Kind.MAP and kind.key is not None:
         of, key = kind.of(), kind.key
         return "; ".join(f"{to_text(key, k, name_of)}: {to_text(of, v, name_of)}" for k, v in value.items())
@@ -66,11 +68,12 @@ def to_text(kind: DataType, value: object, name_of: Name) -> str:
         return f"{value:.3f}"
     if kind.kind is Kind.REF:
         return name_of(kind.name, str(value))
-    return str(value)
+    return shown(kind.name, str(value)) if kind.kind is Kind.ENUM else str(value)
 
 
-def _choice(words: tuple[str, ...], text: str, name: str) -> str:
+def _choice(enum: str, text: str, name: str) -> str:
+    words = load().enums[enum]
     for word in words:
-        if word.lower() == text.lower():
+        if means(enum, word, text):
             return word
     raise UsageError(f"{name} is one of {', '.join(words)}; not '{text}'")

@@ -1,19 +1,27 @@
 """The classes as xe shows them: columns with their labels, and what a record has in each column.
 
-Everything follows from the data model; typed by hand are only the default columns and the few names that differ
-(xenapi.md 6.3, 6.4).
+Everything follows from the data model; what differs is in `words.py` (xenapi.md 6.3, 6.4).
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from hostagent.db.datatype import NULL_REF, Kind
+from hostagent.db.datatype import NULL_REF, DataType, Kind
 from hostagent.db.model import load
 from hostagent.xe.values import DANGLING, NOWHERE, to_text
+from hostagent.xe.words import (
+    CLASS_NAMES,
+    COMMA_FIELDS,
+    DEFAULTS,
+    FIELD_NAMES,
+    LINKED,
+    LINKED_NAMES,
+    SHOWN_WHOLE,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,32 +31,6 @@ if TYPE_CHECKING:
 
 Record = dict[str, object]
 
-CLASS_NAMES = {"VM_appliance": "appliance", "pool_patch": "patch", "pool_update": "update"}
-"""Classes that xe names otherwise than in lower case with dashes."""
-FIELD_NAMES = {
-    ("PIF", "ip_configuration_mode"): "IP-configuration-mode",
-    ("PIF", "ipv6_configuration_mode"): "IPv6-configuration-mode",
-    ("PIF", "ipv6_gateway"): "IPv6-gateway",
-    ("VM", "domid"): "dom-id",
-    ("message", "cls"): "class",
-}
-"""Fields that xe names otherwise than the API with dashes."""
-DEFAULTS = {
-    "host": "uuid name-label name-description",
-    "pif": "uuid device MAC currently-attached VLAN network-uuid host-uuid",
-    "network": "uuid name-label name-description bridge",
-    "sr": "uuid name-label name-description host type content-type",
-    "pbd": "uuid host-uuid sr-uuid device-config currently-attached",
-    "bond": "uuid master slaves",
-    "vlan": "uuid tagged-PIF untagged-PIF tag",
-    "tunnel": "uuid access-PIF transport-PIF status",
-    "pool": "uuid name-label name-description master default-SR",
-    "vm": "uuid name-label power-state",
-    "vdi": "uuid name-label name-description sr-uuid virtual-size sharable read-only",
-    "task": "uuid name-label name-description status progress",
-    "secret": "uuid",  # what it keeps is shown to who asks for it
-}
-"""What a list shows unless told otherwise."""
 DEFAULT_COLUMNS = 6
 """How many a class shows that has neither a row above nor a name."""
 PADDING = 4
@@ -61,11 +43,16 @@ class Show(Enum):
     VALUE = "the value, references as uuids"
     NAME = "the name of the object it leads to"
     HOSTS = "the hosts of a storage repository"
+    OPERATIONS = "the values of a map from tasks to operations, as a set"
+    SPEED = "a speed in Mbit/s"
+    DUPLEX = "full, half, or unknown without a carrier"
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column. `setter`, `adder` and `remover` are the calls that change its field, where there are any."""
+    """One column. `setter`, `adder` and `remover` are the calls that change its field, where there are any. `link` is
+    the field of the class that leads to the object that has the field, None for the class's own.
+    """
 
     name: str
     field: Field
@@ -73,15 +60,28 @@ class Column:
     setter: Message | None = None
     adder: Message | None = None
     remover: Message | None = None
+    link: Field | None = None
+    separator: str = "; "
+
+    @property
+    def own(self) -> bool:
+        """Is it the value of a field of the class itself?"""
+        return self.link is None and self.show in (Show.VALUE, Show.OPERATIONS)
 
     @property
     def writable(self) -> bool:
         return self.setter is not None or self.adder is not None
 
     @property
+    def kind(self) -> DataType:
+        """The type of what the column shows."""
+        field = self.field.type
+        return DataType(Kind.SET, item=field.of()) if self.show is Show.OPERATIONS else field
+
+    @property
     def label(self) -> str:
-        shape = {Kind.SET: "S", Kind.MAP: "M"}.get(self.field.type.kind, " ")
-        if self.show is not Show.VALUE:
+        shape = {Kind.SET: "S", Kind.MAP: "M"}.get(self.kind.kind, " ")
+        if self.show in (Show.NAME, Show.HOSTS):
             shape = " "
         old = " [DEPRECATED]" if self.field.state == "deprecated" else ""
         return f"{self.name} ({shape}{'RW' if self.writable else 'RO'}){old}"
@@ -98,7 +98,10 @@ class ClassView:
     keep: Callable[[Record], bool] = lambda _record: True
 
     def column(self, name: str) -> Column | None:
-        return next((column for column in self.columns if column.name == name), None)
+        """The column of that name, or else of the field that the API calls so (with dashes or underscores)."""
+        found = next((column for column in self.columns if column.name == name), None)
+        plain = name.replace("-", "_")
+        return found or next((c for c in self.columns if c.own and c.field.name == plain), None)
 
 
 class Objects:
@@ -120,13 +123,35 @@ class Objects:
         ref = str(self._api.call(f"{cls}.get_by_uuid", uuid))
         return ref, cast("Record", self._api.call(f"{cls}.get_record", ref))
 
-    def show(self, column: Column, record: Record) -> str:
-        """What a record has in a column."""
+    def value(self, column: Column, record: Record) -> object:
+        """What a record has in a column; None where the object that has it is not there."""
+        if column.link is not None:
+            ref = str(record.get(column.link.name))
+            linked = self.records(column.link.type.name).get(ref)
+            return None if linked is None else linked.get(column.field.name, column.field.fill)
         value = record.get(column.field.name, column.field.fill)
+        return list(cast("dict[str, object]", value).values()) if column.show is Show.OPERATIONS else value
+
+    def show(self, column: Column, record: Record) -> str:
+        """The text of what a record has in a column."""
+        value = self.value(column, record)
+        if value is None:
+            return NOWHERE
         if column.show is Show.HOSTS:
             return self._hosts(cast("list[str]", value), shared=bool(record["shared"]))
+        if column.show is Show.DUPLEX and not value:
+            carrier = replace(column, field=load().cls("PIF_metrics").fields["carrier"])
+            return "half" if self.value(carrier, record) else "unknown"
+        return self.text(column, value)
+
+    def text(self, column: Column, value: object) -> str:
+        """The text of a value that a column might have."""
+        if column.show is Show.SPEED:
+            return f"{value} Mbit/s"
+        if column.show is Show.DUPLEX:
+            return "full"
         named = self.name if column.show is Show.NAME else self.uuid
-        return to_text(column.field.type, value, named)
+        return to_text(column.kind, value, named, column.separator)
 
     def uuid(self, cls: str, ref: str) -> str:
         return self._of(cls, ref, "uuid")
@@ -164,8 +189,8 @@ def views() -> dict[str, ClassView]:
             made[name] = ClassView(name, cls, columns, default)
             continue
         made["vm"] = ClassView("vm", cls, columns, default, is_vm)
-        made["template"] = ClassView("template", cls, columns, NAMES, is_template)
-        made["snapshot"] = ClassView("snapshot", cls, columns, NAMES, is_snapshot)
+        for other, keep in (("template", is_template), ("snapshot", is_snapshot)):
+            made[other] = ClassView(other, cls, columns, _defaults(other, columns), keep)
     return made
 
 
@@ -209,10 +234,26 @@ def _columns(cls: ClassModel) -> list[Column]:
             made.append(Column(f"{link}-uuid", field, Show.VALUE, *change))
             if "name_label" in load().cls(field.type.name).fields:
                 made.append(Column(f"{link}-name-label", field, Show.NAME))
+        elif field.name == "current_operations":
+            made.append(Column(name, field, Show.OPERATIONS))
         else:
-            made.append(Column(name, field, Show.VALUE, *change))
+            separator = ", " if (cls.name, field.name) in COMMA_FIELDS else "; "
+            made.append(Column(name, field, Show.VALUE, *change, separator=separator))
         if (cls.name, field.name) == ("SR", "PBDs"):
             made.append(Column("host", field, Show.HOSTS))
+    return made + _linked(cls)
+
+
+def _linked(cls: ClassModel) -> list[Column]:
+    """The columns of a class that are fields of the metrics it leads to."""
+    made: list[Column] = []
+    for name, fields in LINKED.get(cls.name, {}).items():
+        link = cls.fields[name]
+        for field_name in fields.split():
+            field = load().cls(link.type.name).fields[field_name]
+            column = LINKED_NAMES.get((link.type.name, field_name), field_name.replace("_", "-"))
+            show = {"speed": Show.SPEED, "duplex": Show.DUPLEX}.get(field_name, Show.VALUE)
+            made.append(Column(column, field, show, link=link))
     return made
 
 
@@ -253,6 +294,8 @@ def _ordered(columns: list[Column], default: list[str]) -> tuple[Column, ...]:
 def _defaults(name: str, columns: tuple[Column, ...]) -> tuple[str, ...]:
     if name in DEFAULTS:
         return tuple(DEFAULTS[name].split())
+    if name in SHOWN_WHOLE:
+        return tuple(column.name for column in columns)
     named = [column.name for column in columns if column.name in NAMES]
     if len(named) > 1:
         return tuple(named)

@@ -82,7 +82,7 @@ def test_over_another_listener_a_password_is_asked_for(paths):
     wrong, left = run(paths, "host-list", "--minimal", kind="localhost", look=sessions)
 
     assert right == GREETING + print_("host-uuid") + EXIT_0
-    assert wrong == GREETING + print_error("Authentication failed\n") + EXIT_1
+    assert wrong == GREETING + print_error("Authentication failed\nFor usage run: 'xe help'\n") + EXIT_1
     assert left == (0, 0)
 
 
@@ -96,7 +96,7 @@ def test_a_role_that_does_not_do_is_an_error_of_the_command(paths):
 
 def test_an_unknown_command_is_told(paths):
     sent, _ = run(paths, "host-lisp")
-    told = "Unknown command: host-lisp\nDid you mean host-list?\nFor usage run: xe help\n"
+    told = "Unknown command: host-lisp\nDid you mean host-list?\nFor usage run: 'xe help'\n"
     assert sent == GREETING + print_error(told) + EXIT_1
 
 

@@ -105,6 +105,8 @@ def test_parameters():
 
 def test_a_password_file_has_two_lines():
     assert with_password_file(Options(), "me\nsecret\n") == Options(username="me", password="secret")
+    assert with_password_file(Options(), "me\r\na\x0bb\u2028c\r\n").password == "a\x0bb\u2028c"
+    assert with_password_file(Options(), "me\n\n").password == ""
     with pytest.raises(UsageError):
         with_password_file(Options(), "me\n")
 

@@ -166,7 +166,10 @@ def test_a_record_for_a_constructor_has_what_was_typed_and_defaults(xe):
     xe.api.answers["VDI.create"] = xe.refs["vdi"]
     [(_, made)] = xe.did("vdi-create", "sr-uuid=u-sr", "name-label=d", "virtual-size=8GiB", "sm-config:a=b")
     assert (made["SR"], made["virtual_size"], made["type"]) == (xe.refs["sr"], 8 << 30, "user")
-    assert (made["sm_config"], made["read_only"]) == ({"a": "b"}, False)
+    assert (made["sm_config"], made["read_only"], made["tags"]) == ({"a": "b"}, False, [])
+    for tags in (["tags=a,b"], ["tags:a=", "tags:b="]):
+        [(_, made)] = xe.did("vdi-create", "sr-uuid=u-sr", "name-label=d", "virtual-size=1", *tags)
+        assert made["tags"] == ["a", "b"]
     xe.api.answers["PBD.create"] = xe.refs["pbd"]
     [(_, made)] = xe.did("pbd-create", "sr-uuid=u-sr", "host-uuid=u-host", "device-config:device=/dev/x")
     assert made == {
@@ -204,9 +207,14 @@ def test_what_a_call_answers_is_printed(xe, line, answers, out):
 def test_pool_vlan_create_and_recover_slaves_print_uuids(xe):
     xe.api.answers["pool.create_VLAN_from_PIF"] = [xe.refs["pif0"], xe.refs["pif1"]]
     xe.api.answers["pool.recover_slaves"] = []
-    assert xe("pool-vlan-create", "pif-uuid=u-pif0", "vlan=7", "network-uuid=u-net") == 0
+    words = ("pool-vlan-create", "pif-uuid=u-pif0", "vlan=7", "network-uuid=u-net")
+    assert xe(*words) == 0
+    assert xe.out == "u-pif0\nu-pif1\n"
+    assert xe(*words, "--minimal") == 0
     assert xe.out == "u-pif0,u-pif1\n"
     assert xe("pool-recover-slaves") == 0
+    assert xe.out == ""
+    assert xe("pool-recover-slaves", "--minimal") == 0
     assert xe.out == "\n"
 
 
@@ -246,6 +254,40 @@ def test_a_selector_that_fits_several_needs_multiple(xe):
         ("VM.suspend", xe.refs["vm1"]),
         ("VM.suspend", xe.refs["vm2"]),
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "vm-shutdown web --multiple",
+        "host-disable alpha",
+        "vm-list web",
+        "event-wait class=host u-host",
+        "pif-param-set uuid=u-pif0 MTU",
+    ],
+)
+def test_a_word_without_a_name_never_means_all(xe, line):
+    word = next(word for word in line.split()[1:] if "=" not in word and not word.startswith("--"))
+    assert xe(*line.split()) == 1
+    assert xe.err.startswith(f"Unknown argument: {word} (parameters are written name=value)\n")
+    assert xe.sessions == []
+
+
+def test_what_fails_on_one_of_several_is_told_and_done_to_the_others(xe):
+    def refuse_the_first(vm):
+        if vm == xe.refs["vm1"]:
+            raise ApiError("VM_BAD_POWER_STATE", (vm, "halted", "running"))
+        return ""
+
+    xe.api.answers["VM.suspend"] = refuse_the_first
+    assert xe("vm-suspend", "name-label=web", "--multiple") == 1
+    assert [call[1] for call in xe.api.acted] == [xe.refs["vm1"], xe.refs["vm2"]]
+    assert xe.err.startswith(
+        "operation failed on u-vm1 (web):\nThe VM is not in the power state that this needs.\n"
+    )
+    assert xe.err.endswith("\nError: failed on 1 of 2\n")
+    assert xe("vm-suspend", "uuid=u-vm1") == 1
+    assert xe.err.startswith("The VM is not in the power state that this needs.\nvm: u-vm1 (web)\n")
 
 
 @pytest.mark.parametrize("words", [("vm=dom0",), ("uuid=u-dom0",), ("vm=debian",), ("vm=nobody",)])
@@ -313,7 +355,7 @@ def test_what_is_not_built_says_what_to_use(xe, line):
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (ApiError("SESSION_AUTHENTICATION_FAILED", ("root", "x")), "Authentication failed\n"),
+        (ApiError("SESSION_AUTHENTICATION_FAILED", ("root", "x")), "Authentication failed\nFor usage run: 'xe help'\n"),
         (
             ApiError("VM_BAD_POWER_STATE", ("@vm1", "halted", "running")),
             "The VM is not in the power state that this needs.\nvm: u-vm1 (web)\nexpected: halted\nactual: running\n",
@@ -385,6 +427,10 @@ def test_help_lists_everyday_commands_and_with_all_every_one(xe):
     assert max(len(line) for line in xe.out.splitlines()) <= 116
     assert xe("help", "--all") == 0
     assert {name.strip() for name in xe.out.replace("\n", " ").split(",")} == set(shell.commands())
+    assert xe("help", "--all", "--minimal") == 0
+    assert xe.out == ",".join(sorted(shell.commands())) + "\n"
+    assert xe("help", "--minimal") == 0
+    assert xe.out == ",".join(sorted(shell.everyday())) + "\n"
     assert xe("--help") == 0
     assert xe() == 0
 
@@ -396,8 +442,14 @@ def test_a_command_without_its_required_parameters_says_which(xe):
         if command.required:
             assert xe(name) == 1
             first = command.required[0]
-            assert xe.err == f"Required parameter not found: {first}\nFor usage run: xe help {name}\n"
+            assert xe.err == f"Required parameter not found: {first}\nFor usage run: 'xe help {name}'\n"
     assert xe.sessions == []
+
+
+@pytest.mark.parametrize("words", [("uuid=u-host",), ("--minimal",), ("=",)])
+def test_parameters_without_a_command_are_an_error(xe, words):
+    assert xe(*words) == 1
+    assert (xe.out, xe.err) == ("", "Syntax error: the command is missing\nFor usage run: 'xe help'\n")
 
 
 def test_debug_tells_calls_and_never_their_parameters(xe):

@@ -6,7 +6,7 @@ import pytest
 
 from hostagent.db.database import open_database
 from hostagent.db.model import load
-from hostagent.xe import generated, shell, views
+from hostagent.xe import generated, shell, views, words
 from hostagent.xe.session import ApiError
 from tests.pure.xe_api import Xe, small_pool
 
@@ -56,13 +56,98 @@ def test_columns_come_in_definition_order_whatever_the_order_asked(xe):
     )
 
 
-def test_a_set_is_separated_by_semicolons_and_a_map_too(xe):
+def test_a_set_is_separated_by_semicolons_a_few_by_commas_and_a_map_too(xe):
     xe("network-list", "params=tags,bridge")
-    assert xe.out == "bridge ( RO)    : xenbr0\n      tags (SRW): a; b,c\n\n\n"
-    xe("network-param-get", "uuid=u-net", "param-name=PIFs")
+    assert xe.out == "bridge ( RO)    : xenbr0\n      tags (SRW): a, b,c\n\n\n"
+    xe("network-param-get", "uuid=u-net", "param-name=PIF-uuids")
     assert sorted(xe.out.strip().split("; ")) == ["u-pif0", "u-pif1"]
     xe("pbd-list", "params=device-config")
     assert xe.out == "device-config (MRW)    : device: /dev/sdb; x: y\n\n\n"
+
+
+def test_enums_are_in_the_words_of_xe(xe):
+    with xe.db.write() as w:
+        w.create("VDI", {"uuid": "u-vdi", "SR": xe.refs["sr"], "type": "ha_statefile"})
+        w.set("SR", xe.refs["sr"], "allowed_operations", ["vdi_create", "scan"])
+        w.set("task", xe.refs["task"], "allowed_operations", ["cancel"])
+    xe("vm-list", "uuid=u-vm1")
+    assert xe.out.splitlines()[2] == "    power-state ( RO): running"
+    for line, shown in (
+        ("vdi-param-get uuid=u-vdi param-name=type", "HA statefile"),
+        ("sr-param-get uuid=u-sr param-name=allowed-operations", "VDI.create; scan"),
+        ("task-param-get uuid=u-task param-name=allowed_operations", "Cancel"),
+        ("vm-param-get uuid=u-vm1 param-name=actions-after-crash", "Destroy"),
+        ("pif-param-get uuid=u-pif0 param-name=IP-configuration-mode", "None"),
+    ):
+        xe(*line.split())
+        assert xe.out == f"{shown}\n"
+    assert xe.did("vm-param-set", "uuid=u-vm1", "actions-after-crash=Core dump and restart") == [
+        ("VM.set_actions_after_crash", xe.refs["vm1"], "coredump_and_restart")
+    ]
+
+
+def test_every_word_for_an_enum_is_for_a_value_of_it():
+    for enum, words_of in words.ENUM_WORDS.items():
+        assert set(words_of) - set(load().enums[enum]) == set(), enum
+        assert len({words.shown(enum, word) for word in load().enums[enum]}) == len(load().enums[enum])
+    for cls, field in (*words.FIELD_NAMES, *words.COMMA_FIELDS):
+        assert field in load().cls(cls).fields
+
+
+def test_current_operations_are_a_set_of_words(xe):
+    with xe.db.write() as w:
+        w.set("host", xe.refs["host"], "current_operations", {"OpaqueRef:1": "vm_start"})
+    xe("host-list", "params=current-operations")
+    assert xe.out == "current-operations (SRO)    : VM.start\n\n\n"
+
+
+def test_metrics_are_columns_of_what_they_measure(xe):
+    with xe.db.write() as w:
+        metrics = w.create(
+            "PIF_metrics", {"carrier": True, "speed": 10000, "duplex": True, "device_name": "X710"}
+        )
+        dark = w.create("PIF_metrics", {})
+        w.set("PIF", xe.refs["pif0"], "metrics", metrics)
+        w.set("PIF", xe.refs["pif1"], "metrics", dark)
+        guest = w.create("VM_guest_metrics", {"os_version": {"name": "Debian", "major": "12"}})
+        w.set("VM", xe.refs["vm1"], "guest_metrics", guest)
+    xe("pif-list", "params=carrier,speed,duplex,device-name", "carrier=true")
+    assert xe.out == (
+        "carrier ( RO)        : true\n    device-name ( RO): X710\n"
+        "          speed ( RO): 10000 Mbit/s\n         duplex ( RO): full\n\n\n"
+    )
+    xe("pif-param-get", "uuid=u-pif1", "param-name=duplex")
+    assert xe.out == "unknown\n"
+    with xe.db.write() as w:
+        w.update("PIF_metrics", dark, {"carrier": True})
+    xe("pif-param-get", "uuid=u-pif1", "param-name=duplex")
+    assert xe.out == "half\n"
+    xe("vm-param-get", "uuid=u-vm1", "param-name=os-version", "param-key=major")
+    assert xe.out == "12\n"
+    xe("vm-list", "os-version:name=Debian", "--minimal")
+    assert xe.out == "u-vm1\n"
+    xe("vm-list", "os-version:name=/=Debian", "is-control-domain=false", "--minimal")
+    assert xe.out == "u-vm2\n"
+    xe("host-param-get", "uuid=u-host", "param-name=memory-free")
+    assert xe.out == "<not in database>\n"
+    assert xe("pif-param-set", "uuid=u-pif1", "carrier=false") == 1
+    assert xe.err == "Error: carrier is read-only\n"
+
+
+def test_a_field_is_known_by_the_name_of_the_api_as_well(xe):
+    for name in ("PIF-uuids", "PIFs"):
+        xe("network-param-get", "uuid=u-net", f"param-name={name}")
+        assert sorted(xe.out.strip().split("; ")) == ["u-pif0", "u-pif1"]
+    for name in ("subtask_of", "subtask-of"):
+        xe("task-list", f"params={name}")
+        assert xe.out == "subtask_of ( RO)    : <not in database>\n\n\n"
+
+
+def test_a_message_is_listed_with_its_body(xe):
+    with xe.db.write() as w:
+        w.create("message", {"uuid": "u-m", "name": "N", "body": "why"})
+    xe("message-list")
+    assert "body ( RO): why\n" in xe.out
 
 
 def test_a_link_shows_not_in_database_when_null_and_invalid_reference_when_dangling(xe):
@@ -99,7 +184,7 @@ def test_minimal_prints_the_first_selected_column_joined_and_escaped(xe):
     xe("vm-list", "params=power-state,name-label", "--minimal")
     assert xe.out == "dom0,web,web\n"
     xe("network-list", "params=tags", "--minimal")
-    assert xe.out == "a; b\\,c\n"
+    assert xe.out == "a\\, b\\,c\n"
     xe("pif-list", "device=eth7", "--minimal")
     assert xe.out == "\n"
 
@@ -115,8 +200,13 @@ def test_a_list_of_nothing_prints_nothing(xe):
         (("vm-list",), "u-dom0,u-vm1,u-vm2"),
         (("template-list",), "u-template"),
         (("snapshot-list",), "u-snapshot"),
-        (("vm-list", "name-label=web", "power-state=Halted"), "u-vm2"),
-        (("vm-list", "power-state=/=Running"), "u-vm2"),
+        (("vm-list", "name-label=web", "power-state=halted"), "u-vm2"),
+        (("vm-list", "power-state=Halted"), "u-vm2"),
+        (("vm-list", "power-state=/=running"), "u-vm2"),
+        (("pif-list", "MAC=52:54:00:12:34:50"), "u-pif0"),
+        (("host-list", "allowed-operations:contains=VM.start"), "u-host"),
+        (("host-list", "allowed-operations:contains=vm_migrate"), ""),
+        (("host-list", "current-operations:contains=Evacuate"), "u-host"),
         (("vm-list", "dom-id=7"), "u-vm1"),
         (("vm-list", "resident-on=u-host", "is-control-domain=false"), "u-vm1"),
         (("pbd-list", "device-config:x=y"), "u-pbd"),
@@ -124,12 +214,16 @@ def test_a_list_of_nothing_prints_nothing(xe):
         (("pbd-list", "device-config:z=y"), ""),
         (("network-list", "tags:contains=b,c"), "u-net"),
         (("network-list", "tags:contains=b"), ""),
+        (("network-list", "PIF-uuids:contains=u-pif1"), "u-net"),
         (("network-list", "PIFs:contains=u-pif1"), "u-net"),
         (("pif-list", "network-name-label=lan", "device=eth0"), "u-pif0"),
         (("host-list", "--multiple"), "u-host"),
     ],
 )
 def test_filters(xe, words, found):
+    with xe.db.write() as w:
+        w.set("host", xe.refs["host"], "allowed_operations", ["vm_start"])
+        w.set("host", xe.refs["host"], "current_operations", {"OpaqueRef:1": "evacuate"})
     assert xe(*words, "--minimal") == 0, xe.err
     assert xe.out == f"{found}\n"
 
@@ -148,18 +242,18 @@ def test_filters(xe, words, found):
             ("vm-list", "database:filename=/x"),
             "Error: database: another database cannot be read here; `hostagent db dump` shows one\n",
         ),
-        (("pif-lst",), "Unknown command: pif-lst\nDid you mean pif-list?\nFor usage run: xe help\n"),
+        (("pif-lst",), "Unknown command: pif-lst\nDid you mean pif-list?\nFor usage run: 'xe help'\n"),
         (
             ("pif-param-list",),
-            "Required parameter not found: uuid\nFor usage run: xe help pif-param-list\n",
+            "Required parameter not found: uuid\nFor usage run: 'xe help pif-param-list'\n",
         ),
         (
             ("pif-param-get", "uuid=u-pif0", "param-name=device", "x=1"),
-            "Unknown parameter: x\nFor usage run: xe help pif-param-get\n",
+            "Unknown parameter: x\nFor usage run: 'xe help pif-param-get'\n",
         ),
         (
             ("pif-param-list", "uuid=u-pif0", "extra"),
-            "Unknown argument: extra (parameters are written name=value)\nFor usage run: xe help pif-param-list\n",
+            "Unknown argument: extra (parameters are written name=value)\nFor usage run: 'xe help pif-param-list'\n",
         ),
         (
             ("pif-param-get", "uuid=nope", "param-name=MTU"),
@@ -173,7 +267,7 @@ def test_filters(xe, words, found):
         (("pif-param-set", "uuid=u-pif0", "device=eth9"), "Error: device is read-only\n"),
         (
             ("pif-param-set", "uuid=u-pif0", "disallow-unplug=maybe"),
-            "disallow-unplug is true or false, not 'maybe'\nFor usage run: xe help pif-param-set\n",
+            "disallow-unplug is true or false, not 'maybe'\nFor usage run: 'xe help pif-param-set'\n",
         ),
         (("pif-param-set", "uuid=u-pif0"), "Error: nothing to set: write FIELD=VALUE or MAP:KEY=VALUE\n"),
         (("network-param-remove", "uuid=u-net", "param-name=tags", "param-key=z"), "Error: tags has no member z\n"),
@@ -181,12 +275,12 @@ def test_filters(xe, words, found):
             ("network-param-remove", "uuid=u-net", "param-name=MTU", "param-key=z"),
             "Error: MTU is neither a set nor a map\n",
         ),
-        (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is neither a set nor a map\n"),
+        (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is no set, map, link or text\n"),
         (("network-param-add", "uuid=u-net", "param-name=MTU", "x=z"), "Error: MTU is no map\n"),
         (("network-param-set", "uuid=u-net", "tags:x=z"), "Error: tags is no map\n"),
         (
             ("network-param-set", "uuid=u-net", "other-config=z"),
-            "other-config is a map: write other-config:KEY=VALUE\nFor usage run: xe help network-param-set\n",
+            "other-config is a map: write other-config:KEY=VALUE\nFor usage run: 'xe help network-param-set'\n",
         ),
     ],
 )  # fmt: skip
@@ -269,6 +363,19 @@ def test_param_add_remove_and_clear_of_sets_and_maps(xe):
         "type: network\nparam_name: other_config\nuuid: u-net (lan)\nkey: b\n"
     )
     assert xe.did("network-param-clear", *on) == [("network.set_other_config", net, {})]
+    assert xe.did("network-param-add", *on, "c=first", "d=4", "c=second") == [
+        ("network.add_to_other_config", net, "c", "first"),
+        ("network.add_to_other_config", net, "d", "4"),
+    ]
+
+
+def test_param_clear_empties_texts_and_links_too(xe):
+    assert xe.did("network-param-clear", "uuid=u-net", "param-name=name-description") == [
+        ("network.set_name_description", xe.refs["net"], "")
+    ]
+    assert xe.did("pool-param-clear", "uuid=u-pool", "param-name=default-SR") == [
+        ("pool.set_default_SR", xe.refs["pool"], "OpaqueRef:NULL")
+    ]
 
 
 def test_a_list_of_secrets_does_not_show_them(xe):
@@ -284,7 +391,7 @@ def test_names_come_first_and_the_rest_as_the_data_model_has_it():
     vm, pif = views.views()["vm"], views.views()["pif"]
     names = [column.name for column in vm.columns]
     assert names[:3] == ["uuid", "name-label", "name-description"]
-    fields = [column.field.name for column in vm.columns[3:]]
+    fields = [column.field.name for column in vm.columns[3:] if column.link is None]
     assert fields == [name for name in vm.cls.fields if name in fields]
     assert [column.name for column in pif.columns][:7] == list(pif.default)
 

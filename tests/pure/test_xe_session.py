@@ -81,6 +81,8 @@ def test_an_error_ends_the_session_too_and_a_failed_logout_is_no_error(daemon, t
     [
         (Options(), "/run/std"),
         (Options(server="127.0.0.1"), "/run/std"),
+        (Options(server="127.0.0.1", port=443), "/run/std"),
+        (Options(port=80), "/run/std"),
         (Options(server="localhost"), "/run/std"),
         (Options(server="/tmp/other"), "/tmp/other"),
         (Options(server="localhost", port=443), None),
@@ -286,7 +288,13 @@ def test_hostagent_xe_refuses_wrong_options(home, words, capsys):
     assert main(["xe", *words]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.endswith("For usage run: xe help\n")
+    assert shown.err.endswith("For usage run: 'xe help'\n")
+
+
+@pytest.mark.parametrize("server", ["a b", "a\nb", "[]", "a\x7f"])
+def test_what_is_no_server_is_refused(home, server, capsys):
+    assert main(["xe", "-s", server, "-pw", "x", "host-list"]) == 1
+    assert capsys.readouterr().err.startswith(f"a server is a name or an address, not {server!r}\n")
 
 
 def test_an_error_without_words_is_printed_as_the_stock_client_does(daemon, home, capsys):

@@ -119,7 +119,7 @@ def test_an_error_goes_to_the_error_output_with_its_line_end(server):
         sent == GREETING + print_error("There is no object with this uuid.\ntype: PIF\nuuid: nope\n") + EXIT_1
     )
     sent = server.talk(b"host-list\nusername=root\npassword=wrong", GREETING)
-    assert sent == GREETING + print_error("Authentication failed\n") + EXIT_1
+    assert sent == GREETING + print_error("Authentication failed\nFor usage run: 'xe help'\n") + EXIT_1
 
 
 def test_an_error_without_words_goes_as_code_and_parameters(server):
@@ -178,9 +178,9 @@ def test_who_does_not_greet_gets_no_command_run(server, greeting):
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b"", "the last lines of the arguments are username= and password=; password= is missing"),
-        (b"host-list", "the last lines of the arguments are username= and password=; password= is missing"),
-        (b"host-list\npassword=x", "the last lines of the arguments are username= and password=; username= is missing"),
+        (b"", "among the arguments are username= and password=; password= is missing"),
+        (b"host-list", "among the arguments are username= and password=; password= is missing"),
+        (b"host-list\npassword=x", "among the arguments are username= and password=; username= is missing"),
         (b"\xff" + CREDENTIALS, "the arguments are not UTF-8 (invalid start byte at byte 0)"),
         (b"x" * (200 << 10) + CREDENTIALS, "the arguments have 204828 bytes, more than 200 KiB"),
     ],
@@ -255,15 +255,28 @@ def test_any_greeting_is_the_right_one_or_refused(database, data):
     assert server.logins == []
 
 
-@given(st.binary(max_size=80))
+@given(st.binary(max_size=80) | st.binary(max_size=40).map(lambda body: body + CREDENTIALS))
 def test_any_body_is_arguments_or_refused(body):
     try:
         words, user, password = thinwire.arguments_of(body)
     except ProtocolError as error:
         assert str(error)  # noqa: PT017
         return
-    lines = body.decode().split("\n")
-    assert [*words, f"username={user}", f"password={password}"] == [line for line in lines if line]
+    lines = [line.removesuffix("\r") for line in body.decode().split("\n")]
+    found = [*words, f"username={user}", f"password={password}"]
+    assert sorted(found) == sorted(line for line in lines if line)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"vm-list\n--minimal\nusername=me\npassword=p",
+        b"vm-list\r\n--minimal\r\nusername=me\r\npassword=p\r\n",
+        b"username=me\npassword=p\nvm-list\n--minimal\n",
+    ],
+)
+def test_lines_may_end_as_on_windows_and_credentials_come_anywhere(body):
+    assert thinwire.arguments_of(body) == (["vm-list", "--minimal"], "me", "p")
 
 
 @given(st.binary(min_size=4, max_size=4), st.binary(max_size=80))
