@@ -161,7 +161,10 @@ class Database:
         """What SQLite finds wrong with the file; empty when it is sound."""
         with self._turn:
             self._refuse_given_up()
-            return integrity(self._writer)
+            try:
+                return integrity(self._writer)
+            except sqlite3.Error as error:
+                raise _failure(self.path, error) from error
 
     def backup(self, target: Path) -> None:
         """A sound copy of the main file, made while others read and write. The caller syncs and renames it."""
@@ -342,12 +345,23 @@ def lock(path: Path) -> int:
 
 
 def integrity(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds wrong, one line each; empty when the file is sound."""
+    """What SQLite finds wrong, one line each; empty when the file is sound.
+
+    Raises sqlite3.Error when it cannot be read now.
+    """
     try:
         lines = [str(line) for (line,) in connection.execute("PRAGMA main.integrity_check(20)")]
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
         return [str(error)]
     return [] if lines == ["ok"] else lines
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether this tells of what is in the file, and not of a disk that is full, read-only or does not answer."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name == "SQLITE_ERROR" or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
 
 
 def model_hash() -> str:

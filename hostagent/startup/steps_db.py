@@ -288,9 +288,9 @@ def _connections(context: Context) -> tuple[Connection, ...]:
 
 
 def _candidates(connections: Sequence[Connection]) -> tuple[Candidate, ...]:
-    from hostagent.db.connections import look
+    from hostagent.db.connections import look_at_all
 
-    return tuple(look(connection) for connection in connections)
+    return look_at_all(connections)
 
 
 def start_database(context: Context) -> Outcome:
@@ -306,10 +306,10 @@ def start_database(context: Context) -> Outcome:
     if host.database is None:
         opened = _open(context, connections)
         host.database = opened.database
-        files = _file_changes(connections, opened.candidates)
+        files, warnings = _file_changes(connections, opened.candidates), opened.warnings
         context.hold("database-opened")
     else:
-        files = ()
+        files, warnings = (), ()
     with host.database.write() as transaction:
         rows = _first_pass(transaction)
     context.hold("rows-written")
@@ -317,10 +317,7 @@ def start_database(context: Context) -> Outcome:
         host.hooks.api.attach(host.database, host.inventory.installation_uuid)
     changes = (*files, *(Change(*change) for change in rows))
     note = f"{host.database.path}, generation {host.database.generation}"
-    warnings = tuple(
-        f"{change.what} was damaged; it is kept beside it" for change in files if change.old == DAMAGED
-    )
-    return Changed(changes, note, warnings) if changes else Unchanged(note)
+    return Changed(changes, note, warnings) if changes else Unchanged(note, warnings)
 
 
 def _open(context: Context, connections: Sequence[Connection]) -> Opened:
@@ -357,7 +354,7 @@ def plan_start_database(context: Context) -> tuple[Change, ...]:
 
 def _file_changes(connections: Sequence[Connection], candidates: Sequence[Candidate]) -> tuple[Change, ...]:
     """What opening does to files: damaged ones go aside, the preferred one is made or gets the newest contents."""
-    from hostagent.db.connections import newest
+    from hostagent.db.connections import newest, to_be_replaced
 
     aside = tuple(Change(str(one.connection.path), DAMAGED, SET_ASIDE) for one in candidates if one.trouble)
     preferred, best = connections[-1], newest(connections, candidates)
@@ -365,7 +362,7 @@ def _file_changes(connections: Sequence[Connection], candidates: Sequence[Candid
     before = None if own.generation is None else f"generation {own.generation}"
     if best is None:
         return (*aside, Change(str(preferred.path), before, MADE))
-    if best.connection is preferred:
+    if not to_be_replaced(connections, best):
         return aside
     return (
         *aside,
