@@ -402,6 +402,61 @@ def test_only_one_process_has_the_database(files, db):
     assert db.check() == []
 
 
+def test_two_objects_of_any_class_are_there_after_a_restart(files, db):
+    kept = [cls.name for cls in db.model.classes.values() if cls.in_database and cls.persistent]
+    with db.write() as w:
+        made = {cls: {w.create(cls, {}), w.create(cls, {})} for cls in kept}
+        message = w.create("message", {"name": "N", "cls": "Host", "obj_uuid": "u", "body": "why"})
+        before = w.record("message", message)
+    db.close()
+    again = open_database(*files)
+    try:
+        with again.read() as view:
+            assert {cls for cls in kept if not made[cls] <= set(view.refs(cls))} == set()
+            assert view.record("message", message) == before
+    finally:
+        again.close()
+
+
+def test_collect_takes_several_lost_references_out_of_one_field(db):
+    with db.write() as w:
+        vifs = [w.create("VIF", {}) for _ in range(2)]
+        network = w.create("network", {"assigned_ips": dict.fromkeys(vifs, "169.254.0.2")})
+        blobs = {name: w.create("blob", {}) for name in ("a", "b", "kept")}
+        pool = w.create("pool", {"blobs": blobs})
+    with db.write() as w:
+        for ref in vifs:
+            w.destroy("VIF", ref)
+        for name in ("a", "b"):
+            w.destroy("blob", blobs[name])
+    with db.write() as w:
+        collect.collect(w, db.model)
+    with db.read() as view:
+        assert view.get("network", network, "assigned_ips") == {}
+        assert view.get("pool", pool, "blobs") == {"kept": blobs["kept"]}
+
+
+def test_a_disk_goes_from_its_vm_and_a_certificate_with_its_host(db):
+    host = make_host(db)
+    with db.write() as w:
+        vm = w.create("VM", {})
+        vdi = w.create("VDI", {"SR": w.create("SR", {})})
+        disk = w.create("VBD", {"VM": vm, "VDI": vdi, "type": "Disk"})
+        empty = w.create("VBD", {"VM": vm, "type": "CD", "empty": True})
+        own = w.create("Certificate", {"host": host, "type": "host"})
+        root = w.create("Certificate", {"type": "ca", "name": "root"})
+    with db.write() as w:
+        w.destroy("VDI", vdi)
+        w.destroy("host", host)
+    with db.write() as w:
+        collect.collect(w, db.model)
+    with db.read() as view:
+        assert view.refs("VBD") == [empty]
+        assert view.refs("Certificate") == [root]
+        assert not view.exists("Certificate", own)
+        assert not view.exists("VBD", disk)
+
+
 def test_collect_mends_what_leads_nowhere(db):
     host = make_host(db)
     with db.write() as w:
