@@ -74,7 +74,10 @@ class Database:
         """One snapshot; it waits for no writer. Raises DatabaseError."""
         self._reader_comes()
         try:
-            connection = self._idle.pop() if self._idle else self._connect(reader=True)
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # asking first would race with other readers
+                connection = self._connect(reader=True)
             yield from self._snapshot(connection)
         finally:
             self._reader_goes()

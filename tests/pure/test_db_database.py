@@ -329,6 +329,18 @@ def test_fields_that_do_not_outlive_a_restart_start_from_their_defaults(files):
     again.close()
 
 
+def test_two_readers_do_not_take_the_same_last_connection(db):
+    class Raced(list):
+        """Empty by the moment a reader takes from it, though it was not when the reader looked."""
+
+        def __bool__(self):
+            return True
+
+    db._idle = Raced()
+    with db.read() as view:
+        assert view.counts()["VM"] == 0
+
+
 def test_a_generation_is_never_used_twice_though_the_process_is_killed(files, monkeypatch):
     monkeypatch.setattr(database, "GENERATIONS_AHEAD", 3)
     used = []
