@@ -76,26 +76,17 @@ def info(transaction: Transaction, facts: Facts) -> list[Change]:
     return [*changes, *put_keys(transaction, "host", ref, "other_config", records.host_times(facts))]
 
 
-def memory(transaction: Transaction, facts: Facts, now: dt.datetime, *, on_system_boot: bool) -> list[Change]:
-    """s5. The machine's memory. What was free at boot and what Xen keeps are looked at once per boot; a figure from
-    a host that ran guests never replaces one of the same boot.
-    """
+def memory(transaction: Transaction, facts: Facts, now: dt.datetime) -> list[Change]:
+    """s5. The machine's memory, what was free at boot and what Xen keeps; nothing for what is not known."""
     ref = localhost(transaction, facts)
-    changes = _of_boot(transaction, ref, facts, on_system_boot=on_system_boot)
-    measured: dict[str, object] = {"memory_total": facts.memory.total} if facts.memory.total else {}
+    found = facts.memory
+    of_boot = {"boot_free_mem": found.boot_free, "memory_overhead": found.overhead} if found.boot_free else {}
+    measured: dict[str, object] = {"memory_total": found.total} if found.total else {}
     return [
-        *changes,
+        *put(transaction, "host", ref, of_boot),
         *_measure(transaction, str(transaction.get("host", ref, "metrics")), measured, now),
-        *free_memory(transaction, ref, facts.memory.free, now),
+        *free_memory(transaction, ref, found.free, now),
     ]
-
-
-def _of_boot(transaction: Transaction, ref: str, facts: Facts, *, on_system_boot: bool) -> list[Change]:
-    known = transaction.get("host", ref, "boot_free_mem") != 0
-    if not facts.memory.boot_free or (known and not on_system_boot):
-        return []
-    values = {"boot_free_mem": facts.memory.boot_free, "memory_overhead": facts.memory.overhead}
-    return put(transaction, "host", ref, values)
 
 
 def free_memory(transaction: Transaction, host: str, free: int, now: dt.datetime) -> list[Change]:

@@ -93,7 +93,7 @@ def plan_rows(context: Context, work: Callable[[Transaction], Sequence[RowChange
     if without_records(context):
         return ()
     changes: Sequence[RowChange] = ()
-    with contextlib.suppress(_UndoneError), _to_plan_on(context).write() as transaction:
+    with contextlib.suppress(_UndoneError), to_plan_on(context).write() as transaction:
         changes = work(transaction)
         if context.host.scratch is None:
             raise _UndoneError
@@ -117,7 +117,8 @@ def _with_unknown_uuids(context: Context, changes: tuple[Change, ...]) -> tuple[
     )
 
 
-def _to_plan_on(context: Context) -> Database:
+def to_plan_on(context: Context) -> Database:
+    """The open database, or in a dry run a copy of it. Raises OperatorError."""
     host = context.host
     if host.database is not None and host.scratch is None:
         return host.database
@@ -256,7 +257,7 @@ def _ha(context: Context) -> tuple[bool, bool]:
     store = context.host.local
     if store is None:
         raise unknown("the local database", "open-local-database")
-    with _to_plan_on(context).read() as view:
+    with to_plan_on(context).read() as view:
         return store.get(local.HA_ARMED), pool.ha_enabled(view)
 
 

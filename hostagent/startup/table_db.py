@@ -152,7 +152,7 @@ RECORDS = (
         timeout_s=120,
         run=steps_dbsync.record_memory,
         plan=steps_dbsync.plan_memory,
-        hold_points=("before", "rows-written"),
+        hold_points=("before", "rows-written", "figure-kept"),
         why="before dom0's size changes (S31): what was free at boot is counted from it",
     ),
     Step(
