@@ -127,6 +127,15 @@ def test_unusable_settings_inventory_or_role_end_with_1_and_other_halts_with_2(n
     assert (step.policy, step.halt_exit) == (Policy.HALT, code)
 
 
+def test_what_its_owner_has_left_out_says_what_it_waits_for():
+    rows = {row["ref"]: row for row in list_rows(with_unbuilt=True)}
+
+    assert rows["S28.m7"]["state"] == "not built"
+    assert "storage drivers (S24)" in str(rows["S28.m7"]["why"])
+    left_out = {seed.ref for seed in seed_steps() if seed.owner == "db/api"} - BUILT
+    assert {ref for ref in left_out if rows[ref]["state"] == "not built"} == {"S28.m7"}
+
+
 def test_every_number_has_exactly_one_owner_and_it_is_the_agreed_one():
     refs = [seed.ref for seed in seed_steps()]
     wanted = {ref: owner for owner, text in OWNERS.items() for ref in text.split()}
