@@ -24,6 +24,10 @@ MEMORY_STEP = 1 << 20
 """Measurements of memory are written when they moved by this many bytes: each write is a durable one."""
 
 
+GUIDANCES = ("pending_guidances", "pending_guidances_recommended", "pending_guidances_full")
+"""What updates ask for: before the host takes guests, soon, and at all."""
+
+
 def find(view: View, facts: Facts) -> str | None:
     """The reference of this host, None while it has no record."""
     try:
@@ -151,6 +155,19 @@ def certificate(transaction: Transaction, facts: Facts, own: Certificate) -> lis
     if present:
         return [*changes, *put(transaction, "Certificate", present[0], values)]
     return [*changes, make(transaction, "Certificate", values)[1]]
+
+
+def guidance_done(transaction: Transaction, facts: Facts, *, on_system_boot: bool) -> list[Change]:
+    """With s4. What an update asked for and this start has done is asked for no longer: a start of the agent, and a
+    reboot where this is the first start after one.
+    """
+    ref = localhost(transaction, facts)
+    done = ("restart_toolstack", "reboot_host") if on_system_boot else ("restart_toolstack",)
+    left: dict[str, object] = {}
+    for field in GUIDANCES:
+        asked = transaction.get("host", ref, field)
+        left[field] = [one for one in asked if one not in done] if isinstance(asked, list) else asked
+    return put(transaction, "host", ref, left)
 
 
 def guidance_pending(view: View, facts: Facts) -> bool:

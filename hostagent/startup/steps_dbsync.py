@@ -125,17 +125,19 @@ def find_localhost(context: Context) -> Outcome:
 
 def _info(context: Context) -> Callable[[Transaction], list[RowChange]]:
     facts, certificate = facts_of(context), context.host.certificate
+    on_system_boot = context.host.on_system_boot
 
     def work(transaction: Transaction) -> list[RowChange]:
         served = own.certificate(transaction, facts, certificate) if certificate else []
-        return [*own.info(transaction, facts), *served]
+        done = own.guidance_done(transaction, facts, on_system_boot=on_system_boot)
+        return [*own.info(transaction, facts), *served, *done]
 
     return work
 
 
 def refresh_info(context: Context) -> Outcome:
-    """S28.s4. Versions, capabilities, names, start times, and the certificate that is served. Warns of what could not
-    be found out.
+    """S28.s4. Versions, capabilities, names, start times, the certificate that is served, and what an update asked for
+    that this start has done. Warns of what could not be found out.
     """
     outcome = _run(context, _info(context), REFRESH_INFO)
     if isinstance(outcome, Changed | Unchanged):

@@ -213,6 +213,21 @@ def test_a_host_that_was_taken_for_dead_is_alive(synced):
     assert the(synced, "host_metrics")["last_updated"] == "20261121T18:00:00Z"
 
 
+@pytest.mark.parametrize("boot", [False, True])
+def test_what_an_update_asked_for_and_this_start_has_done_is_asked_no_longer(synced, boot):
+    """Else a host whose database says so, one that was imported too, would stay disabled for ever."""
+    asked = ["reboot_host", "restart_toolstack", "restart_vm"]
+    with synced.write() as w:
+        for field in host.GUIDANCES:
+            w.set("host", host.localhost(w, sample()), field, asked)
+
+    changes_of(synced, lambda w: host.guidance_done(w, sample(), on_system_boot=boot))
+
+    left = ["restart_vm"] if boot else ["reboot_host", "restart_vm"]
+    assert [the(synced, "host")[field] for field in host.GUIDANCES] == [left] * 3
+    assert changes_of(synced, lambda w: host.guidance_done(w, sample(), on_system_boot=boot)) == []
+
+
 def test_unknown_memory_leaves_the_known(synced):
     nothing = sample(memory=Memory())
 

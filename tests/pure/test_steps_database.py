@@ -276,6 +276,17 @@ def test_an_operator_skips_an_item(synced):
     assert isinstance(steps_dbsync.refresh_info(synced), Unchanged)
 
 
+def test_a_start_of_the_agent_is_what_an_update_asked_for(synced):
+    synced.host.on_system_boot = False
+    with synced.host.database.write() as w:
+        w.set("host", w.refs("host")[0], "pending_guidances", ["restart_toolstack", "reboot_host"])
+
+    planned = steps_dbsync.plan_info(synced)
+    assert steps_dbsync.refresh_info(synced).changes == planned
+
+    assert [record["pending_guidances"] for record in rows(synced)["host"].values()] == [["reboot_host"]]
+
+
 def with_memory(context, boot_free_mib):
     context.host.facts = sample(
         memory=dataclasses.replace(sample().memory, boot_free=boot_free_mib << 20, estimate=True)
