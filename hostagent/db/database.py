@@ -40,6 +40,7 @@ TOMBSTONES = 20_000
 READERS = 8
 """Idle connections that are kept for readers."""
 BUSY_MS = 5000
+FILE_MODE = 0o600
 
 
 class Database:
@@ -58,6 +59,7 @@ class Database:
         self._given_up = False
         self._listeners: list[Callable[[int], None]] = []
         self._writer = self._connect()
+        self._make_private()
         self._ceiling = 0
         self._generation = 0
         self._start()
@@ -242,6 +244,17 @@ class Database:
         except sqlite3.Error as error:
             raise _failure(self.path, error) from error
         return connection
+
+    def _make_private(self) -> None:
+        """There are secrets in it. What SQLite keeps beside a file gets the file's own mode."""
+        try:
+            for path in (self.path, self._volatile):
+                path.chmod(FILE_MODE)
+        except OSError as error:
+            raise DatabaseError(
+                f"{self.path} could not be made private: {error.strerror}",
+                hint=HINTS.get(error.errno or 0, f"ls -l {self.path.parent}"),
+            ) from error
 
     def _start(self) -> None:
         """Tables, generation, fields that are new in the model; sessions and tasks of an earlier run end."""

@@ -329,6 +329,16 @@ def test_fields_that_do_not_outlive_a_restart_start_from_their_defaults(files):
     again.close()
 
 
+def test_only_root_can_read_it_also_what_is_beside_it(files):
+    db = open_database(*files)
+    with db.write() as w:
+        w.create("network", {})
+    modes = {file.name: file.stat().st_mode & 0o777 for file in files[0].parent.iterdir()}
+    db.close()
+    assert {"state.db", "state.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
 def test_two_readers_do_not_take_the_same_last_connection(db):
     class Raced(list):
         """Empty by the moment a reader takes from it, though it was not when the reader looked."""
