@@ -340,7 +340,7 @@ def test_only_root_can_read_it_also_what_is_beside_it(files):
 
 
 def test_two_readers_do_not_take_the_same_last_connection(db):
-    class Raced(list):
+    class Raced(list[sqlite3.Connection]):
         """Empty by the moment a reader takes from it, though it was not when the reader looked."""
 
         def __bool__(self):
