@@ -314,6 +314,7 @@ def start_database(context: Context) -> Outcome:
     with host.database.write() as transaction:
         rows = _first_pass(transaction)
     context.hold("rows-written")
+    host.opened_at = host.opened_at or host.database.generation
     if host.hooks is not None:
         host.hooks.api.attach(host.database, host.inventory.installation_uuid)
     changes = (*files, *(Change(*change) for change in rows))

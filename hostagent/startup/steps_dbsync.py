@@ -275,9 +275,9 @@ def plan_halted_vms(context: Context) -> tuple[Change, ...]:
     return _plan(context, pool.halted_vms)
 
 
-def _tasks(_context: Context) -> Callable[[Transaction], list[RowChange]]:
-    moment = now()
-    return lambda transaction: pool.old_tasks(transaction, moment)
+def _tasks(context: Context) -> Callable[[Transaction], list[RowChange]]:
+    moment, opened_at = now(), context.host.opened_at
+    return lambda transaction: pool.old_tasks(transaction, moment, opened_at=opened_at)
 
 
 def cancel_old_tasks(context: Context) -> Outcome:

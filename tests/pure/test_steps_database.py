@@ -276,6 +276,18 @@ def test_an_operator_skips_an_item(synced):
     assert isinstance(steps_dbsync.refresh_info(synced), Unchanged)
 
 
+def test_a_task_that_a_client_has_begun_meanwhile_goes_on(context):
+    """Calls work from S22 on, and S28.m6 comes later."""
+    steps_db.start_database(context)
+    with context.host.database.write() as w:
+        task = w.create("task", {"status": "pending"})
+
+    assert steps_dbsync.plan_old_tasks(context) == ()
+    assert isinstance(steps_dbsync.cancel_old_tasks(context), Unchanged)
+
+    assert rows(context)["task"][task]["status"] == "pending"
+
+
 def test_a_start_of_the_agent_is_what_an_update_asked_for(synced):
     synced.host.on_system_boot = False
     with synced.host.database.write() as w:
