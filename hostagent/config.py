@@ -104,6 +104,11 @@ class Paths:
         return self.state / "startup-report.json"
 
     @property
+    def boot_memory(self) -> Path:
+        """What was free at boot, in bytes; it goes with the boot."""
+        return self.run / "boot_time_memory"
+
+    @property
     def init_complete(self) -> Path:
         return self.run / "init-complete"
 

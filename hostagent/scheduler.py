@@ -40,6 +40,7 @@ class Scheduler:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._jobs: list[_Job] = []
+        self._running: _Job | None = None
         self._numbers = itertools.count()
         self._changed = threading.Condition()
         self._stopped = False
@@ -61,9 +62,10 @@ class Scheduler:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The jobs that wait for their turn, the next one first."""
+        """The jobs: the one at work, then those that wait for their turn, the next one first."""
         with self._changed:
-            return tuple(job.name for job in sorted(self._jobs))
+            running = [self._running] if self._running else []
+            return tuple(dict.fromkeys(job.name for job in (*running, *sorted(self._jobs))))
 
     def run_due(self) -> float:
         """Run what is due now; seconds until the next one is."""
@@ -74,9 +76,10 @@ class Scheduler:
                 wait = self._jobs[0].due - self._clock()
                 if wait > 0:
                     return min(wait, IDLE_S)
-                job = heapq.heappop(self._jobs)
+                job = self._running = heapq.heappop(self._jobs)
             self._run(job)
             with self._changed:
+                self._running = None
                 if all(other.name != job.name for other in self._jobs):
                     job.due = self._clock() + job.period_s
                     heapq.heappush(self._jobs, job)

@@ -320,14 +320,25 @@ def _ask(paths: Paths, method: str, *params: object, alone: bool = False) -> Rec
 
 @contextlib.contextmanager
 def _own(paths: Paths) -> Iterator[Database]:
-    """The database, for this command alone. Raises DatabaseError, DbConfError, FileError; NoDatabaseError."""
-    from hostagent.db.connections import read_conf
-    from hostagent.db.database import open_database
+    """The database, for this command alone. Opening a file that is damaged or cut off would change it, so that it is
+    looked at before.
 
-    path = read_conf(paths.db_conf, paths.database)[-1].path
-    if not path.exists():
+    Raises DamagedError, DatabaseError, DbConfError, FileError; NoDatabaseError.
+    """
+    from hostagent.db.connections import look, read_conf
+    from hostagent.db.database import open_database
+    from hostagent.db.errors import DamagedError
+
+    found = look(read_conf(paths.db_conf, paths.database)[-1])
+    path = found.connection.path
+    if found.trouble:
+        raise DamagedError(
+            f"{path}: {found.trouble}",
+            hint="it is set aside at the next start, and the newest good copy used",
+        )
+    if found.generation is None or found.packed:
         raise NoDatabaseError(
-            f"there is no database {path}: the first start of hostagent makes it",
+            f"there is no database {path}: the next start of hostagent makes it",
             hint="systemctl start hostagent",
         )
     paths.run.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ def list_steps(args: argparse.Namespace) -> int:
     rows = list_rows(with_unbuilt=args.all)
     deadline = output.Column("timeout_s", "deadline", output.duration)
     known = ("ref", "name", "role", "policy", deadline, "why")
-    everything = ("ref", "name", "state", "role", "policy", "owner", "title")
+    everything = ("ref", "name", "state", "role", "policy", "owner", "title", "why")
     output.emit(args, rows, columns=everything if args.all else known)
     return 0
 

@@ -13,6 +13,8 @@ from hostagent.db.datatype import NULL_REF, Kind
 from hostagent.db.transaction import refs_in
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hostagent.db.datatype import DataType, Value
     from hostagent.db.model import Model
     from hostagent.db.transaction import Transaction
@@ -48,6 +50,15 @@ OWNERS: dict[str, tuple[str, ...]] = {
     "tunnel": ("access_PIF", "transport_PIF"),
 }
 """Without these an object is nothing: it goes when one of them is gone or null."""
+
+CD = "CD"
+PARTS: dict[str, tuple[str, ...]] = {
+    "Certificate": ("host",),
+    "VBD": ("VDI",),
+}
+"""When one of these is gone the object goes, but it may be without from the start: a certificate authority has no host,
+an empty drive no disk. A CD drive whose disk goes is empty.
+"""
 
 NAMED_BY: dict[str, tuple[tuple[str, str], ...]] = {
     "PIF_metrics": (("PIF", "metrics"),),
@@ -91,7 +102,7 @@ def check(view: View, model: Model) -> list[Finding]:
                 found.append(Finding(cls.name, ref, "", "", "destroy it"))
             for name, facts in cls.fields.items():
                 if cls.stored(name):
-                    found += _dangling(cls.name, ref, name, facts.type, record[name], live)
+                    found += _dangling(cls.name, ref, name, facts.type, record, live)
     return found
 
 
@@ -100,15 +111,16 @@ def _named(view: View, sources: tuple[tuple[str, str], ...]) -> set[str]:
 
 
 def _dangling(
-    cls: str, ref: str, name: str, kind: DataType, value: Value, live: dict[str, set[str]]
+    cls: str, ref: str, name: str, kind: DataType, record: Mapping[str, Value], live: dict[str, set[str]]
 ) -> list[Finding]:
     owner = name in OWNERS.get(cls, ())
+    goes = owner or (name in PARTS.get(cls, ()) and record.get("type") != CD)
     found = [
-        Finding(cls, ref, name, target, "destroy it" if owner else "forget it")
-        for wanted, target in refs_in(kind, value)
+        Finding(cls, ref, name, target, "destroy it" if goes else "forget it")
+        for wanted, target in refs_in(kind, record[name])
         if target != NULL_REF and wanted in live and target not in live[wanted]
     ]
-    if owner and value == NULL_REF:
+    if owner and record[name] == NULL_REF:
         found.append(Finding(cls, ref, name, NULL_REF, "destroy it"))
     return found
 
@@ -116,7 +128,7 @@ def _dangling(
 def collect(transaction: Transaction, model: Model) -> list[Finding]:
     """Mend everything that `check` finds, until nothing is left; what was mended.
 
-    An empty CD drive stays when its disk goes: only the disk is forgotten. Destroying one object can leave others
+    A CD drive stays when its disk goes: only the disk is forgotten. Destroying one object can leave others
     without an owner, so it goes round until a round finds nothing.
     """
     mended: list[Finding] = []

@@ -2,7 +2,8 @@
 
 The format is xapi's (startup-and-pool-join.md 2.4): blocks that begin with `[path]`, `key:value` lines, the last block
 is the preferred one. That one is written in every transaction; the others get whole copies, stamped with the
-generation they hold. At start the newest generation wins. A file that is damaged is set aside, never emptied.
+generation they hold. At start the newest generation wins. A file that is damaged is set aside, never emptied; one that
+cannot be read now (full disk, I/O error) is no damaged one.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from dataclasses import dataclass, field
+import zlib
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostagent.db.database import integrity, lock, open_database, open_locked
+from hostagent.db.database import integrity, is_damage, lock, open_database, open_locked
 from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.db.local import corrupt_name
 from hostagent.db.schema import MIGRATIONS
@@ -37,7 +39,14 @@ log = logging.getLogger(__name__)
 
 CONF_LIMIT_BYTES = 1 << 16
 HEADER = re.compile(r"\[(/.+)\]\s*")
-SIDE_FILES = ("-wal", "-shm")
+SIDE_FILES = ("-wal", "-shm", "-journal")
+"""What SQLite keeps beside a file. Beside another file of that name it would be taken for that one's."""
+GZIP = b"\x1f\x8b"
+TABLES = {"objects", "tombstones", "meta"}
+JUMP = 1_000_000
+"""What is added to the generation when it is not known how far clients have come: nobody makes as many changes
+between the last copy and a disaster.
+"""
 
 
 class DbConfError(OperatorError):
@@ -62,12 +71,15 @@ class Connection:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """What was found at one connection at start. `generation` is None when there is nothing usable; `trouble` says why
-    a file that is there is not usable.
+    a file that is there is not usable. Up to `ceiling` its owner may have handed out generations. `packed`: it is
+    compressed, whatever db.conf says.
     """
 
     connection: Connection
     generation: int | None
     trouble: str = ""
+    ceiling: int = 0
+    packed: bool = False
 
 
 def parse(text: str, *, source: str = "db.conf") -> list[Connection]:
@@ -140,37 +152,92 @@ def read_conf(path: Path, default: Path) -> list[Connection]:
 
 
 def look(connection: Connection) -> Candidate:
-    """What is at a connection, without changing anything there. Raises NewerSchemaError."""
+    """What is at a connection, without changing anything there.
+
+    Raises NewerSchemaError; DatabaseError when it cannot be read now, which says nothing about what is in it.
+    """
     path = connection.path
-    if not path.exists() or path.stat().st_size == 0:
-        return Candidate(connection, None)
     try:
-        with contextlib.closing(_readable(connection)) as source:
-            troubles = integrity(source)
-            (version,) = source.execute("PRAGMA user_version").fetchone()
-            if troubles:
-                return Candidate(connection, None, troubles[0])
-            if version > len(MIGRATIONS):
-                raise NewerSchemaError(
-                    f"{path} is of version {version}, and this hostagent knows versions up to {len(MIGRATIONS)}",
-                    hint="install the hostagent that wrote it, or take the block out of db.conf",
-                )
-            found = source.execute("SELECT value FROM meta WHERE key='ceiling'").fetchone()
-            newest = source.execute("SELECT max(mtime) FROM objects").fetchone()
-    except (sqlite3.Error, OSError, EOFError) as error:
+        head = _head(path)
+        if head is None:
+            return Candidate(connection, None)
+        if not head:
+            return Candidate(connection, None, "it is empty: it was cut off")
+        with contextlib.closing(_readable(path)) as source:
+            return replace(_contents(connection, source), packed=head == GZIP)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         return Candidate(connection, None, str(error))
-    if found is None:
+    except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and is_damage(error):
+            return Candidate(connection, None, str(error))
+        raise DatabaseError(
+            f"{path} cannot be read now: {error}", hint="it is left as it is; look at the disk: dmesg, df -h"
+        ) from error
+
+
+def _contents(connection: Connection, source: sqlite3.Connection) -> Candidate:
+    tables = {name for (name,) in source.execute("SELECT name FROM sqlite_master WHERE type='table'")}
+    if not tables:  # the start that made the file was cut off
+        return Candidate(connection, None)
+    if troubles := integrity(source):
+        return Candidate(connection, None, troubles[0])
+    (version,) = source.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise NewerSchemaError(
+            f"{connection.path} is of version {version}, and this hostagent knows versions up to {len(MIGRATIONS)}",
+            hint="install the hostagent that wrote it, or take the block out of db.conf",
+        )
+    if not tables >= TABLES:
         return Candidate(connection, None, "it holds no database of ours")
-    return Candidate(connection, int(newest[0] or 0))
+    # the last change may have destroyed something: only its tombstone tells
+    (newest,) = source.execute(
+        "SELECT max(mtime) FROM (SELECT mtime FROM objects UNION ALL SELECT mtime FROM tombstones)"
+    ).fetchone()
+    ceiling = source.execute("SELECT value FROM meta WHERE key='ceiling'").fetchone()
+    return Candidate(connection, int(newest or 0), ceiling=int(ceiling[0]) if ceiling else 0)
 
 
-def _readable(connection: Connection) -> sqlite3.Connection:
+def look_at_all(connections: Sequence[Connection]) -> tuple[Candidate, ...]:
+    """What is at each connection. A copy that cannot be read now counts as not there, unless nothing else is.
+
+    Raises NewerSchemaError; DatabaseError when what there is cannot be read.
+    """
+    found: list[Candidate] = []
+    unread: DatabaseError | None = None
+    for connection in connections:
+        try:
+            found.append(look(connection))
+        except NewerSchemaError:
+            raise
+        except DatabaseError as error:
+            if connection is connections[-1]:
+                raise
+            log.warning("%s", error.found)
+            unread = error
+            found.append(Candidate(connection, None))
+    if unread and all(candidate.generation is None for candidate in found):
+        raise unread
+    return tuple(found)
+
+
+def _head(path: Path) -> bytes | None:
+    """The first bytes of a file, None when there is no file. What they are tells whether it is compressed, also after
+    somebody changed that in db.conf.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(len(GZIP))
+    except FileNotFoundError:
+        return None
+
+
+def _readable(path: Path) -> sqlite3.Connection:
     """The file, or what is compressed in it, for reading."""
-    if not connection.compress:
-        return sqlite3.connect(f"{connection.path.as_uri()}?mode=ro", uri=True)
+    if _head(path) != GZIP:
+        return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
     memory = sqlite3.connect(":memory:")
     try:
-        with gzip.open(connection.path) as packed:
+        with gzip.open(path) as packed:
             memory.deserialize(packed.read())
     except BaseException:
         memory.close()
@@ -180,38 +247,60 @@ def _readable(connection: Connection) -> sqlite3.Connection:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An open database and how it came to be: what was found, which file was taken, what was set aside."""
+    """An open database and how it came to be: what was found, which file was taken, what was set aside, and what an
+    operator should hear about that.
+    """
 
     database: Database
     candidates: tuple[Candidate, ...]
     taken: Path | None
     set_aside: tuple[Path, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def open_newest(connections: Sequence[Connection], volatile: Path) -> Opened:
     """Open the preferred database with the newest contents that any connection has.
 
-    A damaged file is renamed beside itself. Raises InUseError, NewerSchemaError and DatabaseError; nothing is changed
-    when another process has the database, or a newer hostagent wrote one of the files.
+    A damaged file is renamed beside itself. Where the contents are not those of the preferred file, its clients may be
+    further than they: the generation jumps, and what clients remember is lost to them (EVENTS_LOST).
+
+    Raises InUseError, NewerSchemaError and DatabaseError; nothing is changed when another process has the database, a
+    newer hostagent wrote one of the files, or the preferred one cannot be read now.
     """
     preferred = connections[-1]
     taken = lock(preferred.path)
+    aside: list[Path] = []
+    warnings: list[str] = []
+
+    def put_away(path: Path, why: str) -> None:
+        name = _set_aside(path)
+        aside.append(name)
+        warnings.append(f"{path} {why}; it is kept as {name}")
+        log.warning("%s", warnings[-1])
+
     try:
-        candidates = tuple(look(connection) for connection in connections)
+        candidates = look_at_all(connections)
         best = newest(connections, candidates)
-        aside = tuple(_set_aside(found.connection.path) for found in candidates if found.trouble)
-        if best and best.connection is not preferred:
-            if preferred.path.exists():
-                aside = (*aside, _set_aside(preferred.path))
-            put(best.connection, preferred.path)
+        for found in candidates:
+            if found.trouble:
+                put_away(found.connection.path, f"was damaged ({found.trouble})")
+        if best and to_be_replaced(connections, best):
+            if best.connection is not preferred and preferred.path.exists():
+                put_away(preferred.path, f"was older than {best.connection.path}")
+            highest = max(max(found.generation or 0, found.ceiling) for found in candidates)
+            put(best.connection, preferred.path, above=highest + JUMP)
+        elif not preferred.path.exists() and _beside(preferred.path):
+            put_away(preferred.path, "was gone, but not what SQLite keeps beside it")
     except BaseException:
         os.close(taken)
         raise
-    for candidate in candidates:
-        if candidate.trouble:
-            log.warning("%s is damaged (%s) and set aside", candidate.connection.path, candidate.trouble)
     database = open_locked(preferred.path, volatile, taken)
-    return Opened(database, candidates, best.connection.path if best else None, aside)
+    return Opened(database, candidates, best.connection.path if best else None, tuple(aside), tuple(warnings))
+
+
+def to_be_replaced(connections: Sequence[Connection], best: Candidate) -> bool:
+    """Whether the preferred file gets other contents than it has: a newer copy's, or its own, unpacked."""
+    return best.connection is not connections[-1] or best.packed
 
 
 def open_scratch(connections: Sequence[Connection], candidates: Sequence[Candidate]) -> Database:
@@ -239,14 +328,23 @@ def newest(connections: Sequence[Connection], candidates: Sequence[Candidate]) -
     )
 
 
+def _beside(path: Path) -> list[Path]:
+    """What SQLite keeps beside a file, as far as it is there."""
+    return [
+        side
+        for side in (path.with_name(path.name + suffix) for suffix in SIDE_FILES)
+        if os.path.lexists(side)
+    ]
+
+
 def _set_aside(path: Path) -> Path:
     """Rename a file, and what SQLite keeps beside it, to a free name that tells when."""
     name = corrupt_name(path)
     try:
-        path.rename(name)
-        for suffix in SIDE_FILES:
-            with contextlib.suppress(FileNotFoundError):
-                path.with_name(path.name + suffix).rename(name.with_name(name.name + suffix))
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(name)
+        for side in _beside(path):
+            side.rename(name.with_name(name.name + side.name.removeprefix(path.name)))
     except OSError as error:
         raise DatabaseError(
             f"{path} could not be set aside: {error.strerror}",
@@ -255,19 +353,41 @@ def _set_aside(path: Path) -> Path:
     return name
 
 
-def put(source: Connection, target: Path) -> None:
-    """A durable copy of the database at `source`, as `target`."""
+def put(source: Connection, target: Path, *, above: int | None = None) -> None:
+    """A durable copy of the database at `source`, as `target`. With `above` its next generation is above that one, and
+    nobody is told changes from before.
+    """
     temporary = target.with_name(f".{target.name}.new")
     with _telling(target):
         _make_private(temporary)
         with (
-            contextlib.closing(_readable(source)) as reader,
+            contextlib.closing(_readable(source.path)) as reader,
             contextlib.closing(sqlite3.connect(temporary)) as copy,
         ):
             reader.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")
+            if above is not None:
+                with copy:
+                    for key in ("ceiling", "floor"):
+                        copy.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, above))
         _sync(temporary)
-        temporary.rename(target)
+        _take_place(temporary, target)
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    """Rename, durably. What SQLite keeps beside the former file would be read into the new one: it goes, but into the
+    former file, which is a good copy until the rename.
+    """
+    if sides := _beside(target):
+        with contextlib.suppress(sqlite3.Error):
+            if target.exists():
+                with contextlib.closing(sqlite3.connect(target)) as former:
+                    former.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        for side in sides:
+            side.unlink(missing_ok=True)
         sync_directory(target.parent)
+    temporary.rename(target)
+    sync_directory(target.parent)
 
 
 class Copies:
@@ -330,8 +450,7 @@ def write_copy(database: Database, target: Path, *, compress: bool = False) -> N
                 shutil.copyfileobj(plain, out)
             packed.rename(temporary)
         _sync(temporary)
-        temporary.rename(target)
-        sync_directory(target.parent)
+        _take_place(temporary, target)
 
 
 def _make_private(path: Path) -> None:

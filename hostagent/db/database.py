@@ -40,6 +40,7 @@ TOMBSTONES = 20_000
 READERS = 8
 """Idle connections that are kept for readers."""
 BUSY_MS = 5000
+FILE_MODE = 0o600
 
 
 class Database:
@@ -58,6 +59,7 @@ class Database:
         self._given_up = False
         self._listeners: list[Callable[[int], None]] = []
         self._writer = self._connect()
+        self._make_private()
         self._ceiling = 0
         self._generation = 0
         self._start()
@@ -74,7 +76,10 @@ class Database:
         """One snapshot; it waits for no writer. Raises DatabaseError."""
         self._reader_comes()
         try:
-            connection = self._idle.pop() if self._idle else self._connect(reader=True)
+            try:
+                connection = self._idle.pop()
+            except IndexError:  # asking first would race with other readers
+                connection = self._connect(reader=True)
             yield from self._snapshot(connection)
         finally:
             self._reader_goes()
@@ -161,7 +166,10 @@ class Database:
         """What SQLite finds wrong with the file; empty when it is sound."""
         with self._turn:
             self._refuse_given_up()
-            return integrity(self._writer)
+            try:
+                return integrity(self._writer)
+            except sqlite3.Error as error:
+                raise _failure(self.path, error) from error
 
     def backup(self, target: Path) -> None:
         """A sound copy of the main file, made while others read and write. The caller syncs and renames it."""
@@ -236,6 +244,17 @@ class Database:
         except sqlite3.Error as error:
             raise _failure(self.path, error) from error
         return connection
+
+    def _make_private(self) -> None:
+        """There are secrets in it. What SQLite keeps beside a file gets the file's own mode."""
+        try:
+            for path in (self.path, self._volatile):
+                path.chmod(FILE_MODE)
+        except OSError as error:
+            raise DatabaseError(
+                f"{self.path} could not be made private: {error.strerror}",
+                hint=HINTS.get(error.errno or 0, f"ls -l {self.path.parent}"),
+            ) from error
 
     def _start(self) -> None:
         """Tables, generation, fields that are new in the model; sessions and tasks of an earlier run end."""
@@ -342,12 +361,23 @@ def lock(path: Path) -> int:
 
 
 def integrity(connection: sqlite3.Connection) -> list[str]:
-    """What SQLite finds wrong, one line each; empty when the file is sound."""
+    """What SQLite finds wrong, one line each; empty when the file is sound.
+
+    Raises sqlite3.Error when it cannot be read now.
+    """
     try:
         lines = [str(line) for (line,) in connection.execute("PRAGMA main.integrity_check(20)")]
     except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
         return [str(error)]
     return [] if lines == ["ok"] else lines
+
+
+def is_damage(error: sqlite3.Error) -> bool:
+    """Whether this tells of what is in the file, and not of a disk that is full, read-only or does not answer."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    return name == "SQLITE_ERROR" or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_FORMAT"))
 
 
 def model_hash() -> str:

@@ -176,7 +176,9 @@ def load() -> Model:
 def _class(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]]) -> ClassModel:
     return ClassModel(
         name=name,
-        fields={key: _field(key, item, enums) for key, item in facts["fields"].items()},
+        fields={
+            key: _field(key, item, enums, kept=name == MESSAGES) for key, item in facts["fields"].items()
+        },
         messages={key: _message(name, key, item, enums) for key, item in facts["messages"].items()},
         in_database=facts["in_database"] or name == MESSAGES,
         counted=facts["in_database"],
@@ -188,7 +190,7 @@ def _class(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]
     )
 
 
-def _field(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]]) -> Field:
+def _field(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]], *, kept: bool) -> Field:
     kind = datatype.parse(facts["type"])
     declared = facts.get("has_default", True)
     fill = facts["default"] if declared and facts["default"] is not None else datatype.zero(kind, enums)
@@ -200,7 +202,7 @@ def _field(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]
         fill=fill,
         has_default=declared,
         internal=facts.get("internal", False),
-        persist=facts.get("persist", True),
+        persist=kept or facts.get("persist", True),
         state=facts.get("state", "published"),
         doc=facts.get("doc", ""),
     )

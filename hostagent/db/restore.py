@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hostagent.db import collect, xmldump
-from hostagent.db.connections import Connection, look, put
+from hostagent.db.connections import GZIP, JUMP, SIDE_FILES, Connection, look, put
 from hostagent.db.database import GENERATIONS_AHEAD, integrity, lock, open_database
-from hostagent.db.errors import DatabaseError, NewerSchemaError
+from hostagent.db.errors import DatabaseError
 from hostagent.errors import OperatorError
 from hostagent.files import HINTS, sync_directory
 
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
     from hostagent.db.database import Database
 
 SQLITE = b"SQLite format 3\0"
-GZIP = b"\x1f\x8b"
-SIDE_FILES = ("-wal", "-shm")
-JUMP = 1_000_000
-"""What is added to the generation when it is not known how far clients have come: nobody makes as many changes
-between the last copy and a disaster.
-"""
 READERS_WAIT_S = 10.0
 """For those who still read the database that is about to be replaced."""
 SQLITE_INTEGER_MAX = (1 << 63) - 1
@@ -148,13 +142,16 @@ def prepare(
 
 def highest(connection: Connection) -> int:
     """The highest generation that the file of a connection may have handed out; 0 when it cannot be read."""
-    with contextlib.suppress(NewerSchemaError):
-        if look(connection).generation is None:
-            return 0
-    if connection.compress:
-        return look(connection).generation or 0
+    with contextlib.suppress(DatabaseError):
+        found = look(connection)
+        return max(found.generation or 0, found.ceiling)
+    return _of_newer(connection.path)
+
+
+def _of_newer(path: Path) -> int:
+    """The same of a file that a newer hostagent wrote, as far as we understand it."""
     try:
-        with contextlib.closing(sqlite3.connect(f"{connection.path.as_uri()}?mode=ro", uri=True)) as reader:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as reader:
             (newest,) = reader.execute("SELECT coalesce(max(mtime), 0) FROM objects").fetchone()
             ceiling = reader.execute("SELECT value FROM meta WHERE key='ceiling'").fetchone()
     except sqlite3.Error:
@@ -169,10 +166,10 @@ def swap(prepared: Prepared) -> Path | None:
     target = prepared.target
     former = _former_name(target)
     with _telling(target):
+        _settle(target, former)
         if target.exists():
-            _settle(target, former)
             os.link(target, former)
-            sync_directory(target.parent)
+        sync_directory(target.parent)
         try:
             prepared.path.rename(target)
         except OSError:
@@ -196,8 +193,9 @@ def _settle(path: Path, former: Path) -> None:
     """Have everything in the one file: what SQLite keeps beside it must not meet the new one. Of a damaged file that is
     kept under the former one's name.
     """
-    with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as last:
-        last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    if path.exists():
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(sqlite3.connect(path)) as last:
+            last.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for suffix in SIDE_FILES:
         with contextlib.suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(former.with_name(former.name + suffix))
@@ -207,7 +205,7 @@ def _fill(source: Path, fresh: Path, volatile: Path, *, dump_only: bool) -> tupl
     """Put what is in `source` into a new file; its kind, and what was left out."""
     head = _head(source)
     if not dump_only and (head == SQLITE or head.startswith(GZIP)):
-        _copy(Connection(source, compress=head.startswith(GZIP)), fresh)
+        _copy(Connection(source), fresh)
         return "backup", []
     with source.open("rb") as file:
         return "dump", _load(file, fresh, volatile)

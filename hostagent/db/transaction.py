@@ -92,7 +92,7 @@ class Transaction(View):
             fields = private if facts.internal else public
             if fields.get(name) == value and type(fields.get(name)) is type(value):
                 continue
-            self._check_refs(facts.type, value, itself=(cls, ref))
+            self._check_refs(facts.type, value, itself=(cls, ref), before=fields.get(name))
             if name == "uuid":
                 self._check_unique(cls, None, str(value))
             if name in found.near:
@@ -336,10 +336,15 @@ class Transaction(View):
                 ).fetchone():
                     raise NotUniqueError(cls, "uuid", identity)
 
-    def _check_refs(self, kind: DataType, value: Value, *, itself: tuple[str, str]) -> None:
-        """Every reference in a value leads to an object of its class, or is null. Raises HandleInvalidError."""
+    def _check_refs(
+        self, kind: DataType, value: Value, *, itself: tuple[str, str], before: Value = NULL_REF
+    ) -> None:
+        """Every reference in a value leads to an object of its class, or is null, or was in it `before`: what was lost
+        since is left to `collect`, and is not the caller's fault. Raises HandleInvalidError.
+        """
+        known = {itself, *refs_in(kind, before)}
         for cls, ref in refs_in(kind, value):
-            if ref != NULL_REF and (cls, ref) != itself and not self.exists(cls, ref):
+            if ref != NULL_REF and (cls, ref) not in known and not self.exists(cls, ref):
                 raise HandleInvalidError(cls, ref)
 
 

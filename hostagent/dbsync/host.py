@@ -24,6 +24,10 @@ MEMORY_STEP = 1 << 20
 """Measurements of memory are written when they moved by this many bytes: each write is a durable one."""
 
 
+GUIDANCES = ("pending_guidances", "pending_guidances_recommended", "pending_guidances_full")
+"""What updates ask for: before the host takes guests, soon, and at all."""
+
+
 def find(view: View, facts: Facts) -> str | None:
     """The reference of this host, None while it has no record."""
     try:
@@ -76,26 +80,17 @@ def info(transaction: Transaction, facts: Facts) -> list[Change]:
     return [*changes, *put_keys(transaction, "host", ref, "other_config", records.host_times(facts))]
 
 
-def memory(transaction: Transaction, facts: Facts, now: dt.datetime, *, on_system_boot: bool) -> list[Change]:
-    """s5. The machine's memory. What was free at boot and what Xen keeps are looked at once per boot; a figure from
-    a host that ran guests never replaces one of the same boot.
-    """
+def memory(transaction: Transaction, facts: Facts, now: dt.datetime) -> list[Change]:
+    """s5. The machine's memory, what was free at boot and what Xen keeps; nothing for what is not known."""
     ref = localhost(transaction, facts)
-    changes = _of_boot(transaction, ref, facts, on_system_boot=on_system_boot)
-    measured: dict[str, object] = {"memory_total": facts.memory.total} if facts.memory.total else {}
+    found = facts.memory
+    of_boot = {"boot_free_mem": found.boot_free, "memory_overhead": found.overhead} if found.boot_free else {}
+    measured: dict[str, object] = {"memory_total": found.total} if found.total else {}
     return [
-        *changes,
+        *put(transaction, "host", ref, of_boot),
         *_measure(transaction, str(transaction.get("host", ref, "metrics")), measured, now),
-        *free_memory(transaction, ref, facts.memory.free, now),
+        *free_memory(transaction, ref, found.free, now),
     ]
-
-
-def _of_boot(transaction: Transaction, ref: str, facts: Facts, *, on_system_boot: bool) -> list[Change]:
-    known = transaction.get("host", ref, "boot_free_mem") != 0
-    if not facts.memory.boot_free or (known and not on_system_boot):
-        return []
-    values = {"boot_free_mem": facts.memory.boot_free, "memory_overhead": facts.memory.overhead}
-    return put(transaction, "host", ref, values)
 
 
 def free_memory(transaction: Transaction, host: str, free: int, now: dt.datetime) -> list[Change]:
@@ -160,6 +155,19 @@ def certificate(transaction: Transaction, facts: Facts, own: Certificate) -> lis
     if present:
         return [*changes, *put(transaction, "Certificate", present[0], values)]
     return [*changes, make(transaction, "Certificate", values)[1]]
+
+
+def guidance_done(transaction: Transaction, facts: Facts, *, on_system_boot: bool) -> list[Change]:
+    """With s4. What an update asked for and this start has done is asked for no longer: a start of the agent, and a
+    reboot where this is the first start after one.
+    """
+    ref = localhost(transaction, facts)
+    done = ("restart_toolstack", "reboot_host") if on_system_boot else ("restart_toolstack",)
+    left: dict[str, object] = {}
+    for field in GUIDANCES:
+        asked = transaction.get("host", ref, field)
+        left[field] = [one for one in asked if one not in done] if isinstance(asked, list) else asked
+    return put(transaction, "host", ref, left)
 
 
 def guidance_pending(view: View, facts: Facts) -> bool:

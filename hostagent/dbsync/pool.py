@@ -100,12 +100,14 @@ def _differing(
     return put(transaction, cls, ref, values)
 
 
-def old_tasks(transaction: Transaction, now: dt.datetime) -> list[Change]:
-    """m6. Nobody works on the tasks of an earlier run: they are cancelled, and no object is in their hands."""
+def old_tasks(transaction: Transaction, now: dt.datetime, *, opened_at: int | None = None) -> list[Change]:
+    """m6. Nobody works on the tasks of an earlier run: they are cancelled, and no object is in their hands. What was
+    made after generation `opened_at` is of this run: clients can begin tasks before start-up comes to this.
+    """
     changes: list[Change] = []
     cancelled = set()
-    for ref, record in list(transaction.records("task")):
-        if record["status"] in UNFINISHED:
+    for ref, record, made, _ in list(transaction.dated_records("task")):
+        if record["status"] in UNFINISHED and (opened_at is None or made <= opened_at):
             cancelled.add(ref)
             changes += put(transaction, "task", ref, {"status": "cancelled", "finished": stamp(now)})
     return [*changes, *_released(transaction, cancelled)] if cancelled else []

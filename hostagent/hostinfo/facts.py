@@ -5,7 +5,7 @@ Sizes are in bytes here, as in XenAPI. `records` turns the value into fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -149,6 +149,18 @@ def _of_hypervisor(root: Path, run_dir: Path | None) -> tuple[str, Dom0, Memory]
             estimate=machine.estimate,
         ),
     )
+
+
+def as_at_boot(found: Memory, boot_free: int) -> Memory:
+    """With what was free when it was first looked at in this boot, in bytes: guests may run by now. Where the
+    hypervisor could not be asked nothing is known of it.
+    """
+    from hostagent.xen.memory import RESERVE_KIB
+
+    if not found.boot_free:
+        return found
+    overhead = found.total - boot_free + RESERVE_KIB * KIB
+    return replace(found, boot_free=boot_free, overhead=overhead, estimate=False)
 
 
 def second_hand_memory(xen: HostFacts, found: System) -> Memory:

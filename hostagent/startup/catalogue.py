@@ -26,7 +26,7 @@ IN_PARTS = "in parts"
 @dataclass(frozen=True, slots=True)
 class SeedStep:
     """One number of the reference: `owner` builds it; `shared` tells who builds which piece of it; the row of `within`
-    does it too.
+    does it too; `missing` says what it waits for, where its owner has built the rest.
     """
 
     ref: str
@@ -35,6 +35,7 @@ class SeedStep:
     owner: str
     shared: dict[str, str]
     within: str = ""
+    missing: str = ""
 
 
 def seed_steps() -> tuple[SeedStep, ...]:
@@ -83,4 +84,5 @@ def _rowless(seed: SeedStep, built: Mapping[str, Step]) -> dict[str, object]:
         "owner": seed.owner,
         "shared": seed.shared,
         "title": seed.title,
+        "why": seed.missing,
     }

@@ -52,7 +52,8 @@ class HostState:
     `blockers` are reasons why the host must stay disabled (steps add theirs, the runner adds each failed or blocked
     step whose policy is degrade); `xenstore_deadline` is when (monotonic seconds)
     waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode; `scratch` is the
-    copy of the database on which a dry run makes its plans.
+    copy of the database on which a dry run makes its plans; `opened_at` is the generation of the database when it was
+    handed to the API: what came later is of this run.
     """
 
     arguments: tuple[str, ...] = ()
@@ -70,6 +71,7 @@ class HostState:
     connections: tuple[Connection, ...] = ()
     database: Database | None = None
     scratch: Database | None = None
+    opened_at: int | None = None
     scheduler: Scheduler | None = None
     emergency: HostagentError | None = None
     blockers: list[str] = field(default_factory=list)

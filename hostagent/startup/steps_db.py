@@ -93,7 +93,7 @@ def plan_rows(context: Context, work: Callable[[Transaction], Sequence[RowChange
     if without_records(context):
         return ()
     changes: Sequence[RowChange] = ()
-    with contextlib.suppress(_UndoneError), _to_plan_on(context).write() as transaction:
+    with contextlib.suppress(_UndoneError), to_plan_on(context).write() as transaction:
         changes = work(transaction)
         if context.host.scratch is None:
             raise _UndoneError
@@ -117,7 +117,8 @@ def _with_unknown_uuids(context: Context, changes: tuple[Change, ...]) -> tuple[
     )
 
 
-def _to_plan_on(context: Context) -> Database:
+def to_plan_on(context: Context) -> Database:
+    """The open database, or in a dry run a copy of it. Raises OperatorError."""
     host = context.host
     if host.database is not None and host.scratch is None:
         return host.database
@@ -256,7 +257,7 @@ def _ha(context: Context) -> tuple[bool, bool]:
     store = context.host.local
     if store is None:
         raise unknown("the local database", "open-local-database")
-    with _to_plan_on(context).read() as view:
+    with to_plan_on(context).read() as view:
         return store.get(local.HA_ARMED), pool.ha_enabled(view)
 
 
@@ -288,9 +289,9 @@ def _connections(context: Context) -> tuple[Connection, ...]:
 
 
 def _candidates(connections: Sequence[Connection]) -> tuple[Candidate, ...]:
-    from hostagent.db.connections import look
+    from hostagent.db.connections import look_at_all
 
-    return tuple(look(connection) for connection in connections)
+    return look_at_all(connections)
 
 
 def start_database(context: Context) -> Outcome:
@@ -306,21 +307,19 @@ def start_database(context: Context) -> Outcome:
     if host.database is None:
         opened = _open(context, connections)
         host.database = opened.database
-        files = _file_changes(connections, opened.candidates)
+        files, warnings = _file_changes(connections, opened.candidates), opened.warnings
         context.hold("database-opened")
     else:
-        files = ()
+        files, warnings = (), ()
     with host.database.write() as transaction:
         rows = _first_pass(transaction)
     context.hold("rows-written")
+    host.opened_at = host.opened_at or host.database.generation
     if host.hooks is not None:
         host.hooks.api.attach(host.database, host.inventory.installation_uuid)
     changes = (*files, *(Change(*change) for change in rows))
     note = f"{host.database.path}, generation {host.database.generation}"
-    warnings = tuple(
-        f"{change.what} was damaged; it is kept beside it" for change in files if change.old == DAMAGED
-    )
-    return Changed(changes, note, warnings) if changes else Unchanged(note)
+    return Changed(changes, note, warnings) if changes else Unchanged(note, warnings)
 
 
 def _open(context: Context, connections: Sequence[Connection]) -> Opened:
@@ -357,7 +356,7 @@ def plan_start_database(context: Context) -> tuple[Change, ...]:
 
 def _file_changes(connections: Sequence[Connection], candidates: Sequence[Candidate]) -> tuple[Change, ...]:
     """What opening does to files: damaged ones go aside, the preferred one is made or gets the newest contents."""
-    from hostagent.db.connections import newest
+    from hostagent.db.connections import newest, to_be_replaced
 
     aside = tuple(Change(str(one.connection.path), DAMAGED, SET_ASIDE) for one in candidates if one.trouble)
     preferred, best = connections[-1], newest(connections, candidates)
@@ -365,7 +364,7 @@ def _file_changes(connections: Sequence[Connection], candidates: Sequence[Candid
     before = None if own.generation is None else f"generation {own.generation}"
     if best is None:
         return (*aside, Change(str(preferred.path), before, MADE))
-    if best.connection is preferred:
+    if not to_be_replaced(connections, best):
         return aside
     return (
         *aside,

@@ -7,14 +7,24 @@ Each is a row of its own, so that one that fails does not stop the others. An op
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from hostagent.db import local
 from hostagent.dbsync import dom0, pool
 from hostagent.dbsync import host as own
+from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Skipped, Unchanged
-from hostagent.startup.steps_db import database_of, facts_of, now, plan_rows, without_records, write_rows
+from hostagent.startup.steps_db import (
+    database_of,
+    facts_of,
+    now,
+    plan_rows,
+    to_plan_on,
+    without_records,
+    write_rows,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +39,7 @@ REFRESH_INFO = "sync_refresh_localhost_info"
 RECORD_MEMORY = "sync_record_host_memory_properties"
 CREATE_CPUS = "sync_create_host_cpu"
 CREATE_DOM0 = "sync_create_domain_zero"
+BOOT_MEMORY_LIMIT_BYTES = 64
 
 
 def _skipped(view: View, key: str) -> bool:
@@ -114,17 +125,19 @@ def find_localhost(context: Context) -> Outcome:
 
 def _info(context: Context) -> Callable[[Transaction], list[RowChange]]:
     facts, certificate = facts_of(context), context.host.certificate
+    on_system_boot = context.host.on_system_boot
 
     def work(transaction: Transaction) -> list[RowChange]:
         served = own.certificate(transaction, facts, certificate) if certificate else []
-        return [*own.info(transaction, facts), *served]
+        done = own.guidance_done(transaction, facts, on_system_boot=on_system_boot)
+        return [*own.info(transaction, facts), *served, *done]
 
     return work
 
 
 def refresh_info(context: Context) -> Outcome:
-    """S28.s4. Versions, capabilities, names, start times, and the certificate that is served. Warns of what could not
-    be found out.
+    """S28.s4. Versions, capabilities, names, start times, the certificate that is served, and what an update asked for
+    that this start has done. Warns of what could not be found out.
     """
     outcome = _run(context, _info(context), REFRESH_INFO)
     if isinstance(outcome, Changed | Unchanged):
@@ -137,18 +150,52 @@ def plan_info(context: Context) -> tuple[Change, ...]:
 
 
 def _memory(context: Context) -> Callable[[Transaction], list[RowChange]]:
+    from hostagent.hostinfo.facts import as_at_boot
+
     facts, moment = facts_of(context), now()
-    on_system_boot = context.host.on_system_boot
-    return lambda transaction: own.memory(transaction, facts, moment, on_system_boot=on_system_boot)
+    if boot_free := _seen_at_boot(context):
+        facts = dataclasses.replace(facts, memory=as_at_boot(facts.memory, boot_free))
+    return lambda transaction: own.memory(transaction, facts, moment)
+
+
+def _seen_at_boot(context: Context) -> int | None:
+    """What was free when it was first looked at in this boot, in bytes; None when it has not been."""
+    try:
+        text = read_bounded(context.config.paths.boot_memory, limit_bytes=BOOT_MEMORY_LIMIT_BYTES)
+    except FileError:
+        return None
+    return int(text) if re.fullmatch(rb"[1-9]\d{0,17}\n?", text) else None
+
+
+def _seen_first(context: Context) -> tuple[Change, ...]:
+    """The figure to keep for the rest of this boot."""
+    found = facts_of(context).memory.boot_free
+    if not found or _seen_at_boot(context) or without_records(context):
+        return ()
+    return (Change(str(context.config.paths.boot_memory), None, str(found)),)
 
 
 def record_memory(context: Context) -> Outcome:
-    """S28.s5. The machine's memory, what was free at boot, what Xen keeps."""
-    return _run(context, _memory(context), RECORD_MEMORY)
+    """S28.s5. The machine's memory, what was free at boot, what Xen keeps. What was free at boot is looked at once per
+    boot (RUN/boot_time_memory), whatever the record says: it may be that of an earlier boot.
+
+    Raises FileError.
+    """
+    outcome = _run(context, _memory(context), RECORD_MEMORY)
+    if isinstance(outcome, Skipped) or not (seen := _seen_first(context)):
+        return outcome
+    write_atomic(context.config.paths.boot_memory, f"{seen[0].new}\n", mode=0o644)
+    context.hold("figure-kept")
+    rows = outcome.changes if isinstance(outcome, Changed) else ()
+    return Changed((*rows, *seen))
 
 
 def plan_memory(context: Context) -> tuple[Change, ...]:
-    return _plan(context, _memory(context), RECORD_MEMORY)
+    rows, seen = _plan(context, _memory(context), RECORD_MEMORY), _seen_first(context)
+    if not seen:
+        return rows
+    with to_plan_on(context).read() as view:
+        return rows if _skipped(view, RECORD_MEMORY) else (*rows, *seen)
 
 
 def _processors(context: Context) -> Callable[[Transaction], list[RowChange]]:
@@ -228,9 +275,9 @@ def plan_halted_vms(context: Context) -> tuple[Change, ...]:
     return _plan(context, pool.halted_vms)
 
 
-def _tasks(_context: Context) -> Callable[[Transaction], list[RowChange]]:
-    moment = now()
-    return lambda transaction: pool.old_tasks(transaction, moment)
+def _tasks(context: Context) -> Callable[[Transaction], list[RowChange]]:
+    moment, opened_at = now(), context.host.opened_at
+    return lambda transaction: pool.old_tasks(transaction, moment, opened_at=opened_at)
 
 
 def cancel_old_tasks(context: Context) -> Outcome:

@@ -1,8 +1,8 @@
 """The start-up table: which steps there are, in which order, and why there. Nothing else.
 
-Order and numbers are those of the reference (startup-and-pool-join, section 3); S28 is a row for each of its items, and
-S9 stands behind them, whose records it needs. The rows are in `table_….py`, by field. A step that is renamed leaves its
-old name in ALIASES.
+Order and numbers are those of the reference (startup-and-pool-join, section 3); S28 is a row for each of its items. S9
+stands behind them, whose records it needs; S28.s8 stands behind S31, whose outcome it records. The rows are in
+`table_….py`, by field. A step that is renamed leaves its old name in ALIASES.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ STEPS: tuple[Step, ...] = (
     *table_db.RECORDS,
     *table_db.COLLECTION,
     *table_host.DOM0_MEMORY,
+    *table_db.DOM0,
     *table_db.NEWS,
     *table_end.READY,
 )

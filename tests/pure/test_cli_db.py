@@ -110,6 +110,15 @@ def test_a_damaged_file_is_told_with_what_to_do(hostagent, paths):
     assert "hostagent db restore FILE" in out
 
 
+@pytest.mark.parametrize("left", [b"", b"x" * 8192])
+def test_a_file_that_is_cut_off_or_damaged_is_not_made_an_empty_database(hostagent, paths, left):
+    paths.database.write_bytes(left)
+    assert hostagent("db", "check")[0] == 2
+    assert hostagent("db", "check", "--repair")[0] == 2
+    assert hostagent("db", "dump")[0] == 1
+    assert paths.database.read_bytes() == left
+
+
 def test_without_a_database_nothing_is_made(hostagent, paths):
     for words in (("check",), ("dump",), ("backup", str(paths.etc / "copy"))):
         code, _, err = hostagent("db", *words)

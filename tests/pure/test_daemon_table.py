@@ -200,7 +200,14 @@ OF_DAEMON = {
     "start-measurements",
 }
 OF_DATABASE = [
-    step.name for step in (*table_db.DATABASE, *table_db.RECORDS, *table_db.COLLECTION, *table_db.NEWS)
+    step.name
+    for step in (
+        *table_db.DATABASE,
+        *table_db.RECORDS,
+        *table_db.COLLECTION,
+        *table_db.DOM0,
+        *table_db.NEWS,
+    )
 ]
 
 

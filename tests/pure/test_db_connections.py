@@ -232,3 +232,195 @@ def test_while_another_process_has_the_database_nothing_is_set_aside(two, opened
         open_newest(two, own.path.parent / "other.db")
 
     assert sorted(own.path.parent.iterdir()) == before
+
+
+# what must never look like an empty or older database
+
+
+def files(path):
+    return path.parent.glob(f"{path.name}*")
+
+
+def cut_off(database, aside):
+    """The files of a database whose process ends now: what it has committed is in the -wal. They go into `aside`."""
+    aside.mkdir()
+    for file in files(database.path):
+        aside.joinpath(file.name).write_bytes(file.read_bytes())
+    return aside
+
+
+def put_back(aside, path):
+    for file in [*files(path)]:
+        file.unlink()
+    for file in aside.iterdir():
+        path.with_name(file.name).write_bytes(file.read_bytes())
+
+
+def test_a_file_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(tmp_path, opened):
+    own = Connection(tmp_path / "state.db")
+    found = opened(own)
+    network(found.database, "kept")
+    found.database.close()
+    side = tmp_path / "state.db-wal"
+    side.unlink(missing_ok=True)
+    side.mkdir()  # SQLite cannot make its file there: as on a disk that is full or ill
+
+    with pytest.raises(DatabaseError, match="cannot be read now"):
+        opened(own)
+
+    side.rmdir()
+    again = opened(own)
+    assert (names(again.database), again.set_aside) == (["kept"], ())
+
+
+def test_a_copy_that_cannot_be_read_now_is_left_alone(two, opened):
+    found = opened(*two)
+    network(found.database, "kept")
+    found.database.close()
+    two[0].path.mkdir()
+    again = opened(*two)
+    assert (names(again.database), again.set_aside) == (["kept"], ())
+    again.database.close()
+    for file in [*files(two[1].path)]:
+        file.unlink()
+    with pytest.raises(DatabaseError, match="cannot be read now"):
+        opened(*two)
+    assert not two[1].path.exists()
+
+
+def test_a_preferred_database_that_is_said_to_be_compressed_is_kept(tmp_path, opened):
+    own = Connection(tmp_path / "state.db", compress=True)
+    found = opened(own)
+    network(found.database, "kept")
+    found.database.close()
+    again = opened(own)
+    assert (names(again.database), again.set_aside) == (["kept"], ())
+
+
+def test_a_compressed_copy_in_the_place_of_the_preferred_file_is_unpacked(tmp_path, opened):
+    own = Connection(tmp_path / "state.db")
+    found = opened(own)
+    network(found.database, "kept")
+    write_copy(found.database, tmp_path / "packed", compress=True)
+    found.database.close()
+    for file in [*files(own.path)]:
+        file.unlink()
+    tmp_path.joinpath("packed").rename(own.path)
+    assert names(opened(own).database) == ["kept"]
+
+
+@pytest.mark.parametrize("cut", [20, 400])
+def test_a_damaged_compressed_copy_is_set_aside(tmp_path, opened, cut):
+    packed, own = Connection(tmp_path / "b.gz", compress=True), Connection(tmp_path / "state.db")
+    found = opened(packed, own)
+    network(found.database, "kept")
+    write_copy(found.database, packed.path, compress=True)
+    found.database.close()
+    whole = packed.path.read_bytes()
+    packed.path.write_bytes(whole[:cut] + b"\xff" * 60 + whole[cut + 60 :])
+    again = opened(packed, own)
+    assert names(again.database) == ["kept"]
+    assert [path.name.partition(".corrupt")[0] for path in again.set_aside] == ["b.gz"]
+
+
+def test_an_empty_file_was_cut_off_and_is_set_aside_with_what_is_beside_it(two, opened, tmp_path):
+    found = opened(*two)
+    network(found.database, "kept")
+    aside = cut_off(found.database, tmp_path / "aside")
+    found.database.close()
+    put_back(aside, two[1].path)
+    two[1].path.write_bytes(b"")
+    again = opened(*two)
+    (name,) = again.set_aside
+    assert name.exists()
+    assert name.with_name(f"{name.name}-wal").stat().st_size
+    assert again.warnings == (
+        f"{two[1].path} was damaged (it is empty: it was cut off); it is kept as {name}",
+    )
+
+
+def test_a_file_of_a_start_that_was_cut_off_is_no_damage(tmp_path, opened):
+    own = Connection(tmp_path / "state.db")
+    raw = sqlite3.connect(own.path)
+    raw.execute("PRAGMA journal_mode=WAL")
+    raw.close()
+    assert opened(own).set_aside == ()
+
+
+def test_a_copy_does_not_undo_that_something_was_destroyed_last(two, opened):
+    found = opened(*two)
+    ref = network(found.database, "destroyed")
+    write_copy(found.database, two[0].path)
+    with found.database.write() as w:
+        w.destroy("network", ref)
+    found.database.close()
+    again = opened(*two)
+    assert (names(again.database), again.taken) == ([], two[1].path)
+
+
+def test_what_lies_beside_a_file_that_is_gone_does_not_meet_the_copy(two, opened, tmp_path):
+    """As after a cut between setting aside the file and what SQLite keeps beside it."""
+    found = opened(*two)
+    network(found.database, "kept")
+    write_copy(found.database, two[0].path)
+    for number in range(50):
+        network(found.database, f"lost{number}")
+    aside = cut_off(found.database, tmp_path / "aside")
+    found.database.close()
+    put_back(aside, two[1].path)
+    two[1].path.unlink()
+    again = opened(*two)
+    assert (names(again.database), again.database.check()) == (["kept"], [])
+
+
+def test_what_lies_beside_the_only_file_that_is_gone_is_kept_and_told(tmp_path, opened):
+    own = Connection(tmp_path / "state.db")
+    found = opened(own)
+    network(found.database, "lost")
+    aside = cut_off(found.database, tmp_path / "aside")
+    found.database.close()
+    put_back(aside, own.path)
+    own.path.unlink()
+    again = opened(own)
+    assert "was gone" in again.warnings[0]
+    assert [*tmp_path.glob("state.db.corrupt-*-wal")]
+
+
+def test_a_copy_over_a_file_that_was_cut_off_is_not_mixed_with_it(tmp_path, opened):
+    """An operator made another file the preferred one: the former one, whose process was killed, becomes a copy."""
+    former, own = Connection(tmp_path / "former.db"), Connection(tmp_path / "state.db")
+    first = opened(former)
+    for number in range(50):
+        network(first.database, f"n{number}")
+    aside = cut_off(first.database, tmp_path / "aside")
+    first.database.close()
+    put_back(aside, former.path)
+    found = opened(former, own)
+    with found.database.write() as w:
+        for ref in w.refs("network"):
+            w.destroy("network", ref)
+    network(found.database, "new")
+    look(former)
+    write_copy(found.database, former.path)
+    found.database.close()
+    for file in [*files(own.path)]:
+        file.unlink()
+    assert look(former).trouble == ""
+    assert names(opened(former, own).database) == ["new"]
+
+
+def test_with_the_contents_of_a_copy_the_generation_jumps_and_clients_start_anew(two, opened):
+    found = opened(*two)
+    write_copy(found.database, two[0].path)
+    for number in range(3000):  # beyond the ceiling that the copy knows
+        with found.database.write() as w:
+            w.dirty = number % 1500 == 0
+        network(found.database, "n") if number % 100 == 0 else None
+    seen = found.database.generation + 3000
+    found.database.close()
+    for file in [*files(two[1].path)]:
+        file.unlink()
+    again = opened(*two)
+    assert again.database.generation > seen
+    with again.database.read() as view:
+        assert view.floor() > seen

@@ -329,6 +329,28 @@ def test_fields_that_do_not_outlive_a_restart_start_from_their_defaults(files):
     again.close()
 
 
+def test_only_root_can_read_it_also_what_is_beside_it(files):
+    db = open_database(*files)
+    with db.write() as w:
+        w.create("network", {})
+    modes = {file.name: file.stat().st_mode & 0o777 for file in files[0].parent.iterdir()}
+    db.close()
+    assert {"state.db", "state.db-wal"} <= modes.keys()
+    assert set(modes.values()) == {0o600}
+
+
+def test_two_readers_do_not_take_the_same_last_connection(db):
+    class Raced(list[sqlite3.Connection]):
+        """Empty by the moment a reader takes from it, though it was not when the reader looked."""
+
+        def __bool__(self):
+            return True
+
+    db._idle = Raced()
+    with db.read() as view:
+        assert view.counts()["VM"] == 0
+
+
 def test_a_generation_is_never_used_twice_though_the_process_is_killed(files, monkeypatch):
     monkeypatch.setattr(database, "GENERATIONS_AHEAD", 3)
     used = []
@@ -400,6 +422,61 @@ def test_only_one_process_has_the_database(files, db):
     with pytest.raises(DatabaseError, match="another process"):
         open_database(*files)
     assert db.check() == []
+
+
+def test_two_objects_of_any_class_are_there_after_a_restart(files, db):
+    kept = [cls.name for cls in db.model.classes.values() if cls.in_database and cls.persistent]
+    with db.write() as w:
+        made = {cls: {w.create(cls, {}), w.create(cls, {})} for cls in kept}
+        message = w.create("message", {"name": "N", "cls": "Host", "obj_uuid": "u", "body": "why"})
+        before = w.record("message", message)
+    db.close()
+    again = open_database(*files)
+    try:
+        with again.read() as view:
+            assert {cls for cls in kept if not made[cls] <= set(view.refs(cls))} == set()
+            assert view.record("message", message) == before
+    finally:
+        again.close()
+
+
+def test_collect_takes_several_lost_references_out_of_one_field(db):
+    with db.write() as w:
+        vifs = [w.create("VIF", {}) for _ in range(2)]
+        network = w.create("network", {"assigned_ips": dict.fromkeys(vifs, "169.254.0.2")})
+        blobs = {name: w.create("blob", {}) for name in ("a", "b", "kept")}
+        pool = w.create("pool", {"blobs": blobs})
+    with db.write() as w:
+        for ref in vifs:
+            w.destroy("VIF", ref)
+        for name in ("a", "b"):
+            w.destroy("blob", blobs[name])
+    with db.write() as w:
+        collect.collect(w, db.model)
+    with db.read() as view:
+        assert view.get("network", network, "assigned_ips") == {}
+        assert view.get("pool", pool, "blobs") == {"kept": blobs["kept"]}
+
+
+def test_a_disk_goes_from_its_vm_and_a_certificate_with_its_host(db):
+    host = make_host(db)
+    with db.write() as w:
+        vm = w.create("VM", {})
+        vdi = w.create("VDI", {"SR": w.create("SR", {})})
+        disk = w.create("VBD", {"VM": vm, "VDI": vdi, "type": "Disk"})
+        empty = w.create("VBD", {"VM": vm, "type": "CD", "empty": True})
+        own = w.create("Certificate", {"host": host, "type": "host"})
+        root = w.create("Certificate", {"type": "ca", "name": "root"})
+    with db.write() as w:
+        w.destroy("VDI", vdi)
+        w.destroy("host", host)
+    with db.write() as w:
+        collect.collect(w, db.model)
+    with db.read() as view:
+        assert view.refs("VBD") == [empty]
+        assert view.refs("Certificate") == [root]
+        assert not view.exists("Certificate", own)
+        assert not view.exists("VBD", disk)
 
 
 def test_collect_mends_what_leads_nowhere(db):

@@ -17,7 +17,7 @@ from hostagent.api.events import _check_reach
 from hostagent.api.fault import CallError
 from hostagent.db import restore as restoring
 from hostagent.db import xmldump
-from hostagent.db.connections import Connection, look, open_newest, write_copy
+from hostagent.db.connections import JUMP, Connection, look, open_newest, write_copy
 from hostagent.db.database import open_database
 from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.db.restore import NotRestorableError, highest
@@ -147,7 +147,7 @@ def test_a_damaged_database_is_replaced_too_and_the_jump_is_wide(files):
     (files / "state.db").write_bytes(b"x" * 8192)
     done = restore(files / "saved.xml", connections(files))
 
-    assert done["generation"] > restoring.JUMP
+    assert done["generation"] > JUMP
     assert (Path(done["former"])).read_bytes() == b"x" * 8192
     db = open_at(files / "state.db")
     assert pool_of(db) == "then"
@@ -314,7 +314,7 @@ class PowerCutError(BaseException):
     """The machine is off: nothing that follows happens."""
 
 
-@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("at", range(7))
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_power_cut_at_any_change_of_a_name_leaves_one_of_both_whole(files, monkeypatch, at, damaged):
     """What is renamed or linked is cut before the change with that number; the rest is done by the next start."""
@@ -340,7 +340,7 @@ def test_a_power_cut_at_any_change_of_a_name_leaves_one_of_both_whole(files, mon
         restoring.swap(prepared)
 
     if (files / "state.db").read_bytes() == before:
-        assert at < 5
+        assert at < 6
     else:
         db = open_at(files / "state.db")
         assert (pool_of(db), db.check()) == ("then", [])
@@ -350,6 +350,24 @@ def test_a_power_cut_at_any_change_of_a_name_leaves_one_of_both_whole(files, mon
     restore(files / "saved.xml", connections(files))
     db = open_at(files / "state.db")
     assert pool_of(db) == "then"
+    db.close()
+
+
+def test_what_lies_beside_a_database_that_is_gone_does_not_meet_the_restored_one(files):
+    db = open_at(files / "state.db")
+    with db.write() as w:
+        for number in range(50):
+            w.create("network", {"name_label": f"lost{number}"})
+    wal = (files / "state.db-wal").read_bytes()
+    db.close()
+    for file in [*files.glob("state.db*")]:
+        file.unlink()
+    (files / "state.db-wal").write_bytes(wal)
+
+    restore(files / "saved.xml", connections(files))
+
+    db = open_at(files / "state.db")
+    assert (pool_of(db), db.check()) == ("then", [])
     db.close()
 
 

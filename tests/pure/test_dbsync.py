@@ -36,13 +36,13 @@ def db(tmp_path):
     opened.close()
 
 
-def everything(w, facts, now=NOW, *, on_system_boot=True):
+def everything(w, facts, now=NOW):
     """All items, in the order of start-up."""
     return [
         *host.metrics_exist(w, facts, now),
         *host.record_exists(w, facts, now),
         *host.info(w, facts),
-        *host.memory(w, facts, now, on_system_boot=on_system_boot),
+        *host.memory(w, facts, now),
         *host.processors(w, facts),
         *dom0.record_exists(w, facts, now),
         *pool.root_user(w),
@@ -119,7 +119,7 @@ def test_a_second_time_nothing_changes(synced):
 def test_a_new_start_moves_its_time_alone(synced):
     facts = sample(agent_start=1795290000)
 
-    found = changes_of(synced, lambda w: everything(w, facts, LATER, on_system_boot=False))
+    found = changes_of(synced, lambda w: everything(w, facts, LATER))
 
     assert found == [Change(f"{HOST}.other_config:agent_start_time", "1795280460", "1795290000")]
 
@@ -213,24 +213,25 @@ def test_a_host_that_was_taken_for_dead_is_alive(synced):
     assert the(synced, "host_metrics")["last_updated"] == "20261121T18:00:00Z"
 
 
-def test_what_was_free_at_boot_is_looked_at_once_per_boot(synced):
-    guests = sample(
-        memory=dataclasses.replace(sample().memory, boot_free=1 * MIB, overhead=2 * MIB, estimate=True)
-    )
+@pytest.mark.parametrize("boot", [False, True])
+def test_what_an_update_asked_for_and_this_start_has_done_is_asked_no_longer(synced, boot):
+    """Else a host whose database says so, one that was imported too, would stay disabled for ever."""
+    asked = ["reboot_host", "restart_toolstack", "restart_vm"]
+    with synced.write() as w:
+        for field in host.GUIDANCES:
+            w.set("host", host.localhost(w, sample()), field, asked)
 
-    assert changes_of(synced, lambda w: host.memory(w, guests, LATER, on_system_boot=False)) == []
-    found = changes_of(synced, lambda w: host.memory(w, guests, LATER, on_system_boot=True))
+    changes_of(synced, lambda w: host.guidance_done(w, sample(), on_system_boot=boot))
 
-    assert found == [
-        Change(f"{HOST}.boot_free_mem", str(2948 * MIB), str(MIB)),
-        Change(f"{HOST}.memory_overhead", str(196 * MIB), str(2 * MIB)),
-    ]
+    left = ["restart_vm"] if boot else ["reboot_host", "restart_vm"]
+    assert [the(synced, "host")[field] for field in host.GUIDANCES] == [left] * 3
+    assert changes_of(synced, lambda w: host.guidance_done(w, sample(), on_system_boot=boot)) == []
 
 
 def test_unknown_memory_leaves_the_known(synced):
     nothing = sample(memory=Memory())
 
-    assert changes_of(synced, lambda w: host.memory(w, nothing, LATER, on_system_boot=True)) == []
+    assert changes_of(synced, lambda w: host.memory(w, nothing, LATER)) == []
 
 
 @pytest.mark.parametrize(("moved", "written"), [(0, False), (MIB - 1, False), (-MIB, True), (MIB, True)])

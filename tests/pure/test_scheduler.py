@@ -49,6 +49,17 @@ def test_a_job_runs_when_it_is_due_and_its_period_counts_from_its_end(scheduler,
     assert done == [105.0]
 
 
+def test_a_job_has_its_name_also_while_it_runs(scheduler):
+    seen = []
+    scheduler.every("later", 50, lambda: None)
+    scheduler.every("now", 5, lambda: seen.append(scheduler.names), first_s=0)
+
+    scheduler.run_due()
+
+    assert seen == [("now", "later")]
+    assert scheduler.names == ("now", "later")
+
+
 def test_the_first_time_may_be_another(scheduler):
     done = []
     scheduler.every("a", 50, lambda: done.append(1), first_s=0)

@@ -45,10 +45,11 @@ def test_names_are_unique_kebab_case_and_no_alias_hides_one():
 
 
 def order_of_execution() -> list[str]:
-    """The reference's order, with the two departures that have a reason."""
+    """The reference's order, with the departures that have a reason."""
     refs = [seed.ref for seed in seed_steps()]
     for ref, behind in (
         ("S28.m9", "S28"),  # hosts have their metrics before what is per host writes into them
+        ("S28.s8", "S31"),  # records the size that dom0 has got
         ("S9", "S28.m10"),  # writes into the records that S28 makes; xapi too has it behind them by now
     ):
         refs.remove(ref)
@@ -124,6 +125,15 @@ def test_unusable_settings_inventory_or_role_end_with_1_and_other_halts_with_2(n
     step = STEPS[NAMES.index(name)]
 
     assert (step.policy, step.halt_exit) == (Policy.HALT, code)
+
+
+def test_what_its_owner_has_left_out_says_what_it_waits_for():
+    rows = {row["ref"]: row for row in list_rows(with_unbuilt=True)}
+
+    assert rows["S28.m7"]["state"] == "not built"
+    assert "storage drivers (S24)" in str(rows["S28.m7"]["why"])
+    left_out = {seed.ref for seed in seed_steps() if seed.owner == "db/api"} - BUILT
+    assert {ref for ref in left_out if rows[ref]["state"] == "not built"} == {"S28.m7"}
 
 
 def test_every_number_has_exactly_one_owner_and_it_is_the_agreed_one():

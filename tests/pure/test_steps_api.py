@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import threading
 from typing import Any
@@ -22,8 +23,11 @@ from hostagent.db.database import open_database
 from hostagent.errors import BugError, HostagentError, OperatorError
 from hostagent.lifecycle import Lifecycle
 from hostagent.startup import steps_api
+from hostagent.startup.report import BootResult
+from hostagent.startup.runner import find, run_sequence
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Change, Changed, Skipped, Unchanged
+from hostagent.startup.table import STEPS
 from tests.pure.startup_tree import Hooks, context_of, make_paths
 
 
@@ -288,7 +292,7 @@ def test_no_port_no_listener(context, paths):
     assert outcome == Skipped("the setting api.localhost-port is 0")
 
 
-def test_who_holds_the_port_is_told(context, monkeypatch):
+def test_who_holds_the_port_is_told_and_the_host_takes_guests_all_the_same(context, monkeypatch):
     def refuse(*_given):
         raise tcp.PortTakenError("port 80 on 127.0.0.1 is taken by apache2, pid 42", hint="stop it")
 
@@ -297,3 +301,7 @@ def test_who_holds_the_port_is_told(context, monkeypatch):
     with pytest.raises(HostagentError, match="apache2, pid 42"):
         steps_api.listen_localhost(context)
     assert context.host.hooks.api.listeners == {}
+
+    row = dataclasses.replace(find("S19", STEPS, {}), needs=())
+    report = run_sequence([row], context.config, context.host)
+    assert (report.result, report.blockers) == (BootResult.DEGRADED, ())

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import ssl
 from types import SimpleNamespace
 
@@ -273,6 +274,78 @@ def test_an_operator_skips_an_item(synced):
     assert steps_dbsync.plan_processors(synced) == ()
     assert isinstance(steps_dbsync.record_processors(synced), Skipped)
     assert isinstance(steps_dbsync.refresh_info(synced), Unchanged)
+
+
+def test_a_task_that_a_client_has_begun_meanwhile_goes_on(context):
+    """Calls work from S22 on, and S28.m6 comes later."""
+    steps_db.start_database(context)
+    with context.host.database.write() as w:
+        task = w.create("task", {"status": "pending"})
+
+    assert steps_dbsync.plan_old_tasks(context) == ()
+    assert isinstance(steps_dbsync.cancel_old_tasks(context), Unchanged)
+
+    assert rows(context)["task"][task]["status"] == "pending"
+
+
+def test_a_start_of_the_agent_is_what_an_update_asked_for(synced):
+    synced.host.on_system_boot = False
+    with synced.host.database.write() as w:
+        w.set("host", w.refs("host")[0], "pending_guidances", ["restart_toolstack", "reboot_host"])
+
+    planned = steps_dbsync.plan_info(synced)
+    assert steps_dbsync.refresh_info(synced).changes == planned
+
+    assert [record["pending_guidances"] for record in rows(synced)["host"].values()] == [["reboot_host"]]
+
+
+def with_memory(context, boot_free_mib):
+    context.host.facts = sample(
+        memory=dataclasses.replace(sample().memory, boot_free=boot_free_mib << 20, estimate=True)
+    )
+
+
+def test_what_was_free_at_boot_is_looked_at_once_per_boot(synced, paths):
+    """And not once per database: what the record says may be of an earlier boot, whose start was cut off."""
+    exact = sample().memory.boot_free
+    assert paths.boot_memory.read_text() == f"{exact}\n"
+
+    with_memory(synced, 1000)  # guests run by now
+    assert steps_dbsync.plan_memory(synced) == ()
+    assert isinstance(steps_dbsync.record_memory(synced), Unchanged)
+
+    paths.boot_memory.unlink()  # another boot
+    planned = steps_dbsync.plan_memory(synced)
+    assert steps_dbsync.record_memory(synced).changes == planned
+    assert Change(f"host {HOST_UUID}.boot_free_mem", str(exact), str(1000 << 20)) in planned
+    assert Change(str(paths.boot_memory), None, str(1000 << 20)) in planned
+
+    with synced.host.database.write() as w:
+        w.set("host", w.refs("host")[0], "boot_free_mem", 0)  # another database
+    with_memory(synced, 900)
+    steps_dbsync.record_memory(synced)
+    (record,) = rows(synced)["host"].values()
+    assert record["boot_free_mem"] == 1000 << 20
+    assert record["memory_overhead"] == sample().memory.total - (1000 << 20) + (72 << 20)
+
+
+@pytest.mark.parametrize("text", ["", "0", "many", "-5", "1" * 30])
+def test_garbage_in_the_figure_of_this_boot_is_written_anew(synced, paths, text):
+    paths.boot_memory.write_text(text)
+
+    steps_dbsync.record_memory(synced)
+
+    assert paths.boot_memory.read_text() == f"{sample().memory.boot_free}\n"
+
+
+def test_the_memory_is_not_recorded_where_an_operator_skips_it(synced, paths):
+    with synced.host.database.write() as w:
+        w.add_to_map("pool", w.the_only("pool"), "other_config", steps_dbsync.RECORD_MEMORY, "nosync")
+    paths.boot_memory.unlink()
+
+    assert steps_dbsync.plan_memory(synced) == ()
+    assert isinstance(steps_dbsync.record_memory(synced), Skipped)
+    assert not paths.boot_memory.exists()
 
 
 def test_what_could_not_be_found_out_is_a_warning_of_one_step(synced):

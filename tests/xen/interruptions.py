@@ -68,6 +68,7 @@ PREPARE = {
     "read-pool-secret:identity-recorded": "rm -f /var/lib/hostagent/local.json",
     "write-xenstore-keys:keys-written": f"{CONTROL_UUID}; xenstore-rm /vm/$uuid; xenstore-rm /local/domain/0/vm",
     "run-startup-checks:modules-loaded": "modprobe -r bonding 8021q",
+    "record-memory:figure-kept": "rm -f /run/hostagent/boot_time_memory",
     "set-dom0-memory:keys-written": "xenstore-rm /local/domain/0/memory/target /local/domain/0/memory/static-max",
     "set-dom0-memory:target-reached": "mkdir -p /etc/hostagent/conf.d;"
     " printf '[dom0]\\nmemory = 1400\\n' >/etc/hostagent/conf.d/60-memory.toml",

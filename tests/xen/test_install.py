@@ -385,7 +385,7 @@ def test_uninstalling_leaves_guests_network_and_identity_and_purging_takes_the_i
 
     assert "kept: /etc/hostagent and /var/lib/hostagent" in said
     assert again.endswith("nothing to do\n")
-    gone = "/opt/hostagent /usr/bin/hostagent /usr/bin/hostagent-xe /usr/bin/xe /etc/pam.d/hostagent"
+    gone = "/opt/hostagent /usr/bin/hostagent /usr/bin/hostagent-xe /usr/bin/xe /etc/pam.d/hostagent /var/lib/xcp/xapi"
     assert installed.exec(f"ls -d {gone}", check=False).stdout == ""
     assert installed.exec("systemctl status hostagent", check=False).code == 4  # no such unit
     assert (
