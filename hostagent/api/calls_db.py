@@ -48,7 +48,7 @@ def calls(core: Core) -> tuple[Method, ...]:
     @method("hostagent.db_backup", Param("file", text), role=Role.POOL_ADMIN, emergency=True, slow=True)
     @_telling
     def backup(_service: Service, file: str) -> Json:
-        from hostagent.db.connections import write_copy
+        from hostagent.db.copies import write_copy
 
         database = _open(core)
         write_copy(database, Path(file))
@@ -82,7 +82,7 @@ def restore_and_restart(
 
     Raises what `restore` raises, DbConfError, FileError; HostStillBootingError before S40: steps need the database.
     """
-    from hostagent.db.connections import read_conf
+    from hostagent.db.dbconf import read_conf
     from hostagent.db.restore import restore
 
     if service.lifecycle.state.phase is Phase.STARTING and not dry_run:

@@ -221,7 +221,7 @@ def _dump(paths: Paths) -> Iterator[Iterable[bytes]]:
 
 def backup(args: argparse.Namespace) -> int:
     from hostagent.config import Paths
-    from hostagent.db.connections import write_copy
+    from hostagent.db.copies import write_copy
 
     paths = Paths.from_arguments(args)
     target = Path(args.file).absolute()
@@ -246,7 +246,7 @@ def _tell_copy(args: argparse.Namespace, record: Record) -> None:
 
 def restore(args: argparse.Namespace) -> int:
     from hostagent.config import Paths
-    from hostagent.db.connections import read_conf
+    from hostagent.db.dbconf import read_conf
     from hostagent.db.restore import restore
 
     paths = Paths.from_arguments(args)
@@ -325,8 +325,9 @@ def _own(paths: Paths) -> Iterator[Database]:
 
     Raises DamagedError, DatabaseError, DbConfError, FileError; NoDatabaseError.
     """
-    from hostagent.db.connections import look, read_conf
+    from hostagent.db.connections import look
     from hostagent.db.database import open_database
+    from hostagent.db.dbconf import read_conf
     from hostagent.db.errors import DamagedError
 
     found = look(read_conf(paths.db_conf, paths.database)[-1])

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hostagent.db import collect, xmldump
-from hostagent.db.connections import GZIP, JUMP, SIDE_FILES, Connection, look, put
+from hostagent.db.connections import JUMP, look
+from hostagent.db.copies import GZIP, SIDE_FILES, put, telling
 from hostagent.db.database import GENERATIONS_AHEAD, integrity, lock, open_database
+from hostagent.db.dbconf import Connection
 from hostagent.db.errors import DatabaseError
 from hostagent.errors import OperatorError
 from hostagent.files import HINTS, sync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -126,7 +128,7 @@ def prepare(
     _remove(fresh)
     _remove(volatile)
     try:
-        with _telling(fresh):
+        with telling(fresh):
             kind, unknown = _fill(source, fresh, volatile, dump_only=dump_only)
             found = _checked(source, fresh, volatile, Prepared(fresh, target, kind, 0, unknown=unknown))
             unsure = target.exists() and not known[-1] and not in_use
@@ -165,7 +167,7 @@ def swap(prepared: Prepared) -> Path | None:
     """
     target = prepared.target
     former = _former_name(target)
-    with _telling(target):
+    with telling(target):
         _settle(target, former)
         if target.exists():
             os.link(target, former)
@@ -300,15 +302,3 @@ def _lock_file(path: Path) -> Path:
 def _remove(path: Path) -> None:
     for name in (path, *(path.with_name(path.name + suffix) for suffix in SIDE_FILES), _lock_file(path)):
         name.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _telling(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        number = error.errno if isinstance(error, OSError) else 0
-        raise DatabaseError(
-            f"{target} could not be made: {error}",
-            hint=HINTS.get(number or 0, "look at the disk: df -h, dmesg"),
-        ) from error

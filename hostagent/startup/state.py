@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from hostagent.api.certificate import Certificate
     from hostagent.api.xenapi import XenApi
-    from hostagent.db.connections import Connection
     from hostagent.db.database import Database
+    from hostagent.db.dbconf import Connection
     from hostagent.db.local import LocalStore
     from hostagent.hostinfo.facts import Facts
     from hostagent.scheduler import Scheduler

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hostagent.api.certificate import Found
-    from hostagent.db.connections import Candidate, Connection, Opened
+    from hostagent.db.connections import Candidate, Opened
     from hostagent.db.database import Database
+    from hostagent.db.dbconf import Connection
     from hostagent.db.transaction import Transaction
     from hostagent.dbsync.change import Change as RowChange
     from hostagent.hostinfo.facts import Facts
@@ -276,7 +277,7 @@ def read_db_conf(context: Context) -> Outcome:
 
 
 def _read_conf(context: Context) -> tuple[Connection, ...]:
-    from hostagent.db.connections import read_conf
+    from hostagent.db.dbconf import read_conf
 
     paths = context.config.paths
     return tuple(read_conf(paths.db_conf, paths.database))

@@ -12,7 +12,7 @@ from hostagent.startup.step import Context, Outcome, Skipped, Unchanged
 from hostagent.startup.steps_db import database_of, facts_of, now, without_records
 
 if TYPE_CHECKING:
-    from hostagent.db.connections import Copies
+    from hostagent.db.copies import Copies
     from hostagent.db.database import Database
     from hostagent.dbsync.change import Change as RowChange
     from hostagent.hostinfo.facts import Facts
@@ -29,7 +29,7 @@ def start_scheduler(context: Context) -> Outcome:
     other databases of db.conf up to date.
     """
     from hostagent.api import retention
-    from hostagent.db.connections import Copies
+    from hostagent.db.copies import Copies
     from hostagent.scheduler import Scheduler
 
     host = context.host

@@ -15,7 +15,7 @@ from hostagent import daemon, log
 from hostagent.api import client
 from hostagent.api.local_socket import SecondInstanceError, only_instance, socket_path
 from hostagent.config import Paths
-from hostagent.db.connections import write_copy
+from hostagent.db.copies import write_copy
 from hostagent.db.database import open_database
 from hostagent.errors import OperatorError
 from hostagent.sdnotify import Notifier, watchdog_interval_s

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.db.connections import (
-    Connection,
-    Copies,
-    DbConfError,
-    look,
-    open_newest,
-    parse,
-    read_conf,
-    write_copy,
-)
+from hostagent.db.connections import look, open_newest
+from hostagent.db.copies import Copies, write_copy
+from hostagent.db.dbconf import Connection, DbConfError, parse, read_conf
 from hostagent.db.errors import DatabaseError, InUseError, NewerSchemaError
 
 CONF = """# text outside blocks is skipped

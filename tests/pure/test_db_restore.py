@@ -17,8 +17,10 @@ from hostagent.api.events import _check_reach
 from hostagent.api.fault import CallError
 from hostagent.db import restore as restoring
 from hostagent.db import xmldump
-from hostagent.db.connections import JUMP, Connection, look, open_newest, write_copy
+from hostagent.db.connections import JUMP, look, open_newest
+from hostagent.db.copies import write_copy
 from hostagent.db.database import open_database
+from hostagent.db.dbconf import Connection
 from hostagent.db.errors import DatabaseError, NewerSchemaError
 from hostagent.db.restore import NotRestorableError, highest
 from hostagent.db.xmldump import DumpError

@@ -13,8 +13,9 @@ import pytest
 
 from hostagent.api import certificate, roles
 from hostagent.db import local, model
-from hostagent.db.connections import Copies, DbConfError
+from hostagent.db.copies import Copies
 from hostagent.db.database import open_database
+from hostagent.db.dbconf import DbConfError
 from hostagent.db.errors import DatabaseError, InUseError
 from hostagent.errors import BugError, OperatorError
 from hostagent.hostinfo import address
