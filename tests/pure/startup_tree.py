@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from hostagent.api.sessions import Sessions
 from hostagent.config import Config, Paths
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Context, Outcome, Policy, Role, Step, Unchanged
@@ -122,7 +123,7 @@ class FakeApi:
 
         self.told: list[object] = []
         self.listeners: dict[str, str] = {}
-        self.core = SimpleNamespace()
+        self.core = SimpleNamespace(sessions=Sessions())
         self.routes = Routes(rpc_routes(front_page, front_page))
         self.dispatcher = SimpleNamespace(working=lambda: ["a", "b"])
         self.answers: dict[str, object] = {"host.is_in_emergency_mode": False}

@@ -549,6 +549,14 @@ def test_the_daemons_jobs_are_there(synced):
     assert set(synced.host.scheduler.names) == {"forget", "collect", "measure memory"}
 
 
+def test_how_long_an_idle_session_lives_is_a_setting(paths):
+    context = context_of(paths, HostState(hooks=Hooks()), session_idle_s=5)
+    steps_jobs.start_scheduler(context)
+    context.host.scheduler.stop()
+
+    assert context.host.hooks.api.core.sessions.idle_s == 5
+
+
 def test_other_databases_are_kept_up_to_date(paths, host, synced):
     copy, lost = paths.state / "copy.db", paths.state / "none/lost.db"
     put(paths.db_conf, f"[{lost}]\n\n[{copy}]\n\n[{paths.database}]\n")
