@@ -56,8 +56,11 @@ def journal_of(host: Host) -> str:
 
 
 def wait_for_line(host: Host, text: str) -> None:
-    """Wait until a line of the journal that is younger than `mark` has the text."""
-    wait_until(host, f"journalctl -u hostagent -o cat --after-cursor=\"$(cat {CURSOR})\" | grep -qF '{text}'")
+    """Wait until a line of the journal that is younger than `mark` has the text.
+
+    Of all units: with -u, the journalctl of Debian 12 also skips the first line after a cursor of another unit.
+    """
+    wait_until(host, f"journalctl -o cat --after-cursor=\"$(cat {CURSOR})\" | grep -qF '{text}'")
 
 
 def mark(host: Host) -> None:
