@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hostagent.api.core import Core
     from hostagent.api.sessions import Session
     from hostagent.api.tasks import TaskHandle
-    from hostagent.db.model import Message
+    from hostagent.db.model import ClassModel, Message
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("hostagent.audit")
@@ -73,6 +73,7 @@ class Dispatcher:
         self._core = core
         self._model = datamodel.load()
         self._implemented = {item.name: item for item in implemented}
+        self._by_name = _names(self._model.classes.values())
         self._generated: dict[str, generated.Run | None] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
         self._background: set[asyncio.Task[None]] = set()
@@ -143,11 +144,8 @@ class Dispatcher:
         return Answer(found.result if found and found.result else message.result, value)
 
     def _message(self, name: str) -> Message:
-        """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED. `Class_method` is another way to write it."""
-        found = self._model.message(name)
-        if found is None and "." not in name:
-            for place in (at for at, char in enumerate(name) if char == "_"):
-                found = found or self._model.message(f"{name[:place]}.{name[place + 1 :]}")
+        """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED."""
+        found = self._by_name.get(name)
         if found is None:
             raise CallError("MESSAGE_METHOD_UNKNOWN", name)
         if found.state == "removed":
@@ -296,6 +294,16 @@ class Dispatcher:
             raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
         _note(message, call, "success")
         return value
+
+
+def _names(classes: Iterable[ClassModel]) -> dict[str, Message]:
+    """Every message by the names that clients have for it: `Class.method`, and `Class_method` for Python's sake."""
+    found: dict[str, Message] = {}
+    for cls in sorted(classes, key=lambda cls: len(cls.name)):
+        for message in cls.messages.values():
+            found[message.wire_name] = message
+            found.setdefault(f"{cls.name}_{message.name}", message)
+    return found
 
 
 def _note(message: Message, call: Call, outcome: str) -> None:

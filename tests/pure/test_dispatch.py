@@ -157,6 +157,23 @@ def test_errors_have_their_codes_and_parameters(serve, call, error):
     serve(play)
 
 
+def test_a_name_of_many_parts_is_looked_up_once(serve):
+    asked = []
+
+    class Counting:
+        """The model, which notes what is looked up in it: a name of megabytes was cut at each of its underscores."""
+
+        def message(self, name):
+            asked.append(name)
+
+    async def play(server):
+        server.dispatcher._model = Counting()
+        assert await server.fails("_" * 1000) == ["MESSAGE_METHOD_UNKNOWN", "_" * 1000]
+        assert len(asked) <= 1
+
+    serve(play)
+
+
 def test_a_wrong_password_is_refused_late_and_many_are_refused_without_asking(serve, monkeypatch):
     asked = []
 
