@@ -4,28 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import time
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
 
 from hostagent.api.dispatch import Implementation
 from hostagent.api.fault import CallError
 from hostagent.api.roles import Role
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hostagent.api.core import Call
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 FAILURE_DELAY_S = 5.0
 """A failed log-in is answered this late; other callers do not wait for it."""
 FAILURES = 10
 FAILURES_WITHIN_S = 60.0
-"""So many failures from one address in this time, and its log-ins are refused without asking PAM."""
-WAITING_LIMIT = 64
+"""So many failures from one origin in this time, and its log-ins are refused without asking PAM."""
+TURNS = 4
+"""Log-ins of one origin that are checked at a time; the others wait, so that PAM's threads are left to the rest."""
+NETWORK_BITS = 64
+"""An IPv6 network of this size is one origin: its users can take any address of it."""
 
-_failures: dict[str, list[float]] = {}
-_waiting = {"now": 0}
+
+@dataclass(slots=True)
+class _Origin:
+    """Where log-ins come from. `failures` are moments of the monotonic clock, `asking` the log-ins under way."""
+
+    failures: list[float] = field(default_factory=list)
+    asking: int = 0
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(TURNS))
+
+    def recent(self) -> int:
+        """How many have failed of late; older ones are forgotten."""
+        now = time.monotonic()
+        self.failures = [when for when in self.failures if now - when < FAILURES_WITHIN_S]
+        return len(self.failures)
+
+
+_failures: dict[str, _Origin] = {}
+_looked_through = {"at": 0.0}
 
 
 async def login_with_password(call: Call, uname: str, pwd: str, _version: str, originator: str) -> str:
@@ -93,43 +117,58 @@ def _begin(call: Call, user: str, role: Role, originator: str) -> str:
 
 async def _role_of(call: Call, user: str, password: str) -> Role:
     """What PAM and the user's groups say. Raises CallError SESSION_AUTHENTICATION_FAILED, late."""
-    refused = CallError("SESSION_AUTHENTICATION_FAILED", user, "wrong user name or password")
-    if _too_many_failures(call.peer.address) or _waiting["now"] >= WAITING_LIMIT:
-        await _answer_late()
-        raise refused
-    role = await call.core.authenticate(user, password)
-    if role is None:
-        _failures.setdefault(call.peer.address, []).append(time.monotonic())
-        log.warning("log-in of %r from %s failed", user[:64], call.peer.address or "here")
-        await _answer_late()
-        raise refused
-    return role
+
+    async def role() -> Role | None:
+        return await call.core.authenticate(user, password)
+
+    return await _tried(call, user, role, "wrong user name or password")
 
 
 async def _check_secret(call: Call, given: str) -> None:
-    if not any(hmac.compare_digest(given.encode(), known.encode()) for known in call.core.pool_secrets()):
-        _failures.setdefault(call.peer.address, []).append(time.monotonic())
-        log.warning("a log-in with a wrong pool secret came from %s", call.peer.address or "here")
-        await _answer_late()
-        raise CallError("SESSION_AUTHENTICATION_FAILED", "", "wrong pool secret")
+    """Raises CallError SESSION_AUTHENTICATION_FAILED, late."""
+
+    async def right() -> bool | None:
+        known = [hmac.compare_digest(given.encode(), secret.encode()) for secret in call.core.pool_secrets()]
+        return any(known) or None
+
+    await _tried(call, "", right, "wrong pool secret")
 
 
-async def _answer_late() -> None:
-    _waiting["now"] += 1
+async def _tried(call: Call, user: str, check: Callable[[], Awaitable[T | None]], told: str) -> T:
+    """What `check` finds; None is a failure, and so is a client that does not wait for its answer. An origin that has
+    failed too often is refused without a check. Raises CallError SESSION_AUTHENTICATION_FAILED, late.
+    """
+    origin = _origin(call.peer.address)
+    found: T | None = None
+    origin.asking += 1
     try:
-        await asyncio.sleep(FAILURE_DELAY_S)
+        async with origin.turns:
+            if origin.recent() < FAILURES:
+                try:
+                    found = await check()
+                finally:
+                    if found is None:
+                        origin.failures.append(time.monotonic())
+                        log.warning("log-in of %r from %s: %s", user[:64], call.peer.address or "here", told)
     finally:
-        _waiting["now"] -= 1
+        origin.asking -= 1
+    if found is None:
+        await asyncio.sleep(FAILURE_DELAY_S)
+        raise CallError("SESSION_AUTHENTICATION_FAILED", user, told)
+    return found
 
 
-def _too_many_failures(address: str) -> bool:
+def _origin(address: str) -> _Origin:
+    """Who counts as one at this address. Those of whom nothing is to be remembered are forgotten now and then."""
     now = time.monotonic()
-    recent = [when for when in _failures.get(address, []) if now - when < FAILURES_WITHIN_S]
-    if recent:
-        _failures[address] = recent
-    else:
-        _failures.pop(address, None)
-    return len(recent) >= FAILURES
+    if now - _looked_through["at"] >= FAILURES_WITHIN_S:
+        _looked_through["at"] = now
+        for key in [key for key, known in _failures.items() if not known.asking and not known.recent()]:
+            del _failures[key]
+    if ":" in address:
+        network = ipaddress.ip_network((address.partition("%")[0], NETWORK_BITS), strict=False)
+        return _failures.setdefault(str(network), _Origin())
+    return _failures.setdefault(address, _Origin())
 
 
 CALLS = (

@@ -196,6 +196,81 @@ def test_a_wrong_password_is_refused_late_and_many_are_refused_without_asking(se
     serve(play)
 
 
+WRONG = ("session.login_with_password", "root", "wrong")
+
+
+def test_a_flood_of_wrong_passwords_locks_nobody_else_out(serve, monkeypatch):
+    """All wait for their late answer at once, from one network; PAM is left to others."""
+    asking = {"now": 0, "most": 0}
+
+    async def slowly(user, password):
+        asking["now"] += 1
+        asking["most"] = max(asking.values())
+        await asyncio.sleep(0)
+        asking["now"] -= 1
+        return await authenticate(user, password)
+
+    async def play(server):
+        server.core.authenticate = slowly
+        monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 3600.0)
+        peers = [Peer(address=f"2001:db8::{number:x}") for number in range(1, 100)]
+        flood = [asyncio.create_task(server.call(*WRONG, peer=peer)) for peer in peers]
+        async with asyncio.timeout(30):
+            while sum(len(origin.failures) for origin in calls_session._failures.values()) < (
+                calls_session.FAILURES
+            ):
+                await asyncio.sleep(0)
+            assert await server.log_in(peer=Peer(address="2001:db8:1::1"))
+            assert await server.log_in(peer=REMOTE)
+        for one in flood:
+            one.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert asking["most"] <= calls_session.TURNS
+        assert len(calls_session._failures["2001:db8::/64"].failures) < (
+            calls_session.FAILURES + calls_session.TURNS
+        )
+
+    serve(play)
+
+
+def test_wrong_pool_secrets_are_counted_too(serve):
+    async def play(server):
+        for _ in range(calls_session.FAILURES + 5):
+            await server.fails("session.slave_local_login", "wrong", peer=REMOTE)
+        assert len(calls_session._failures[REMOTE.address].failures) == calls_session.FAILURES
+        assert (await server.fails("session.slave_local_login", SECRET, peer=REMOTE))[0] == (
+            "SESSION_AUTHENTICATION_FAILED"
+        )
+
+    serve(play)
+
+
+def test_who_leaves_before_the_answer_has_failed(serve):
+    async def never(_user, _password):
+        await asyncio.Event().wait()
+
+    async def play(server):
+        server.core.authenticate = never
+        for _ in range(calls_session.FAILURES):
+            one = asyncio.create_task(server.call(*WRONG, peer=REMOTE))
+            await asyncio.sleep(0)
+            one.cancel()
+            await asyncio.gather(one, return_exceptions=True)
+        assert (await server.fails(*WRONG, peer=REMOTE))[0] == "SESSION_AUTHENTICATION_FAILED"
+
+    serve(play)
+
+
+def test_old_failures_are_forgotten(serve, monkeypatch):
+    async def play(server):
+        monkeypatch.setattr(calls_session, "FAILURES_WITHIN_S", 0.0)
+        for number in range(1, 20):
+            await server.fails(*WRONG, peer=Peer(address=f"192.0.2.{number}"))
+        assert len(calls_session._failures) == 1
+
+    serve(play)
+
+
 def test_a_reader_sees_everything_and_changes_nothing(serve):
     async def play(server):
         session = await server.log_in("eve", peer=REMOTE)
