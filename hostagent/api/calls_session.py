@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hostagent.api.core import Call
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("hostagent.audit")
 T = TypeVar("T")
 
 FAILURE_DELAY_S = 5.0
@@ -111,7 +112,7 @@ def _begin(call: Call, user: str, role: Role, originator: str) -> str:
         database=core.db,
         host=core.this_host(),
     )
-    log.info("%s logged in from %s as %s", user or "somebody", call.peer.address or "here", role.label)
+    audit.info("%s from %s: logged in as %s", session.name, call.peer.address or "local", role.label)
     return session.ref
 
 

@@ -8,13 +8,13 @@ NOT_IMPLEMENTED. Reads of one object run at once; what may take time runs in a t
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import inspect
 import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hostagent.api import generated
 from hostagent.api.core import Call, Peer
@@ -26,7 +26,7 @@ from hostagent.db.datatype import DataType, Kind, UnfitError, fit
 from hostagent.errors import HostagentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from hostagent.api.core import Core
     from hostagent.api.sessions import Session
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("hostagent.audit")
+T = TypeVar("T")
 
 REF = DataType(Kind.REF, "task")
 QUICK_PREFIXES = ("get_",)
@@ -76,10 +77,13 @@ class Dispatcher:
         self._by_name = _names(self._model.classes.values())
         self._generated: dict[str, generated.Run | None] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
-    def close(self) -> None:
-        """Let the threads of calls end: at once, or with the call that they run."""
+    async def stop(self) -> None:
+        """Break off what still works, and let the threads end: at once, or with the call that they run."""
+        for work in self._background:
+            work.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # what there is
@@ -125,6 +129,12 @@ class Dispatcher:
 
     async def call(self, name: str, params: Sequence[object], peer: Peer) -> Answer:
         """The result of one call. Raises CallError."""
+        try:
+            return await self._answer(name, params, peer)
+        except HostagentError as error:  # of the database: of a session, of a task
+            raise CallError(error.code, *error.params) from error
+
+    async def _answer(self, name: str, params: Sequence[object], peer: Peer) -> Answer:
         if name == "system.listMethods":
             return Answer(DataType(Kind.SET, item=DataType(Kind.STRING)), self.working())
         asynchronous = name.startswith(ASYNC)
@@ -133,7 +143,7 @@ class Dispatcher:
             self._check_state(message)
         session = self._session(message, params, peer)
         given = list(params[1:]) if message.session else list(params)
-        self._check_role(message, session)
+        self._check_role(message, session, peer)
         arguments = self._arguments(message, given)
         if asynchronous:
             if not message.asynchronous:
@@ -171,12 +181,13 @@ class Dispatcher:
         if blocked is not None and not self._is_emergency(message):
             raise blocked
 
-    def _check_role(self, message: Message, session: Session | None) -> None:
+    def _check_role(self, message: Message, session: Session | None, peer: Peer) -> None:
         if session is None:
             return
         if message.pool_internal and not session.pool:
             raise CallError("INTERNAL_ERROR", f"{message.wire_name} is for members of the pool")
         if session.role < needed(message.min_role):
+            _note(message, session, peer, "RBAC_PERMISSION_DENIED")
             raise CallError(
                 "RBAC_PERMISSION_DENIED",
                 message.wire_name.lower(),
@@ -205,36 +216,44 @@ class Dispatcher:
     async def _run_with_task(
         self, message: Message, arguments: list[object], session: Session | None, peer: Peer
     ) -> object:
+        """Work that has a task goes on to its end also when the client does not wait for it."""
         implementation = self._implemented.get(message.wire_name)
         tasks = self._core.tasks
         if implementation is None or implementation.quick or not message.asynchronous or tasks is None:
             return await self._run(message, arguments, Call(self._core, session, peer))
-        handle = self._begin(message, session, peer)
-        try:
-            return await self._run(message, arguments, Call(self._core, session, peer, handle))
-        finally:
-            tasks.drop(handle)
+        handle = self._begin(message.wire_name, message, session, peer)
+
+        async def work() -> object:
+            try:
+                return await self._run(message, arguments, Call(self._core, session, peer, handle))
+            finally:
+                tasks.drop(handle)
+
+        return await asyncio.shield(self._go_on(work()))
+
+    def _go_on(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """Let it run whoever waits for it, until it or the daemon ends."""
+        going = asyncio.create_task(work)
+        self._background.add(going)
+        going.add_done_callback(self._background.discard)
+        return going
 
     def _start(self, message: Message, arguments: list[object], session: Session | None, peer: Peer) -> str:
         """Begin the work and return its task. Raises CallError NOT_IMPLEMENTED before there is one."""
         self._runner(message)
-        handle = self._begin(message, session, peer)
+        handle = self._begin(f"{ASYNC}{message.wire_name}", message, session, peer)
         if session is not None:
             session.tasks += 1
-        work = asyncio.create_task(
-            self._in_background(message, arguments, Call(self._core, session, peer, handle))
-        )
-        self._background.add(work)
-        work.add_done_callback(self._background.discard)
+        self._go_on(self._in_background(message, arguments, Call(self._core, session, peer, handle)))
         return handle.ref
 
-    def _begin(self, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
+    def _begin(self, label: str, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
         if self._core.tasks is None:
             raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
         implementation = self._implemented.get(message.wire_name)
         prefix = "x-http-other-config-"
         return self._core.tasks.begin(
-            message.wire_name if session is None else f"{ASYNC}{message.wire_name}",
+            label,
             session=session.ref if session else "OpaqueRef:NULL",
             host=self._core.this_host(),
             other_config={
@@ -273,27 +292,17 @@ class Dispatcher:
     async def _run(self, message: Message, arguments: list[object], call: Call) -> object:
         run, wants_call, quick = self._runner(message)
         given = (call, *arguments) if wants_call else tuple(arguments)
-        try:
-            if inspect.iscoroutinefunction(run):
-                value = await run(*given)
-            elif quick:
-                value = run(*given)
-            else:
-                loop = asyncio.get_running_loop()
-                value = await loop.run_in_executor(self._threads, functools.partial(run, *given))
-        except HostagentError as error:
-            _note(message, call, error.code)
-            raise CallError(error.code, *error.params) from error
-        except CallError as error:
-            _note(message, call, error.code)
-            raise
-        except Exception as error:
-            reference = os.urandom(4).hex()
-            log.exception("call %s failed, reference %s", message.wire_name, reference)
-            _note(message, call, "INTERNAL_ERROR")
-            raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
-        _note(message, call, "success")
-        return value
+        if inspect.iscoroutinefunction(run):
+            with _outcome(message, call):
+                return await run(*given)
+
+        def work() -> object:
+            with _outcome(message, call):
+                return run(*given)
+
+        if quick:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
 def _names(classes: Iterable[ClassModel]) -> dict[str, Message]:
@@ -306,9 +315,31 @@ def _names(classes: Iterable[ClassModel]) -> dict[str, Message]:
     return found
 
 
-def _note(message: Message, call: Call, outcome: str) -> None:
+@contextlib.contextmanager
+def _outcome(message: Message, call: Call) -> Iterator[None]:
+    """Note how a call ends, where it is run: its client may have gone. What it raises becomes a CallError."""
+    try:
+        yield
+    except HostagentError as error:
+        _note(message, call.session, call.peer, error.code)
+        raise CallError(error.code, *error.params) from error
+    except CallError as error:
+        _note(message, call.session, call.peer, error.code)
+        raise
+    except asyncio.CancelledError:
+        _note(message, call.session, call.peer, "broken off")
+        raise
+    except Exception as error:
+        reference = os.urandom(4).hex()
+        log.exception("call %s failed, reference %s", message.wire_name, reference)
+        _note(message, call.session, call.peer, "INTERNAL_ERROR")
+        raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
+    _note(message, call.session, call.peer, "success")
+
+
+def _note(message: Message, session: Session | None, peer: Peer, outcome: str) -> None:
     """One line in the audit log for a call that changes something: who, from where, what, outcome."""
     if message.name.startswith("get_") or message.cls in ("event",) or message.min_role == "read-only":
         return
-    who = call.session.name if call.session else "no session"
-    audit.info("%s from %s: %s: %s", who, call.peer.address or "local", message.wire_name, outcome)
+    who = session.name if session else "no session"
+    audit.info("%s from %s: %s: %s", who, peer.address or "local", message.wire_name, outcome)

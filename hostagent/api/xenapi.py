@@ -146,7 +146,7 @@ class XenApi:
         """Accept no more, end what is under way."""
         await self._server.stop_all()
         self._cli.close()
-        self.dispatcher.close()
+        await self.dispatcher.stop()
 
     def _listen(
         self,

@@ -85,7 +85,7 @@ async def serving(paths: Paths, kind: Any = "unix", **values: Any) -> AsyncItera
         finally:
             await daemon.server.stop_all()
             daemon.door.close()
-            daemon.dispatcher._threads.shutdown(wait=False)
+            await daemon.dispatcher.stop()
             if daemon.core.database is not None:
                 daemon.core.database.close()
 

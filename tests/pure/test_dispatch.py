@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -397,6 +398,106 @@ def test_work_stops_when_its_task_is_cancelled(serve):
     serve(play, [Implementation("host.disable", work, cancellable=True)])
 
 
+def audited(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "hostagent.audit"]
+
+
+@pytest.fixture
+def noted(caplog):
+    caplog.set_level("INFO", "hostagent.audit")
+    return caplog
+
+
+def test_work_of_a_client_that_leaves_goes_on_and_is_noted(serve, noted):
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def work(call, *_arguments):
+        begun.set()
+        await release.wait()
+        return ""
+
+    async def play(server):
+        session = await server.log_in()
+        waiting = asyncio.create_task(server.call("host.disable", session, server.host, peer=REMOTE))
+        await begun.wait()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        (task,) = (await server.call("task.get_all_records", session)).values()
+        assert (task["name_label"], task["status"]) == ("host.disable", "pending")
+        release.set()
+        while await server.call("task.get_all", session):
+            await asyncio.sleep(0)
+        (line,) = [line for line in audited(noted) if "host.disable" in line]
+        assert line.endswith("from 192.0.2.7: host.disable: success")
+
+    serve(play, [Implementation("host.disable", work)])
+
+
+def test_a_change_of_a_client_that_leaves_is_noted(serve, noted):
+    begun, release = threading.Event(), threading.Event()
+
+    def work(_call, *_arguments):
+        begun.set()
+        release.wait(30)
+
+    async def play(server):
+        session = await server.log_in()
+        waiting = asyncio.create_task(server.call("secret.introduce", session, "u", "v", peer=REMOTE))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        release.set()
+        await server.dispatcher.stop()
+        await asyncio.to_thread(server.dispatcher._threads.shutdown)
+        assert "from 192.0.2.7: secret.introduce: success" in audited(noted)[-1]
+
+    serve(play, [Implementation("secret.introduce", work)])
+
+
+def test_log_ins_and_what_was_not_allowed_are_in_the_audit_log(serve, noted):
+    async def play(server):
+        session = await server.log_in("eve", peer=REMOTE)
+        await server.fails("pool.set_name_label", session, server.pool, "x", peer=REMOTE)
+        logged_in, refused = audited(noted)
+        assert logged_in.endswith("of eve from 192.0.2.7: logged in as read-only")
+        assert refused.endswith("of eve from 192.0.2.7: pool.set_name_label: RBAC_PERMISSION_DENIED")
+        assert session not in noted.text
+
+    serve(play)
+
+
+def test_a_database_that_is_gone_is_an_error_of_the_call(serve):
+    async def play(server):
+        session = await server.log_in()
+        server.db.give_up(lambda: None, wait_s=1.0)
+        for call in (
+            ("Async.message.destroy_many", session, []),
+            ("pool.get_all", session),
+            ("session.login_with_password", "root", "letmein"),
+        ):
+            assert (await server.fails(*call))[0] == "INTERNAL_ERROR"
+
+    serve(play)
+
+
+def test_work_that_goes_on_is_broken_off_at_the_end(serve):
+    async def never(_call, *_arguments):
+        await asyncio.Event().wait()
+
+    async def play(server):
+        session = await server.log_in()
+        task = await server.call("Async.host.disable", session, server.host)
+        assert await server.call("task.get_name_label", session, task) == "Async.host.disable"
+        await asyncio.sleep(0)
+        await server.dispatcher.stop()
+        assert await server.call("task.get_error_info", session, task) == [
+            "INTERNAL_ERROR",
+            "the work broke off",
+        ]
+
+    serve(play, [Implementation("host.disable", never)])
+
+
 def test_a_defect_is_told_by_a_reference_and_nothing_else(serve, caplog):
     def broken(_call, *_arguments):
         raise ValueError("the password is 1234")
@@ -479,8 +580,6 @@ def test_many_wait_without_a_thread_each(serve):
             for _ in range(500)
         ]
         await asyncio.sleep(0)
-        import threading
-
         assert threading.active_count() < 50
         await server.call("pool.set_name_label", session, server.pool, "new")
         answers = await asyncio.gather(*waiting)
