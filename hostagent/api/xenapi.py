@@ -28,6 +28,7 @@ from hostagent.api.routes import Routes, rpc_routes
 from hostagent.api.server import Server
 from hostagent.api.tasks import Tasks
 from hostagent.api.xenapi_calls import IMPLEMENTED
+from hostagent.lifecycle import Phase
 
 if TYPE_CHECKING:
     import socket
@@ -67,6 +68,7 @@ class XenApi:
             authenticate=Authenticator(),
             pool_secrets=self._pool_secrets,
             blocked=self._blocked,
+            emergency=lambda: service.lifecycle.state.phase is Phase.EMERGENCY,
             coordinator=self._coordinator,
         )
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
@@ -137,10 +139,6 @@ class XenApi:
             if database is None
             else {"path": str(database.path), "generation": database.generation},
         }
-
-    def trusted_peer(self) -> Peer:
-        """The peer of calls that come from inside."""
-        return Peer(trusted=True)
 
     async def stop(self) -> None:
         """Accept no more, end what is under way."""

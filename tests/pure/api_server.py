@@ -49,7 +49,13 @@ class Daemon:
         self.restarts: list[str] = []
         self.lifecycle = Lifecycle()
         self.service = Service(paths, self.lifecycle, 0.0, lambda _: None, self.restarts.append)
-        self.core = Core(authenticate, lambda: [SECRET], host_uuid="host-uuid", blocked=lambda: self.blocked)
+        self.core = Core(
+            authenticate,
+            lambda: [SECRET],
+            host_uuid="host-uuid",
+            blocked=lambda: self.blocked,
+            emergency=lambda: self.blocked is not None,
+        )
         self.blocked = None
         if with_database:
             self.lifecycle.became_ready()

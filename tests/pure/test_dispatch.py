@@ -319,6 +319,8 @@ def test_in_emergency_mode_only_the_local_calls_answer(serve):
         for call in (("pool.get_all", earlier), ("session.login_with_password", "root", "letmein")):
             assert await server.fails(*call) == ["HOST_STILL_BOOTING", server.host]
         local = await server.call("session.slave_local_login_with_password", "root", "letmein", peer=REMOTE)
+        assert await server.call("host.is_in_emergency_mode", local) is False  # it only boots
+        server.core.emergency = lambda: True
         assert await server.call("host.is_in_emergency_mode", local) is True
         assert await server.call("session.local_logout", local) == ""
         server.core.blocked = lambda: None
