@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.api import calls_session, roles
+from hostagent.api import calls_session, events, roles
 from hostagent.api.core import Core, Peer
 from hostagent.api.dispatch import Dispatcher, Implementation
 from hostagent.api.events import Events
@@ -23,6 +23,7 @@ from hostagent.api.xenapi_calls import IMPLEMENTED
 from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
 from hostagent.db.model import load
+from hostagent.db.view import View
 
 MODEL = load()
 SECRET = "aa/bb/cc"
@@ -569,6 +570,72 @@ def test_logging_out_wakes_who_waits(serve):
         await asyncio.sleep(0)
         await server.call("session.logout", session)
         assert await waiting == ["SESSION_INVALID", session]
+
+    serve(play)
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Since which generation, and in which thread, each look at changes was."""
+    found, changes = [], View.changes
+
+    def noted(view, since, classes):
+        found.append((since, threading.get_ident()))
+        return changes(view, since, classes)
+
+    monkeypatch.setattr(View, "changes", noted)
+    return found
+
+
+def test_a_look_at_everything_holds_nobody_up(serve, looks, monkeypatch):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["*"], "", 0)
+        monkeypatch.setattr(events, "NEAR", 1)
+        await server.call("event.register", session, ["pool"])
+        for name in ("a", "b", "c"):
+            await server.call("pool.set_name_label", session, server.pool, name)
+        await server.call("event.from", session, ["*"], first["token"], 0)
+        await server.call("event.next", session)
+        assert len(looks) >= 2
+        assert threading.get_ident() not in {thread for _, thread in looks}
+
+    serve(play)
+
+
+def test_what_was_not_wanted_is_looked_at_once(serve, looks):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", 0)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], 60.1))
+        for _ in range(3):
+            with server.db.write() as w:
+                w.create("network", {})
+            reached = server.db.generation
+            while not looks or looks[-1][0] < reached - 1:
+                await asyncio.sleep(0)
+        with server.db.write() as w:
+            w.set("pool", server.pool, "name_label", "x")
+            (gone,) = w.refs("network")[:1]
+            w.destroy("network", gone)
+        assert [event["operation"] for event in (await waiting)["events"]] == ["mod"]
+
+    serve(play)
+
+
+def test_a_client_that_leaves_as_something_changes_has_left(serve):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", 0)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], 60.1))
+        while not server.core.events._waiting:
+            await asyncio.sleep(0)
+        (future,) = server.core.events._waiting
+        future.set_result(None)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(10):
+                await waiting
 
     serve(play)
 
