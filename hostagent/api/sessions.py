@@ -29,7 +29,7 @@ POOL_LIMIT = 400
 ANONYMOUS_LIMIT = 400
 ORIGINATOR_LIMIT = 500
 USER_LIMIT = 500
-NO_SESSION = "OpaqueRef:NULL"
+ROOT_NAME = "root"
 
 
 @dataclass(slots=True)
@@ -142,26 +142,24 @@ class Sessions:
         return len(self._all)
 
     def _surplus(self, new: Session) -> list[Session]:
-        """The longest idle ones beyond the limit of the kind of session that `new` is (xenapi.md 1.6)."""
-        if new.pool:
-            limit, kind = POOL_LIMIT, [found for found in self._all.values() if found.pool]
-        elif new.originator:
-            limit = ORIGINATOR_LIMIT
-            kind = [
-                found for found in self._all.values() if found.originator == new.originator and not found.pool
-            ]
-        elif new.user:
-            limit = USER_LIMIT
-            kind = [found for found in self._all.values() if found.user == new.user and not found.pool]
-        else:
-            limit = ANONYMOUS_LIMIT
-            kind = [
-                found for found in self._all.values() if not (found.user or found.originator or found.pool)
-            ]
-        over = len(kind) - limit
-        if over <= 0:
-            return []
-        return sorted((found for found in kind if found is not new), key=lambda found: found.used)[:over]
+        """The longest idle ones beyond the limit of the kind of session that `new` is."""
+        kind, limit = _kind(new)
+        same = [found for found in self._all.values() if _kind(found)[0] == kind]
+        idle_first = sorted((found for found in same if found is not new), key=lambda found: found.used)
+        return idle_first[: max(0, len(same) - limit)]
+
+
+def _kind(session: Session) -> tuple[tuple[object, ...], int]:
+    """Which sessions make room for each other, and how many of them there may be (xenapi.md 1.6): scripts of root are
+    told apart by their originator, other people are one each.
+    """
+    if session.pool:
+        return (session.local, "pool"), POOL_LIMIT
+    if session.user not in ("", ROOT_NAME):
+        return (session.local, "user", session.user), USER_LIMIT
+    if session.originator:
+        return (session.local, "originator", session.originator), ORIGINATOR_LIMIT
+    return (session.local, "nobody"), ANONYMOUS_LIMIT
 
 
 def stamp_now() -> str:

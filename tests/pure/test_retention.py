@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api import retention
+from hostagent.api import retention, sessions
 from hostagent.api.core import Core
 from hostagent.api.roles import Role
 from hostagent.api.sessions import IDLE_S, Sessions
@@ -89,6 +89,45 @@ def test_idle_sessions_end(core, clock):
 
     with core.database.read() as view:
         assert view.refs("session") == [used.ref]
+
+
+def kept(core, monkeypatch, *log_ins):
+    """What is left of some log-ins, each a function of the sessions, when there may be two of a kind."""
+    for limit in ("POOL_LIMIT", "ANONYMOUS_LIMIT", "ORIGINATOR_LIMIT", "USER_LIMIT"):
+        monkeypatch.setattr(sessions, limit, 2)
+    made = [log_in(core.sessions) for log_in in log_ins]
+    with core.database.read() as view:
+        records = view.refs("session")
+    assert {one.ref for one in made if not one.local and not one.ended} == set(records)
+    return [not one.ended for one in made]
+
+
+def test_too_many_sessions_of_a_kind_make_room_for_each_other_only(core, monkeypatch):
+    def log_in(user="root", originator="", **more):
+        return lambda known: known.log_in(
+            user, Role.POOL_ADMIN, originator=originator, database=core.database, **more
+        )
+
+    def locally(user="root"):
+        return lambda known: known.log_in(user, Role.ROOT)
+
+    assert kept(
+        core,
+        monkeypatch,
+        log_in(originator="one"),
+        log_in(),
+        log_in(pool=True),
+        locally(),
+        log_in("eve", "one"),
+        log_in("eve", "two"),
+        log_in("eve", "three"),
+        log_in(originator="one"),
+        log_in(originator="one"),
+        log_in(),
+        log_in(),
+        locally(),
+        locally(),
+    ) == [False, False, True, False, False, True, True, True, True, True, True, True, True]
 
 
 def test_without_a_database_local_sessions_end_too(clock):
