@@ -64,8 +64,9 @@ class XenApi:
         """Name of each that is open → its addresses."""
         self._service = service
         self._host = host
+        self._authenticate = Authenticator()
         self.core = Core(
-            authenticate=Authenticator(),
+            authenticate=self._authenticate,
             pool_secrets=self._pool_secrets,
             blocked=self._blocked,
             emergency=lambda: service.lifecycle.state.phase is Phase.EMERGENCY,
@@ -144,6 +145,7 @@ class XenApi:
         """Accept no more, end what is under way."""
         await self._server.stop_all()
         self._cli.close()
+        self._authenticate.close()
         await self.dispatcher.stop()
 
     def _listen(
