@@ -142,6 +142,10 @@ def test_a_client_logs_in_reads_writes_and_logs_out(serve):
         (("event.from", "S", ["*"], token(10**9), 0), ["EVENTS_LOST"]),
         (("event.next", "S"), ["SESSION_NOT_REGISTERED", "S"]),
         (("event.inject", "S", "POOL", "P"), ["HANDLE_INVALID", "POOL", "P"]),
+        (("host.get_servertime", "S", "P"), ["HANDLE_INVALID", "host", "P"]),
+        (("host.get_server_localtime", "S", "x"), ["HANDLE_INVALID", "host", "x"]),
+        (("host.has_extension", "S", "x", "e"), ["HANDLE_INVALID", "host", "x"]),
+        (("pool.has_extension", "S", "H", "e"), ["HANDLE_INVALID", "pool", "H"]),
         (("message.create", "S", "N", 9, "Host", "host-uuid", "b"), ["INVALID_VALUE", "priority", "9"]),
         (("message.create", "S", "N", 1, "Host", "x", "b"), ["UUID_INVALID", "Host", "x"]),
     ],
@@ -281,7 +285,9 @@ def test_a_reader_sees_everything_and_changes_nothing(serve):
         assert error[:2] == ["RBAC_PERMISSION_DENIED", "pool.set_name_label"]
         other = await server.log_in("root", peer=REMOTE)
         task = await server.call("task.create", other, "theirs", "")
-        assert (await server.fails("task.destroy", session, task))[0] == "RBAC_PERMISSION_DENIED"
+        for name, *given in (("destroy",), ("cancel",), ("set_status", "success"), ("set_progress", 1)):
+            error = await server.fails(f"task.{name}", session, task, *given)
+            assert error[:2] == ["RBAC_PERMISSION_DENIED", f"task.{name}/any"]
         own = await server.call("task.create", session, "mine", "")
         assert await server.call("task.destroy", session, own) == ""
         error = await server.fails("secret.get_all_records", session)
@@ -679,6 +685,8 @@ def test_messages_are_made_found_and_destroyed(serve):
         records = await server.call("message.get", session, "Host", "host-uuid", "19700101T00:00:00Z")
         assert set(records) == {first, second}
         assert await server.call("message.get_since", session, "20380101T00:00:00Z") == {}
+        answer = await server.dispatcher.call("message.get_all_records", [session], LOCAL)
+        assert isinstance(answer.value, Rendered)  # no work for the event loop
         await server.call("message.destroy_all", session, {"priority": "5"})
         assert await server.call("message.get_all", session) == [first]
 
