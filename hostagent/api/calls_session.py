@@ -57,11 +57,11 @@ async def login_with_password(call: Call, uname: str, pwd: str, _version: str, o
     """Over the Unix socket nobody asks for a password: whoever can open it is root."""
     core = call.core
     if call.peer.trusted:
-        return _begin(call, uname or "root", Role.ROOT, originator)
+        return await _begin(call, uname or "root", Role.ROOT, originator)
     coordinator = core.coordinator()
     if coordinator is not None:
         raise CallError("HOST_IS_SLAVE", coordinator)
-    return _begin(call, uname, await _role_of(call, uname, pwd), originator)
+    return await _begin(call, uname, await _role_of(call, uname, pwd), originator)
 
 
 async def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> str:
@@ -83,9 +83,16 @@ async def slave_login(call: Call, host: str, psecret: str) -> str:
     if coordinator is not None:
         raise CallError("HOST_IS_SLAVE", coordinator)
     await _check_secret(call, psecret)
-    return call.core.sessions.log_in(
-        "", Role.ROOT, pool=True, address=call.peer.address, database=call.core.db, host=host
-    ).ref
+    session = await asyncio.to_thread(
+        call.core.sessions.log_in,
+        "",
+        Role.ROOT,
+        pool=True,
+        address=call.peer.address,
+        database=call.core.db,
+        host=host,
+    )
+    return session.ref
 
 
 def logout(call: Call) -> str:
@@ -102,9 +109,10 @@ def logout_subject_identifier(_call: Call, _subject: str) -> str:
     return ""
 
 
-def _begin(call: Call, user: str, role: Role, originator: str) -> str:
+async def _begin(call: Call, user: str, role: Role, originator: str) -> str:
     core = call.core
-    session = core.sessions.log_in(
+    session = await asyncio.to_thread(
+        core.sessions.log_in,
         user,
         role,
         originator=originator,

@@ -104,14 +104,14 @@ def remove_from_other_config(call: Call, ref: str, key: str) -> str:
 
 
 CALLS = (
-    Implementation("task.create", create, quick=True),
-    Implementation("task.destroy", destroy, quick=True),
-    Implementation("task.cancel", cancel, quick=True),
-    Implementation("task.set_status", set_status, quick=True),
-    Implementation("task.set_progress", set_progress, quick=True),
-    Implementation("task.set_result", set_result, quick=True),
-    Implementation("task.set_error_info", set_error_info, quick=True),
-    Implementation("task.set_other_config", set_other_config, quick=True),
-    Implementation("task.add_to_other_config", add_to_other_config, quick=True),
-    Implementation("task.remove_from_other_config", remove_from_other_config, quick=True),
+    Implementation("task.create", create),
+    Implementation("task.destroy", destroy),
+    Implementation("task.cancel", cancel),
+    Implementation("task.set_status", set_status),
+    Implementation("task.set_progress", set_progress),
+    Implementation("task.set_result", set_result),
+    Implementation("task.set_error_info", set_error_info),
+    Implementation("task.set_other_config", set_other_config),
+    Implementation("task.add_to_other_config", add_to_other_config),
+    Implementation("task.remove_from_other_config", remove_from_other_config),
 )

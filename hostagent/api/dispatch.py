@@ -2,7 +2,8 @@
 
 The data model says what messages there are, which parameters they take, and the lowest role. Some are generated
 (`generated`), some written by hand (`IMPLEMENTED`, gathered in `xenapi_calls`), the rest are answered with
-NOT_IMPLEMENTED. Reads of one object run at once; what may take time runs in a thread.
+NOT_IMPLEMENTED. Reads of one object run at once; what may take time, and what writes, runs in a thread: a disk may be
+slow.
 """
 
 from __future__ import annotations
@@ -148,7 +149,8 @@ class Dispatcher:
         if asynchronous:
             if not message.asynchronous:
                 raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
-            return Answer(REF, self._start(message, arguments, session, peer))
+            self._runner(message)  # what cannot be run has no task either
+            return Answer(REF, await asyncio.shield(self._go_on(self._start(message, arguments, session, peer))))
         value = await self._run_with_task(message, arguments, session, peer)
         found = self._implemented.get(message.wire_name)
         return Answer(found.result if found and found.result else message.result, value)
@@ -167,7 +169,7 @@ class Dispatcher:
             return None  # whoever can open the Unix socket may ask what is wrong without logging in
         if not params:
             raise CallError("SESSION_INVALID", "")
-        session = self._core.sessions.find(params[0], self._core.database)
+        session = self._core.sessions.find(params[0])
         if session.local and not self._is_emergency(message):
             raise CallError("SESSION_INVALID", session.ref)
         return session
@@ -221,13 +223,13 @@ class Dispatcher:
         tasks = self._core.tasks
         if implementation is None or implementation.quick or not message.asynchronous or tasks is None:
             return await self._run(message, arguments, Call(self._core, session, peer))
-        handle = self._begin(message.wire_name, message, session, peer)
 
         async def work() -> object:
+            handle = await asyncio.to_thread(self._begin, message.wire_name, message, session, peer)
             try:
                 return await self._run(message, arguments, Call(self._core, session, peer, handle))
             finally:
-                tasks.drop(handle)
+                await asyncio.to_thread(tasks.drop, handle)
 
         return await asyncio.shield(self._go_on(work()))
 
@@ -238,10 +240,11 @@ class Dispatcher:
         going.add_done_callback(self._background.discard)
         return going
 
-    def _start(self, message: Message, arguments: list[object], session: Session | None, peer: Peer) -> str:
-        """Begin the work and return its task. Raises CallError NOT_IMPLEMENTED before there is one."""
-        self._runner(message)
-        handle = self._begin(f"{ASYNC}{message.wire_name}", message, session, peer)
+    async def _start(
+        self, message: Message, arguments: list[object], session: Session | None, peer: Peer
+    ) -> str:
+        """Begin the work and return its task."""
+        handle = await asyncio.to_thread(self._begin, f"{ASYNC}{message.wire_name}", message, session, peer)
         if session is not None:
             session.tasks += 1
         self._go_on(self._in_background(message, arguments, Call(self._core, session, peer, handle)))
@@ -271,13 +274,14 @@ class Dispatcher:
         try:
             value = await self._run(message, arguments, call)
             text = "" if message.result.kind is Kind.VOID else value_text(message.result, value, self._model)
-            tasks.succeed(handle, text)
+            await asyncio.to_thread(tasks.succeed, handle, text)
         except CallError as error:
-            tasks.fail(handle, error.code, error.params)
+            await asyncio.to_thread(tasks.fail, handle, error.code, error.params)
         finally:
-            tasks.fail(handle, "INTERNAL_ERROR", ["the work broke off"])  # nothing happens to a finished one
             if call.session is not None:
                 call.session.tasks -= 1
+            # nothing happens to a finished one
+            await asyncio.to_thread(tasks.fail, handle, "INTERNAL_ERROR", ["the work broke off"])
 
     def _runner(self, message: Message) -> tuple[Callable[..., object], bool, bool]:
         """What runs a message, whether it wants the Call, and whether it is quick. Raises CallError NOT_IMPLEMENTED."""

@@ -79,7 +79,7 @@ async def _session(dispatcher: Dispatcher, core: Core, request: Request) -> tupl
     secret = cookies.get("pool_secret") or request.query.get("pool_secret")
     try:
         if given:
-            session = core.sessions.find(given, core.database)
+            session = core.sessions.find(given)
             if session.local:
                 raise CallError("SESSION_INVALID", given)
             return session, False

@@ -46,7 +46,7 @@ class Session:
     local: bool = False
     address: str = ""
     used: float = 0.0
-    bumped: float = 0.0
+    noted: float = 0.0
     ended: bool = False
     tasks: int = 0
     waiting: list[Callable[[], None]] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Sessions:
                     },
                     secret=True,
                 )
-        session = Session(ref, user, role, originator, pool, database is None, address, used=now, bumped=now)
+        session = Session(ref, user, role, originator, pool, database is None, address, used=now, noted=now)
         with self._lock:
             self._all[ref] = session
             surplus = self._surplus(session)
@@ -102,18 +102,12 @@ class Sessions:
             self.end(old, database)
         return session
 
-    def find(self, ref: object, database: Database | None = None) -> Session:
+    def find(self, ref: object) -> Session:
         """The session of that reference, which counts as used now. Raises CallError SESSION_INVALID."""
         session = self._all.get(ref) if isinstance(ref, str) else None
         if session is None or session.ended:
             raise CallError("SESSION_INVALID", ref if isinstance(ref, str) else "")
-        now = self._clock()
-        session.used = now
-        if database is not None and not session.local and now - session.bumped > BUMP_S:
-            session.bumped = now
-            with database.write() as transaction:
-                if transaction.exists("session", session.ref):
-                    transaction.set("session", session.ref, "last_active", stamp_now())
+        session.used = self._clock()
         return session
 
     def end(self, session: Session, database: Database | None = None) -> None:
@@ -137,6 +131,24 @@ class Sessions:
         for session in idle:
             self.end(session, database)
         return len(idle)
+
+    def note_use(self, database: Database) -> None:
+        """Write when sessions were used last, for those where it is long since that was written."""
+        now = self._clock()
+        with self._lock:
+            used = [
+                found
+                for found in self._all.values()
+                if not found.local and now - found.noted > BUMP_S and found.used > found.noted
+            ]
+        if not used:
+            return
+        with database.write() as transaction:
+            for session in used:
+                session.noted = session.used
+                if transaction.exists("session", session.ref):
+                    when = stamp_now(now - session.used)
+                    transaction.set("session", session.ref, "last_active", when)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -162,6 +174,6 @@ def _kind(session: Session) -> tuple[tuple[object, ...], int]:
     return (session.local, "nobody"), ANONYMOUS_LIMIT
 
 
-def stamp_now() -> str:
-    """This moment as XenAPI writes it."""
-    return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime())
+def stamp_now(ago_s: float = 0.0) -> str:
+    """This moment, or one that is past, as XenAPI writes it."""
+    return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(time.time() - ago_s))

@@ -489,6 +489,48 @@ def test_a_database_that_is_gone_is_an_error_of_the_call(serve):
     serve(play)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("session.login_with_password", "root", "letmein"),
+        ("session.slave_login", "H", SECRET),
+        ("task.create", "S", "l", "d"),
+        ("task.set_progress", "T", 0.5),
+        ("Async.message.destroy_many", "S", []),
+        ("message.destroy_many", "S", []),
+        ("event.inject", "S", "pool", "P"),
+    ],
+)
+def test_nobody_waits_for_a_slow_disk_but_who_writes(serve, call):
+    began, release = threading.Event(), threading.Event()
+
+    async def play(server):
+        session = await server.log_in()
+        words = {"S": session, "H": server.host, "P": server.pool}
+        words["T"] = await server.call("task.create", session, "l", "d")
+
+        def write_slowly():
+            with server.db.write():
+                began.set()
+                return release.wait(10)
+
+        slow = asyncio.create_task(asyncio.to_thread(write_slowly))
+        await asyncio.to_thread(began.wait, 10)
+        given = [words.get(word, word) if isinstance(word, str) else word for word in call[1:]]
+        if call[0] == "task.set_progress":
+            given.insert(0, session)
+        waiting = asyncio.create_task(server.call(call[0], *given))
+        for _ in range(50):
+            await asyncio.sleep(0)
+            assert await server.call("pool.get_all", session) == [server.pool]
+        assert not waiting.done()
+        release.set()
+        assert await slow  # it was let go, and did not give up
+        await waiting
+
+    serve(play)
+
+
 def test_work_that_goes_on_is_broken_off_at_the_end(serve):
     async def never(_call, *_arguments):
         await asyncio.Event().wait()

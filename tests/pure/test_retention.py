@@ -91,6 +91,23 @@ def test_idle_sessions_end(core, clock):
         assert view.refs("session") == [used.ref]
 
 
+def test_the_last_use_of_a_session_is_noted_now_and_then(core, clock):
+    def last_active():
+        with core.database.read() as view:
+            text = view.get("session", session.ref, "last_active")
+        return dt.datetime.strptime(text, retention.STAMP).replace(tzinfo=dt.UTC)
+
+    session = core.sessions.log_in("root", Role.ROOT, database=core.database)
+    begun = last_active()
+    clock.now = 400.0
+    core.sessions.find(session.ref)
+    retention.forget(core, NOW)
+    assert last_active() == begun
+    clock.now = 3400.0
+    retention.forget(core, NOW)
+    assert last_active() < begun  # by the clock of this test it was used 3000 s ago
+
+
 def kept(core, monkeypatch, *log_ins):
     """What is left of some log-ins, each a function of the sessions, when there may be two of a kind."""
     for limit in ("POOL_LIMIT", "ANONYMOUS_LIMIT", "ORIGINATOR_LIMIT", "USER_LIMIT"):
