@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _events(call: Call) -> Events:
     if call.core.events is None:
-        raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
+        raise CallError("HOST_STILL_BOOTING")
     return call.core.events
 
 

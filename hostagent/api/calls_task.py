@@ -9,7 +9,6 @@ from hostagent.api.fault import CallError
 from hostagent.api.roles import Role
 from hostagent.api.sessions import stamp_now
 from hostagent.api.tasks import FINISHED
-from hostagent.db.datatype import NULL_REF
 
 if TYPE_CHECKING:
     from hostagent.api.core import Call
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 def _tasks(call: Call) -> Tasks:
     if call.core.tasks is None:
-        raise CallError("HOST_STILL_BOOTING", NULL_REF)
+        raise CallError("HOST_STILL_BOOTING")
     return call.core.tasks
 
 

@@ -53,7 +53,7 @@ class Core:
     def db(self) -> Database:
         """The database. Raises CallError HOST_STILL_BOOTING while it is not open."""
         if self.database is None:
-            raise CallError("HOST_STILL_BOOTING", NULL_REF)
+            raise CallError("HOST_STILL_BOOTING")
         return self.database
 
     def this_host(self) -> str:

@@ -252,7 +252,7 @@ class Dispatcher:
 
     def _begin(self, label: str, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
         if self._core.tasks is None:
-            raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
+            raise CallError("HOST_STILL_BOOTING")
         implementation = self._implemented.get(message.wire_name)
         prefix = "x-http-other-config-"
         return self._core.tasks.begin(
