@@ -47,7 +47,7 @@ def inject(call: Call, cls: str, ref: str) -> str:
 
 
 CALLS = (
-    Implementation("event.from", wait, result=parse("an event batch")),
+    Implementation("event.from", wait, result=parse("an event batch"), span=True),
     Implementation("event.next", wait_for_next),
     Implementation("event.register", register, quick=True),
     Implementation("event.unregister", unregister, quick=True),

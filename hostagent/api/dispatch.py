@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ ASYNC = "Async."
 class Implementation:
     """What a message does that is not generated. `run` takes the Call and the checked parameters; a coroutine function
     runs in the event loop, a `quick` one too, any other in a thread. `emergency`: answered whatever the host's state.
-    `result`: the type of what really goes over the wire, where the model says another.
+    `result`: the type of what really goes over the wire, where the model says another. `span`: its number is a time in
+    seconds, and one that is none (infinite, not a number) reaches it as -1.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Implementation:
     emergency: bool = False
     cancellable: bool = False
     result: DataType | None = None
+    span: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +208,9 @@ class Dispatcher:
         defaults = sum(param.has_default for param in wanted)
         if len(given) < len(wanted) - defaults or (len(given) > len(wanted) and not defaults):
             raise parameter_count(message.wire_name, len(wanted), len(given))
+        found = self._implemented.get(message.wire_name)
+        if found is not None and found.span:
+            given = [-1.0 if isinstance(value, float) and not math.isfinite(value) else value for value in given]
         arguments: list[object] = []
         for param, value in zip(wanted, given, strict=False):
             try:

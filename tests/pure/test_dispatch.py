@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import threading
 
 import pytest
@@ -594,6 +595,21 @@ def test_nothing_happened_is_an_empty_answer_with_a_token(serve):
         second = await server.call("event.from", session, ["pool"], first["token"], 0.01)
         assert second["events"] == []
         assert second["token"] >= first["token"]
+
+    serve(play)
+
+
+@pytest.mark.parametrize("timeout", [math.inf, -math.inf, math.nan, -5.0, 1e300, "60.1", 7])
+def test_a_time_that_is_none_is_a_day(serve, timeout):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", timeout)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], timeout))
+        while not server.core.events._waiting:
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await server.call("pool.set_name_label", session, server.pool, "x")
+        assert len((await waiting)["events"]) == 1
 
     serve(play)
 
