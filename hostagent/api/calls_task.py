@@ -69,7 +69,9 @@ def _set(call: Call, field: str, ref: str, values: dict[str, Value]) -> str:
 
 
 def set_status(call: Call, ref: str, value: str) -> str:
-    return _set(call, "status", ref, {"status": value, **({"finished": stamp_now()} if value in FINISHED else {})})
+    return _set(
+        call, "status", ref, {"status": value, **({"finished": stamp_now()} if value in FINISHED else {})}
+    )
 
 
 def set_progress(call: Call, ref: str, value: float) -> str:

@@ -101,9 +101,7 @@ class CliDoor:
             return _LoggedIn()
         try:
             if command.local:
-                session = await self._call(
-                    peer, "session.slave_local_login_with_password", user, password
-                )
+                session = await self._call(peer, "session.slave_local_login_with_password", user, password)
                 return _LoggedIn(str(session), "session.local_logout")
             session = await self._call(
                 peer, "session.login_with_password", user, password, API_VERSION, ORIGINATOR

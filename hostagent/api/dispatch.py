@@ -153,7 +153,9 @@ class Dispatcher:
             if not message.asynchronous:
                 raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
             self._runner(message)  # what cannot be run has no task either
-            return Answer(REF, await asyncio.shield(self._go_on(self._start(message, arguments, session, peer))))
+            return Answer(
+                REF, await asyncio.shield(self._go_on(self._start(message, arguments, session, peer)))
+            )
         value = await self._run_with_task(message, arguments, session, peer)
         found = self._implemented.get(message.wire_name)
         return Answer(found.result if found and found.result else message.result, value)
@@ -210,7 +212,9 @@ class Dispatcher:
             raise parameter_count(message.wire_name, len(wanted), len(given))
         found = self._implemented.get(message.wire_name)
         if found is not None and found.span:
-            given = [-1.0 if isinstance(value, float) and not math.isfinite(value) else value for value in given]
+            given = [
+                -1.0 if isinstance(value, float) and not math.isfinite(value) else value for value in given
+            ]
         arguments: list[object] = []
         for param, value in zip(wanted, given, strict=False):
             try:

@@ -18,7 +18,9 @@ STAMP = "%Y%m%dT%H:%M:%SZ"
 
 
 def forget(core: Core, now: dt.datetime) -> tuple[int, int]:
-    """End idle sessions and destroy old tasks, how many of each; note when the other sessions were used. From any thread. Raises DatabaseError."""
+    """End idle sessions and destroy old tasks, how many of each; note when the other sessions were used. From any
+    thread. Raises DatabaseError.
+    """
     ended = core.sessions.end_idle(core.database)
     if core.database is None or core.tasks is None:
         return ended, 0

@@ -286,8 +286,8 @@ def test_a_reader_sees_everything_and_changes_nothing(serve):
         assert error[:2] == ["RBAC_PERMISSION_DENIED", "pool.set_name_label"]
         other = await server.log_in("root", peer=REMOTE)
         task = await server.call("task.create", other, "theirs", "")
-        for name, *given in (("destroy",), ("cancel",), ("set_status", "success"), ("set_progress", 1)):
-            error = await server.fails(f"task.{name}", session, task, *given)
+        for name, *more in (("destroy",), ("cancel",), ("set_status", "success"), ("set_progress", 1)):
+            error = await server.fails(f"task.{name}", session, task, *more)
             assert error[:2] == ["RBAC_PERMISSION_DENIED", f"task.{name}/any"]
         own = await server.call("task.create", session, "mine", "")
         assert await server.call("task.destroy", session, own) == ""
@@ -480,12 +480,12 @@ def test_a_database_that_is_gone_is_an_error_of_the_call(serve):
     async def play(server):
         session = await server.log_in()
         server.db.give_up(lambda: None, wait_s=1.0)
-        for call in (
+        for name, *params in (
             ("Async.message.destroy_many", session, []),
             ("pool.get_all", session),
             ("session.login_with_password", "root", "letmein"),
         ):
-            assert (await server.fails(*call))[0] == "INTERNAL_ERROR"
+            assert (await server.fails(str(name), *params))[0] == "INTERNAL_ERROR"
 
     serve(play)
 
@@ -496,7 +496,7 @@ def test_a_database_that_is_gone_is_an_error_of_the_call(serve):
         ("session.login_with_password", "root", "letmein"),
         ("session.slave_login", "H", SECRET),
         ("task.create", "S", "l", "d"),
-        ("task.set_progress", "T", 0.5),
+        ("task.set_progress", "S", "T", 0.5),
         ("Async.message.destroy_many", "S", []),
         ("message.destroy_many", "S", []),
         ("event.inject", "S", "pool", "P"),
@@ -507,8 +507,8 @@ def test_nobody_waits_for_a_slow_disk_but_who_writes(serve, call):
 
     async def play(server):
         session = await server.log_in()
-        words = {"S": session, "H": server.host, "P": server.pool}
-        words["T"] = await server.call("task.create", session, "l", "d")
+        task = await server.call("task.create", session, "l", "d")
+        words = {"S": session, "H": server.host, "P": server.pool, "T": task}
 
         def write_slowly():
             with server.db.write():
@@ -517,10 +517,8 @@ def test_nobody_waits_for_a_slow_disk_but_who_writes(serve, call):
 
         slow = asyncio.create_task(asyncio.to_thread(write_slowly))
         await asyncio.to_thread(began.wait, 10)
-        given = [words.get(word, word) if isinstance(word, str) else word for word in call[1:]]
-        if call[0] == "task.set_progress":
-            given.insert(0, session)
-        waiting = asyncio.create_task(server.call(call[0], *given))
+        params = [words.get(word, word) if isinstance(word, str) else word for word in call[1:]]
+        waiting = asyncio.create_task(server.call(call[0], *params))
         for _ in range(50):
             await asyncio.sleep(0)
             assert await server.call("pool.get_all", session) == [server.pool]

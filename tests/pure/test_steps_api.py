@@ -155,10 +155,10 @@ def test_the_event_loop_does_not_wait_for_itself(api):
 
 
 def test_events_flow_once_they_are_started(api, database):
-    with pytest.raises(CallError, match="^HOST_STILL_BOOTING$"):
+    with pytest.raises(CallError, match=r"^HOST_STILL_BOOTING$"):
         api.start_events()
     api.attach(database, "host-uuid")
-    with pytest.raises(CallError, match="^HOST_STILL_BOOTING$"):
+    with pytest.raises(CallError, match=r"^HOST_STILL_BOOTING$"):
         api.call_internal("event.from", ["host"], "", 0.0)
     api.start_events()
 
