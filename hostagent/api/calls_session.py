@@ -30,6 +30,8 @@ FAILURES_WITHIN_S = 60.0
 """So many failures from one origin in this time, and its log-ins are refused without asking PAM."""
 TURNS = 4
 """Log-ins of one origin that are checked at a time; the others wait, so that PAM's threads are left to the rest."""
+ORIGINATOR_CHARACTERS = 256
+"""More of it is not kept: sessions live in memory, and there may be hundreds."""
 NETWORK_BITS = 64
 """An IPv6 network of this size is one origin: its users can take any address of it."""
 
@@ -69,12 +71,12 @@ async def slave_local_login_with_password(call: Call, uname: str, pwd: str) -> s
     role = Role.ROOT if call.peer.trusted else await _role_of(call, uname, pwd)
     if role < Role.POOL_ADMIN:
         raise CallError("SESSION_AUTHENTICATION_FAILED", uname, "only an administrator may log in locally")
-    return call.core.sessions.log_in(uname, Role.ROOT, address=call.peer.address).ref
+    return call.core.sessions.log_in(uname, Role.ROOT).ref
 
 
 async def slave_local_login(call: Call, psecret: str) -> str:
     await _check_secret(call, psecret)
-    return call.core.sessions.log_in("", Role.ROOT, pool=True, address=call.peer.address).ref
+    return call.core.sessions.log_in("", Role.ROOT, pool=True).ref
 
 
 async def slave_login(call: Call, host: str, psecret: str) -> str:
@@ -88,7 +90,6 @@ async def slave_login(call: Call, host: str, psecret: str) -> str:
         "",
         Role.ROOT,
         pool=True,
-        address=call.peer.address,
         database=call.core.db,
         host=host,
     )
@@ -115,8 +116,7 @@ async def _begin(call: Call, user: str, role: Role, originator: str) -> str:
         core.sessions.log_in,
         user,
         role,
-        originator=originator,
-        address=call.peer.address,
+        originator=originator[:ORIGINATOR_CHARACTERS],
         database=core.db,
         host=core.this_host(),
     )

@@ -44,7 +44,6 @@ class Session:
     originator: str = ""
     pool: bool = False
     local: bool = False
-    address: str = ""
     used: float = 0.0
     noted: float = 0.0
     ended: bool = False
@@ -72,7 +71,6 @@ class Sessions:
         *,
         originator: str = "",
         pool: bool = False,
-        address: str = "",
         database: Database | None = None,
         host: str = NULL_REF,
     ) -> Session:
@@ -94,7 +92,7 @@ class Sessions:
                     },
                     secret=True,
                 )
-        session = Session(ref, user, role, originator, pool, database is None, address, used=now, noted=now)
+        session = Session(ref, user, role, originator, pool, database is None, used=now, noted=now)
         with self._lock:
             self._all[ref] = session
             surplus = self._surplus(session)

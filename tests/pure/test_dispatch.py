@@ -268,6 +268,15 @@ def test_who_leaves_before_the_answer_has_failed(serve):
     serve(play)
 
 
+def test_of_a_long_originator_the_beginning_is_kept(serve):
+    async def play(server):
+        session = await server.log_in("eve", "1.0", "o" * 100_000, peer=REMOTE)
+        kept = await server.call("session.get_originator", session, session)
+        assert kept == "o" * calls_session.ORIGINATOR_CHARACTERS
+
+    serve(play)
+
+
 def test_old_failures_are_forgotten(serve, monkeypatch):
     async def play(server):
         monkeypatch.setattr(calls_session, "FAILURES_WITHIN_S", 0.0)
