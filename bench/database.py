@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostagent.api import roles
+from hostagent.api.core import Peer
 from hostagent.api.http import Response
 from hostagent.api.rendered import Rendered
 from hostagent.api.routes import Routes, rpc_routes
@@ -41,6 +42,7 @@ ROUNDS = 5
 CALLS = 1500
 COMMITS = 400
 LISTENERS = 500
+ROOT = Peer(trusted=True)
 LIMITS = {"records_ratio": 3.0, "call_ratio": 1.5, "commit_ratio": 2.0}
 """What the result may be at the most, by name."""
 
@@ -78,7 +80,7 @@ def records(
         asyncio.run_coroutine_threadsafe(call(), loop).result()
 
     async def call() -> str:
-        answer = await api.dispatcher.call("VM.get_all_records", [session], api.trusted_peer())
+        answer = await api.dispatcher.call("VM.get_all_records", [session], ROOT)
         assert isinstance(answer.value, Rendered)
         return answer.value.text
 
@@ -161,14 +163,13 @@ def small_calls(path: Path, bare_path: Path, session: str, ref: str) -> dict[str
 
 async def event_latency(api: XenApi, database: Database, session: str) -> dict[str, float]:
     """From a change to the last of many listeners having it."""
-    peer = api.trusted_peer()
 
     async def listen(token: str) -> None:
-        await api.dispatcher.call("event.from", [session, ["pool"], token, 60.0], peer)
+        await api.dispatcher.call("event.from", [session, ["pool"], token, 60.0], ROOT)
 
     with database.read() as view:
         pool = view.the_only("pool")
-    first = await api.dispatcher.call("event.from", [session, ["pool"], "", 0.0], peer)
+    first = await api.dispatcher.call("event.from", [session, ["pool"], "", 0.0], ROOT)
     assert isinstance(first.value, Rendered)
     token = json.loads(first.value.text)["token"]
     threads = threading.active_count()
@@ -243,7 +244,7 @@ def measure(directory: Path) -> dict[str, float]:
         def within(work: Awaitable[Any]) -> Any:
             return asyncio.run_coroutine_threadsafe(work, loop).result()  # type: ignore[arg-type]
 
-        answer = within(api.dispatcher.call("session.login_with_password", ["root", ""], api.trusted_peer()))
+        answer = within(api.dispatcher.call("session.login_with_password", ["root", ""], ROOT))
         session = str(answer.value)
         with database.read() as view:
             ref = view.refs("VM")[0]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def _events(call: Call) -> Events:
     if call.core.events is None:
-        raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
+        raise CallError("HOST_STILL_BOOTING")
     return call.core.events
 
 
@@ -47,7 +47,7 @@ def inject(call: Call, cls: str, ref: str) -> str:
 
 
 CALLS = (
-    Implementation("event.from", wait, result=parse("an event batch")),
+    Implementation("event.from", wait, result=parse("an event batch"), span=True),
     Implementation("event.next", wait_for_next),
     Implementation("event.register", register, quick=True),
     Implementation("event.unregister", unregister, quick=True),

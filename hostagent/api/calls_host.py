@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def is_in_emergency_mode(call: Call) -> bool:
-    return call.core.blocked() is not None
+    """Not while the host boots: its calls are held up then, but nobody need mend it."""
+    return call.core.emergency()
 
 
 def list_methods(call: Call) -> list[str]:
@@ -28,20 +29,30 @@ def list_methods(call: Call) -> list[str]:
     return sorted(message.wire_name for cls in model.classes.values() for message in cls.messages.values())
 
 
-def get_servertime(_call: Call, _host: str) -> str:
+def _check(call: Call, cls: str, ref: str) -> None:
+    """Raises HandleInvalidError."""
+    with call.core.db.read() as view:
+        view.get(cls, ref, "uuid")
+
+
+def get_servertime(call: Call, host: str) -> str:
+    _check(call, "host", host)
     return stamp_now()
 
 
-def get_server_localtime(_call: Call, _host: str) -> str:
+def get_server_localtime(call: Call, host: str) -> str:
     """The host's own time of day; it carries no zone (xenapi.md 1.2 reads that as UTC)."""
+    _check(call, "host", host)
     return time.strftime("%Y%m%dT%H:%M:%SZ", time.localtime())
 
 
-def has_extension(_call: Call, _host: str, _name: str) -> bool:
+def has_extension(call: Call, host: str, _name: str) -> bool:
+    _check(call, "host", host)
     return False
 
 
-def pool_has_extension(_call: Call, _pool: str, _name: str) -> bool:
+def pool_has_extension(call: Call, pool: str, _name: str) -> bool:
+    _check(call, "pool", pool)
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from hostagent.api import where
@@ -104,12 +105,14 @@ def destroy_all(call: Call, filters: dict[str, str]) -> str:
     return ""
 
 
-def _found(call: Call, wanted: Callable[[dict[str, Value]], bool]) -> dict[str, dict[str, Value]]:
+def _found(call: Call, wanted: Callable[[dict[str, Value]], bool]) -> Rendered:
+    """As text already, made in this thread: there may be thousands, and all clients ask for them."""
     with call.core.db.read() as view:
-        return {ref: record for ref, record in view.records("message") if wanted(record)}
+        found = {ref: record for ref, record in view.records("message") if wanted(record)}
+    return Rendered(json.dumps(found, separators=(",", ":")))
 
 
-def get(call: Call, cls: str, obj_uuid: str, since: str) -> dict[str, dict[str, Value]]:
+def get(call: Call, cls: str, obj_uuid: str, since: str) -> Rendered:
     return _found(
         call,
         lambda record: (
@@ -118,7 +121,7 @@ def get(call: Call, cls: str, obj_uuid: str, since: str) -> dict[str, dict[str, 
     )
 
 
-def get_since(call: Call, since: str) -> dict[str, dict[str, Value]]:
+def get_since(call: Call, since: str) -> Rendered:
     return _found(call, lambda record: str(record["timestamp"]) > since)
 
 
@@ -127,11 +130,11 @@ def get_all(call: Call) -> list[str]:
         return view.refs("message")
 
 
-def get_all_records(call: Call) -> dict[str, dict[str, Value]]:
+def get_all_records(call: Call) -> Rendered:
     return _found(call, lambda _record: True)
 
 
-def get_all_records_where(call: Call, expr: str) -> dict[str, dict[str, Value]]:
+def get_all_records_where(call: Call, expr: str) -> Rendered:
     return _found(call, where.test(expr, call.core.db.model.cls("message")))
 
 

@@ -9,7 +9,6 @@ from hostagent.api.fault import CallError
 from hostagent.api.roles import Role
 from hostagent.api.sessions import stamp_now
 from hostagent.api.tasks import FINISHED
-from hostagent.db.datatype import NULL_REF
 
 if TYPE_CHECKING:
     from hostagent.api.core import Call
@@ -19,17 +18,17 @@ if TYPE_CHECKING:
 
 def _tasks(call: Call) -> Tasks:
     if call.core.tasks is None:
-        raise CallError("HOST_STILL_BOOTING", NULL_REF)
+        raise CallError("HOST_STILL_BOOTING")
     return call.core.tasks
 
 
-def _check_owner(call: Call, ref: str) -> None:
+def _check_owner(call: Call, what: str, ref: str) -> None:
     """Raises CallError RBAC_PERMISSION_DENIED, HandleInvalidError."""
     session = call.caller
     with call.core.db.read() as view:
         owner = view.get("task", ref, "session")
     if session.role < Role.POOL_OPERATOR and owner != session.ref:
-        raise CallError("RBAC_PERMISSION_DENIED", "task.cancel/any", "the task is of another session")
+        raise CallError("RBAC_PERMISSION_DENIED", f"task.{what}/any", "the task is of another session")
 
 
 def create(call: Call, label: str, description: str) -> str:
@@ -51,67 +50,69 @@ def create(call: Call, label: str, description: str) -> str:
 
 
 def destroy(call: Call, ref: str) -> str:
-    _check_owner(call, ref)
+    _check_owner(call, "destroy", ref)
     _tasks(call).destroy(ref)
     return ""
 
 
 def cancel(call: Call, ref: str) -> str:
-    _check_owner(call, ref)
+    _check_owner(call, "cancel", ref)
     _tasks(call).cancel(ref)
     return ""
 
 
-def _set(call: Call, ref: str, values: dict[str, Value]) -> str:
-    _check_owner(call, ref)
+def _set(call: Call, field: str, ref: str, values: dict[str, Value]) -> str:
+    _check_owner(call, f"set_{field}", ref)
     with call.core.db.write() as transaction:
         transaction.update("task", ref, values)
     return ""
 
 
 def set_status(call: Call, ref: str, value: str) -> str:
-    return _set(call, ref, {"status": value, **({"finished": stamp_now()} if value in FINISHED else {})})
+    return _set(
+        call, "status", ref, {"status": value, **({"finished": stamp_now()} if value in FINISHED else {})}
+    )
 
 
 def set_progress(call: Call, ref: str, value: float) -> str:
-    return _set(call, ref, {"progress": min(1.0, max(0.0, value))})
+    return _set(call, "progress", ref, {"progress": min(1.0, max(0.0, value))})
 
 
 def set_result(call: Call, ref: str, value: str) -> str:
-    return _set(call, ref, {"result": value})
+    return _set(call, "result", ref, {"result": value})
 
 
 def set_error_info(call: Call, ref: str, value: list[Value]) -> str:
-    return _set(call, ref, {"error_info": value})
+    return _set(call, "error_info", ref, {"error_info": value})
 
 
 def set_other_config(call: Call, ref: str, value: dict[str, Value]) -> str:
-    return _set(call, ref, {"other_config": value})
+    return _set(call, "other_config", ref, {"other_config": value})
 
 
 def add_to_other_config(call: Call, ref: str, key: str, value: str) -> str:
-    _check_owner(call, ref)
+    _check_owner(call, "add_to_other_config", ref)
     with call.core.db.write() as transaction:
         transaction.add_to_map("task", ref, "other_config", key, value)
     return ""
 
 
 def remove_from_other_config(call: Call, ref: str, key: str) -> str:
-    _check_owner(call, ref)
+    _check_owner(call, "remove_from_other_config", ref)
     with call.core.db.write() as transaction:
         transaction.remove_from_map("task", ref, "other_config", key)
     return ""
 
 
 CALLS = (
-    Implementation("task.create", create, quick=True),
-    Implementation("task.destroy", destroy, quick=True),
-    Implementation("task.cancel", cancel, quick=True),
-    Implementation("task.set_status", set_status, quick=True),
-    Implementation("task.set_progress", set_progress, quick=True),
-    Implementation("task.set_result", set_result, quick=True),
-    Implementation("task.set_error_info", set_error_info, quick=True),
-    Implementation("task.set_other_config", set_other_config, quick=True),
-    Implementation("task.add_to_other_config", add_to_other_config, quick=True),
-    Implementation("task.remove_from_other_config", remove_from_other_config, quick=True),
+    Implementation("task.create", create),
+    Implementation("task.destroy", destroy),
+    Implementation("task.cancel", cancel),
+    Implementation("task.set_status", set_status),
+    Implementation("task.set_progress", set_progress),
+    Implementation("task.set_result", set_result),
+    Implementation("task.set_error_info", set_error_info),
+    Implementation("task.set_other_config", set_other_config),
+    Implementation("task.add_to_other_config", add_to_other_config),
+    Implementation("task.remove_from_other_config", remove_from_other_config),
 )

@@ -287,7 +287,16 @@ def _load_certificate(pem: bytes, path: Path | None) -> x509.Certificate:
 
 def _checked(pem: bytes, private: RSAPrivateKey, certificate: Path, key: Path) -> Certificate:
     loaded = _load_certificate(pem, certificate)
-    if loaded.public_key() != private.public_key():
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    try:
+        fits = loaded.public_key() == private.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CertificateError(
+            f"{certificate} has a key that cannot be understood: {error}",
+            hint="clients need an RSA certificate",
+        ) from error
+    if not fits:
         raise CertificateError(f"{certificate} is not for the key in {key}", hint="restore both together")
     return _facts(loaded)
 

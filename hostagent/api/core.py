@@ -34,8 +34,8 @@ class Peer:
 @dataclass(slots=True)
 class Core:
     """The parts that calls need. `blocked` is the error that every call but a few gets (emergency mode, still
-    booting); `coordinator` the address of the coordinator when this host is not it;
-    `pool_secrets` those that open sessions of the pool.
+    booting), `emergency` whether it will stay so; `coordinator` the address of the coordinator when this host is not
+    it; `pool_secrets` those that open sessions of the pool.
     """
 
     authenticate: Callable[[str, str], Awaitable[Role | None]]
@@ -46,13 +46,14 @@ class Core:
     events: Events | None = None
     tasks: Tasks | None = None
     blocked: Callable[[], CallError | None] = lambda: None
+    emergency: Callable[[], bool] = lambda: False
     coordinator: Callable[[], str | None] = lambda: None
 
     @property
     def db(self) -> Database:
         """The database. Raises CallError HOST_STILL_BOOTING while it is not open."""
         if self.database is None:
-            raise CallError("HOST_STILL_BOOTING", NULL_REF)
+            raise CallError("HOST_STILL_BOOTING")
         return self.database
 
     def this_host(self) -> str:

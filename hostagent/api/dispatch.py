@@ -2,19 +2,21 @@
 
 The data model says what messages there are, which parameters they take, and the lowest role. Some are generated
 (`generated`), some written by hand (`IMPLEMENTED`, gathered in `xenapi_calls`), the rest are answered with
-NOT_IMPLEMENTED. Reads of one object run at once; what may take time runs in a thread.
+NOT_IMPLEMENTED. Reads of one object run at once; what may take time, and what writes, runs in a thread: a disk may be
+slow.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
+import contextlib
 import inspect
 import logging
+import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hostagent.api import generated
 from hostagent.api.core import Call, Peer
@@ -26,15 +28,16 @@ from hostagent.db.datatype import DataType, Kind, UnfitError, fit
 from hostagent.errors import HostagentError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
     from hostagent.api.core import Core
     from hostagent.api.sessions import Session
     from hostagent.api.tasks import TaskHandle
-    from hostagent.db.model import Message
+    from hostagent.db.model import ClassModel, Message
 
 log = logging.getLogger(__name__)
 audit = logging.getLogger("hostagent.audit")
+T = TypeVar("T")
 
 REF = DataType(Kind.REF, "task")
 QUICK_PREFIXES = ("get_",)
@@ -47,7 +50,8 @@ ASYNC = "Async."
 class Implementation:
     """What a message does that is not generated. `run` takes the Call and the checked parameters; a coroutine function
     runs in the event loop, a `quick` one too, any other in a thread. `emergency`: answered whatever the host's state.
-    `result`: the type of what really goes over the wire, where the model says another.
+    `result`: the type of what really goes over the wire, where the model says another. `span`: its number is a time in
+    seconds, and one that is none (infinite, not a number) reaches it as -1.
     """
 
     name: str
@@ -56,6 +60,7 @@ class Implementation:
     emergency: bool = False
     cancellable: bool = False
     result: DataType | None = None
+    span: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,16 @@ class Dispatcher:
         self._core = core
         self._model = datamodel.load()
         self._implemented = {item.name: item for item in implemented}
+        self._by_name = _names(self._model.classes.values())
         self._generated: dict[str, generated.Run | None] = {}
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="call")
-        self._background: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[Any]] = set()
 
-    def close(self) -> None:
-        """Let the threads of calls end: at once, or with the call that they run."""
+    async def stop(self) -> None:
+        """Break off what still works, and let the threads end: at once, or with the call that they run."""
+        for work in self._background:
+            work.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # what there is
@@ -124,6 +133,12 @@ class Dispatcher:
 
     async def call(self, name: str, params: Sequence[object], peer: Peer) -> Answer:
         """The result of one call. Raises CallError."""
+        try:
+            return await self._answer(name, params, peer)
+        except HostagentError as error:  # of the database: of a session, of a task
+            raise CallError(error.code, *error.params) from error
+
+    async def _answer(self, name: str, params: Sequence[object], peer: Peer) -> Answer:
         if name == "system.listMethods":
             return Answer(DataType(Kind.SET, item=DataType(Kind.STRING)), self.working())
         asynchronous = name.startswith(ASYNC)
@@ -132,22 +147,22 @@ class Dispatcher:
             self._check_state(message)
         session = self._session(message, params, peer)
         given = list(params[1:]) if message.session else list(params)
-        self._check_role(message, session)
+        self._check_role(message, session, peer)
         arguments = self._arguments(message, given)
         if asynchronous:
             if not message.asynchronous:
                 raise CallError("Fault", f"{message.wire_name} has no asynchronous form")
-            return Answer(REF, self._start(message, arguments, session, peer))
+            self._runner(message)  # what cannot be run has no task either
+            return Answer(
+                REF, await asyncio.shield(self._go_on(self._start(message, arguments, session, peer)))
+            )
         value = await self._run_with_task(message, arguments, session, peer)
         found = self._implemented.get(message.wire_name)
         return Answer(found.result if found and found.result else message.result, value)
 
     def _message(self, name: str) -> Message:
-        """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED. `Class_method` is another way to write it."""
-        found = self._model.message(name)
-        if found is None and "." not in name:
-            for place in (at for at, char in enumerate(name) if char == "_"):
-                found = found or self._model.message(f"{name[:place]}.{name[place + 1 :]}")
+        """Raises CallError MESSAGE_METHOD_UNKNOWN, MESSAGE_REMOVED."""
+        found = self._by_name.get(name)
         if found is None:
             raise CallError("MESSAGE_METHOD_UNKNOWN", name)
         if found.state == "removed":
@@ -159,7 +174,7 @@ class Dispatcher:
             return None  # whoever can open the Unix socket may ask what is wrong without logging in
         if not params:
             raise CallError("SESSION_INVALID", "")
-        session = self._core.sessions.find(params[0], self._core.database)
+        session = self._core.sessions.find(params[0])
         if session.local and not self._is_emergency(message):
             raise CallError("SESSION_INVALID", session.ref)
         return session
@@ -173,12 +188,13 @@ class Dispatcher:
         if blocked is not None and not self._is_emergency(message):
             raise blocked
 
-    def _check_role(self, message: Message, session: Session | None) -> None:
+    def _check_role(self, message: Message, session: Session | None, peer: Peer) -> None:
         if session is None:
             return
         if message.pool_internal and not session.pool:
             raise CallError("INTERNAL_ERROR", f"{message.wire_name} is for members of the pool")
         if session.role < needed(message.min_role):
+            _note(message, session, peer, "RBAC_PERMISSION_DENIED")
             raise CallError(
                 "RBAC_PERMISSION_DENIED",
                 message.wire_name.lower(),
@@ -194,6 +210,11 @@ class Dispatcher:
         defaults = sum(param.has_default for param in wanted)
         if len(given) < len(wanted) - defaults or (len(given) > len(wanted) and not defaults):
             raise parameter_count(message.wire_name, len(wanted), len(given))
+        found = self._implemented.get(message.wire_name)
+        if found is not None and found.span:
+            given = [
+                -1.0 if isinstance(value, float) and not math.isfinite(value) else value for value in given
+            ]
         arguments: list[object] = []
         for param, value in zip(wanted, given, strict=False):
             try:
@@ -207,36 +228,45 @@ class Dispatcher:
     async def _run_with_task(
         self, message: Message, arguments: list[object], session: Session | None, peer: Peer
     ) -> object:
+        """Work that has a task goes on to its end also when the client does not wait for it."""
         implementation = self._implemented.get(message.wire_name)
         tasks = self._core.tasks
         if implementation is None or implementation.quick or not message.asynchronous or tasks is None:
             return await self._run(message, arguments, Call(self._core, session, peer))
-        handle = self._begin(message, session, peer)
-        try:
-            return await self._run(message, arguments, Call(self._core, session, peer, handle))
-        finally:
-            tasks.drop(handle)
 
-    def _start(self, message: Message, arguments: list[object], session: Session | None, peer: Peer) -> str:
-        """Begin the work and return its task. Raises CallError NOT_IMPLEMENTED before there is one."""
-        self._runner(message)
-        handle = self._begin(message, session, peer)
+        async def work() -> object:
+            handle = await asyncio.to_thread(self._begin, message.wire_name, message, session, peer)
+            try:
+                return await self._run(message, arguments, Call(self._core, session, peer, handle))
+            finally:
+                await asyncio.to_thread(tasks.drop, handle)
+
+        return await asyncio.shield(self._go_on(work()))
+
+    def _go_on(self, work: Coroutine[object, object, T]) -> asyncio.Task[T]:
+        """Let it run whoever waits for it, until it or the daemon ends."""
+        going = asyncio.create_task(work)
+        self._background.add(going)
+        going.add_done_callback(self._background.discard)
+        return going
+
+    async def _start(
+        self, message: Message, arguments: list[object], session: Session | None, peer: Peer
+    ) -> str:
+        """Begin the work and return its task."""
+        handle = await asyncio.to_thread(self._begin, f"{ASYNC}{message.wire_name}", message, session, peer)
         if session is not None:
             session.tasks += 1
-        work = asyncio.create_task(
-            self._in_background(message, arguments, Call(self._core, session, peer, handle))
-        )
-        self._background.add(work)
-        work.add_done_callback(self._background.discard)
+        self._go_on(self._in_background(message, arguments, Call(self._core, session, peer, handle)))
         return handle.ref
 
-    def _begin(self, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
+    def _begin(self, label: str, message: Message, session: Session | None, peer: Peer) -> TaskHandle:
         if self._core.tasks is None:
-            raise CallError("HOST_STILL_BOOTING", "OpaqueRef:NULL")
+            raise CallError("HOST_STILL_BOOTING")
         implementation = self._implemented.get(message.wire_name)
         prefix = "x-http-other-config-"
         return self._core.tasks.begin(
-            message.wire_name if session is None else f"{ASYNC}{message.wire_name}",
+            label,
             session=session.ref if session else "OpaqueRef:NULL",
             host=self._core.this_host(),
             other_config={
@@ -254,13 +284,14 @@ class Dispatcher:
         try:
             value = await self._run(message, arguments, call)
             text = "" if message.result.kind is Kind.VOID else value_text(message.result, value, self._model)
-            tasks.succeed(handle, text)
+            await asyncio.to_thread(tasks.succeed, handle, text)
         except CallError as error:
-            tasks.fail(handle, error.code, error.params)
+            await asyncio.to_thread(tasks.fail, handle, error.code, error.params)
         finally:
-            tasks.fail(handle, "INTERNAL_ERROR", ["the work broke off"])  # nothing happens to a finished one
             if call.session is not None:
                 call.session.tasks -= 1
+            # nothing happens to a finished one
+            await asyncio.to_thread(tasks.fail, handle, "INTERNAL_ERROR", ["the work broke off"])
 
     def _runner(self, message: Message) -> tuple[Callable[..., object], bool, bool]:
         """What runs a message, whether it wants the Call, and whether it is quick. Raises CallError NOT_IMPLEMENTED."""
@@ -275,32 +306,54 @@ class Dispatcher:
     async def _run(self, message: Message, arguments: list[object], call: Call) -> object:
         run, wants_call, quick = self._runner(message)
         given = (call, *arguments) if wants_call else tuple(arguments)
-        try:
-            if inspect.iscoroutinefunction(run):
-                value = await run(*given)
-            elif quick:
-                value = run(*given)
-            else:
-                loop = asyncio.get_running_loop()
-                value = await loop.run_in_executor(self._threads, functools.partial(run, *given))
-        except HostagentError as error:
-            _note(message, call, error.code)
-            raise CallError(error.code, *error.params) from error
-        except CallError as error:
-            _note(message, call, error.code)
-            raise
-        except Exception as error:
-            reference = os.urandom(4).hex()
-            log.exception("call %s failed, reference %s", message.wire_name, reference)
-            _note(message, call, "INTERNAL_ERROR")
-            raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
-        _note(message, call, "success")
-        return value
+        if inspect.iscoroutinefunction(run):
+            with _outcome(message, call):
+                return await run(*given)
+
+        def work() -> object:
+            with _outcome(message, call):
+                return run(*given)
+
+        if quick:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _note(message: Message, call: Call, outcome: str) -> None:
+def _names(classes: Iterable[ClassModel]) -> dict[str, Message]:
+    """Every message by the names that clients have for it: `Class.method`, and `Class_method` for Python's sake."""
+    found: dict[str, Message] = {}
+    for cls in sorted(classes, key=lambda cls: len(cls.name)):
+        for message in cls.messages.values():
+            found[message.wire_name] = message
+            found.setdefault(f"{cls.name}_{message.name}", message)
+    return found
+
+
+@contextlib.contextmanager
+def _outcome(message: Message, call: Call) -> Iterator[None]:
+    """Note how a call ends, where it is run: its client may have gone. What it raises becomes a CallError."""
+    try:
+        yield
+    except HostagentError as error:
+        _note(message, call.session, call.peer, error.code)
+        raise CallError(error.code, *error.params) from error
+    except CallError as error:
+        _note(message, call.session, call.peer, error.code)
+        raise
+    except asyncio.CancelledError:
+        _note(message, call.session, call.peer, "broken off")
+        raise
+    except Exception as error:
+        reference = os.urandom(4).hex()
+        log.exception("call %s failed, reference %s", message.wire_name, reference)
+        _note(message, call.session, call.peer, "INTERNAL_ERROR")
+        raise CallError("INTERNAL_ERROR", f"look for {reference} in journalctl -u hostagent") from error
+    _note(message, call.session, call.peer, "success")
+
+
+def _note(message: Message, session: Session | None, peer: Peer, outcome: str) -> None:
     """One line in the audit log for a call that changes something: who, from where, what, outcome."""
     if message.name.startswith("get_") or message.cls in ("event",) or message.min_role == "read-only":
         return
-    who = call.session.name if call.session else "no session"
-    audit.info("%s from %s: %s: %s", who, call.peer.address or "local", message.wire_name, outcome)
+    who = session.name if session else "no session"
+    audit.info("%s from %s: %s: %s", who, peer.address or "local", message.wire_name, outcome)

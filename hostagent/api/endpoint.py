@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hostagent.api.http import Request
 
 LARGE = 1 << 16
-"""A reply of more characters is put together in a thread, so that others need not wait for it."""
+"""A request of more bytes is read, and a reply of more characters put together, in a thread: others need not wait."""
 OWN = "hostagent."
 """Our own calls, beside XenAPI's: on the Unix socket only, without a session."""
 
@@ -36,7 +36,10 @@ class Endpoint:
     async def xml(self, request: Request) -> Response:
         """POST of XML-RPC: every answer to a well-formed call is HTTP 200, also a failure (xenapi.md 1.2)."""
         try:
-            name, params = xmlrpc.parse_call(request.body)
+            if len(request.body) > LARGE:
+                name, params = await asyncio.to_thread(xmlrpc.parse_call, request.body)
+            else:
+                name, params = xmlrpc.parse_call(request.body)
         except xmlrpc.MalformedError as error:
             page = f"<html><body><h1>Bad request</h1><p>{html.escape(error.found)}</p></body></html>\n"
             return Response(500, {"content-type": "text/html; charset=utf-8"}, page.encode())

@@ -7,11 +7,12 @@ between two generations is read once and shared by all who wait.
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hostagent.api.fault import CallError
 from hostagent.api.rendered import Rendered
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from hostagent.db.database import Database
     from hostagent.db.view import Change, View
 
+T = TypeVar("T")
+
 DAY_S = 24 * 3600.0
 PACE_S = 0.05
 """Changes that come within this time of the first one are told together (xenapi.md 4.1, pacing)."""
@@ -32,6 +35,8 @@ SHARED = 8
 """How many differences between two generations are kept for others who ask the same."""
 OPERATIONS = {"add": 0, "mod": 1, "del": 2}
 QUEUE_LIMIT = 10_000
+NEAR = 1000
+"""Changes of so many generations are read in the event loop; more, or everything there is, in a thread."""
 
 
 class Events:
@@ -61,14 +66,26 @@ class Events:
         since = generation_of(text)
         deadline = time.monotonic() + (timeout_s if 0 <= timeout_s <= DAY_S else DAY_S)
         while True:
-            with self._database.read() as view:
-                _check_reach(view, since)
-                found = self._select(view, wanted, since)
-                rest = deadline - time.monotonic()
-                if found or rest <= 0 or since < 0:
-                    return Rendered(self._batch(view, found, since))
-                seen = view.generation
-            await self._next_change(session, seen, rest)
+            rest = deadline - time.monotonic()
+            look = functools.partial(self._look, wanted, since, last=rest <= 0)
+            answer, seen = await self._where_it_fits(since, look)
+            if answer is not None:
+                return answer
+            since = seen  # nothing up to there was wanted
+            await self._next_change(session, since, rest)
+
+    def _look(self, wanted: Subscription, since: int, *, last: bool) -> tuple[Rendered | None, int]:
+        """What to answer, None for nothing yet, and the generation up to which it was looked."""
+        with self._database.read() as view:
+            _check_reach(view, since)
+            found = self._select(view, wanted, since)
+            answer = Rendered(self._batch(view, found, since)) if found or last or since < 0 else None
+            return answer, view.generation
+
+    async def _where_it_fits(self, since: int, look: Callable[[], T]) -> T:
+        if since >= 0 and self._database.generation - since <= NEAR:
+            return look()
+        return await asyncio.to_thread(look)
 
     async def _next_change(self, session: Session, seen: int, rest_s: float) -> None:
         """Until the database has moved on from `seen`, the session ends, or the time is over."""
@@ -78,7 +95,8 @@ class Events:
         session.waiting.append(wake)
         try:
             if self._database.generation == seen and not session.ended:
-                await asyncio.wait_for(future, rest_s)
+                async with asyncio.timeout(rest_s):
+                    await future
                 if not session.ended:
                     await asyncio.sleep(min(PACE_S, rest_s))
         except TimeoutError:
@@ -164,15 +182,21 @@ class Events:
             known = self._registered.get(session.ref)
             if known is None:
                 raise CallError("SESSION_NOT_REGISTERED", session.ref)
-            with self._database.read() as view:
-                since, known.since = known.since, view.generation
-                _check_reach(view, since)
-                found = [change for change in self._between(view, since) if change.cls in known.classes]
-                if len(found) > QUEUE_LIMIT:
-                    raise CallError("EVENTS_LOST")
-            if found:
-                return Rendered(f"[{','.join(event_text(change, since, old=True) for change in found)}]")
+            answer = await self._where_it_fits(known.since, functools.partial(self._look_on, known))
+            if answer is not None:
+                return answer
             await self._next_change(session, known.since, DAY_S)
+
+    def _look_on(self, known: Registration) -> Rendered | None:
+        with self._database.read() as view:
+            since, known.since = known.since, view.generation
+            _check_reach(view, since)
+            found = [change for change in self._between(view, since) if change.cls in known.classes]
+        if len(found) > QUEUE_LIMIT:
+            raise CallError("EVENTS_LOST")
+        if not found:
+            return None
+        return Rendered(f"[{','.join(event_text(change, since, old=True) for change in found)}]")
 
     def inject(self, cls: str, ref: str) -> str:
         """event.inject: a change of an object that changes nothing; the token just below it.

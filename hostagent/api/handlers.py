@@ -67,7 +67,8 @@ class Handlers:
                     yield piece
             done = True
         finally:
-            self._finish(task, None if done else ("INTERNAL_ERROR", "the transfer broke off"))
+            failure = None if done else ("INTERNAL_ERROR", "the transfer broke off")
+            await _in_thread(self._finish, task, failure)
 
     async def put_dump(self, request: Request) -> Response:
         """Check a dump, and unless `dry_run` put it in the place of the database; the daemon then starts anew."""
@@ -77,7 +78,7 @@ class Handlers:
             try:
                 await asyncio.to_thread(self._restore, request, task)
             except HostagentError as error:
-                self._finish(task, (error.code, *error.params))
+                await _in_thread(self._finish, task, (error.code, *error.params))
                 raise RefusedError(_status(error), f"{error.code}: {error.found}; {error.hint}") from error
             return Response(200, {"content-type": "text/plain"}, b"")
 

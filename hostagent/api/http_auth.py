@@ -6,6 +6,7 @@ password (Basic), which make a session for as long as the request takes.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -58,7 +59,7 @@ async def admitted(dispatcher: Dispatcher, core: Core, request: Request, name: s
             yield
     finally:
         if ends:
-            core.sessions.end(session, core.database)
+            await asyncio.to_thread(core.sessions.end, session, core.database)
 
 
 @contextlib.contextmanager
@@ -79,7 +80,7 @@ async def _session(dispatcher: Dispatcher, core: Core, request: Request) -> tupl
     secret = cookies.get("pool_secret") or request.query.get("pool_secret")
     try:
         if given:
-            session = core.sessions.find(given, core.database)
+            session = core.sessions.find(given)
             if session.local:
                 raise CallError("SESSION_INVALID", given)
             return session, False

@@ -8,6 +8,7 @@ More than xapi: notifications and batches, both of 2.0 only; parameters as an ob
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Awaitable, Callable
@@ -30,6 +31,8 @@ INVALID_PARAMS = -32602
 
 DEPTH_LIMIT = 64
 BATCH_LIMIT = 100
+LARGE = 1 << 16
+"""A body of more bytes is read in a thread."""
 
 
 class Fault(Exception):
@@ -61,7 +64,7 @@ class Request:
 async def answer(body: bytes, call: Call) -> bytes | None:
     """The reply to a request body; None when nothing in it wants one. Never raises."""
     try:
-        message = parse(body)
+        message = await asyncio.to_thread(parse, body) if len(body) > LARGE else parse(body)
     except MalformedError as error:
         return _bytes(_error(Fault(PARSE_ERROR, "Parse error", [error.found]), None, old=False))
     if not isinstance(message, list):

@@ -32,12 +32,19 @@ def role_of(user: str) -> Role | None:
     """What a user of this host may be, whatever the password; None for nobody known to us."""
     try:
         entry = pwd.getpwnam(user)
-        groups = {grp.getgrgid(number).gr_name for number in os.getgrouplist(user, entry.pw_gid)}
     except KeyError:
         return None
     if entry.pw_uid == 0:
         return Role.POOL_ADMIN
-    return max((role for name, role in GROUPS.items() if name in groups), default=None)
+    numbers = os.getgrouplist(user, entry.pw_gid)
+    return max((role for name, role in GROUPS.items() if _number(name) in numbers), default=None)
+
+
+def _number(group: str) -> int | None:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
 
 
 def right_password(user: str, password: str) -> bool:
@@ -68,7 +75,13 @@ class Authenticator:
         """The role of a user with that password, None if either is not right."""
         if not user or len(user) > NAME_LIMIT or len(password) > PASSWORD_LIMIT or "\0" in user + password:
             return None
-        # PAM is asked also for users without a role, so that the answer takes as long for them
-        loop = asyncio.get_running_loop()
-        right = await loop.run_in_executor(self._threads, self._right, user, password)
-        return self._role(user) if right else None
+
+        def check() -> Role | None:
+            # PAM is asked also for users without a role, so that the answer takes as long for them
+            return self._role(user) if self._right(user, password) else None
+
+        return await asyncio.get_running_loop().run_in_executor(self._threads, check)
+
+    def close(self) -> None:
+        """Let the threads end: at once, or with the password that they check."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

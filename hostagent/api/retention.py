@@ -18,10 +18,13 @@ STAMP = "%Y%m%dT%H:%M:%SZ"
 
 
 def forget(core: Core, now: dt.datetime) -> tuple[int, int]:
-    """End idle sessions and destroy old tasks; how many of each. From any thread. Raises DatabaseError."""
+    """End idle sessions and destroy old tasks, how many of each; note when the other sessions were used. From any
+    thread. Raises DatabaseError.
+    """
     ended = core.sessions.end_idle(core.database)
     if core.database is None or core.tasks is None:
         return ended, 0
+    core.sessions.note_use(core.database)
     with core.database.read() as view:
         ages = ages_of_tasks(view, now)
     return ended, len(core.tasks.clean(stamp(now), ages))

@@ -30,7 +30,7 @@ POOL_LIMIT = 400
 ANONYMOUS_LIMIT = 400
 ORIGINATOR_LIMIT = 500
 USER_LIMIT = 500
-NO_SESSION = "OpaqueRef:NULL"
+ROOT_NAME = "root"
 
 
 @dataclass(slots=True)
@@ -45,9 +45,8 @@ class Session:
     originator: str = ""
     pool: bool = False
     local: bool = False
-    address: str = ""
     used: float = 0.0
-    bumped: float = 0.0
+    noted: float = 0.0
     ended: bool = False
     tasks: int = 0
     waiting: list[Callable[[], None]] = field(default_factory=list)
@@ -77,7 +76,6 @@ class Sessions:
         *,
         originator: str = "",
         pool: bool = False,
-        address: str = "",
         database: Database | None = None,
         host: str = NULL_REF,
     ) -> Session:
@@ -99,7 +97,7 @@ class Sessions:
                     },
                     secret=True,
                 )
-        session = Session(ref, user, role, originator, pool, database is None, address, used=now, bumped=now)
+        session = Session(ref, user, role, originator, pool, database is None, used=now, noted=now)
         with self._lock:
             self._all[ref] = session
             surplus = self._surplus(session)
@@ -107,21 +105,15 @@ class Sessions:
             self.end(old, database)
         return session
 
-    def find(self, ref: object, database: Database | None = None) -> Session:
+    def find(self, ref: object) -> Session:
         """The session of that reference, which counts as used now. Raises CallError SESSION_INVALID."""
         session = self._all.get(ref) if isinstance(ref, str) else None
         if session is None or session.ended:
             raise CallError("SESSION_INVALID", ref if isinstance(ref, str) else "")
         now = self._clock()
-        if self._is_idle(session, now):
-            self.end(session, database)
+        if self._is_idle(session, now):  # `end_idle`, which writes, comes for it
             raise CallError("SESSION_INVALID", session.ref)
         session.used = now
-        if database is not None and not session.local and now - session.bumped > BUMP_S:
-            session.bumped = now
-            with database.write() as transaction:
-                if transaction.exists("session", session.ref):
-                    transaction.set("session", session.ref, "last_active", stamp_now())
         return session
 
     def end(self, session: Session, database: Database | None = None) -> None:
@@ -147,6 +139,24 @@ class Sessions:
             self.end(session, database)
         return len(idle)
 
+    def note_use(self, database: Database) -> None:
+        """Write when sessions were used last, for those where it is long since that was written."""
+        now = self._clock()
+        with self._lock:
+            used = [
+                found
+                for found in self._all.values()
+                if not found.local and now - found.noted > BUMP_S and found.used > found.noted
+            ]
+        if not used:
+            return
+        with database.write() as transaction:
+            for session in used:
+                session.noted = session.used
+                if transaction.exists("session", session.ref):
+                    when = stamp_now(now - session.used)
+                    transaction.set("session", session.ref, "last_active", when)
+
     def _is_idle(self, session: Session, now: float) -> bool:
         return now - session.used > self.idle_s and not session.tasks and not session.waiting
 
@@ -154,28 +164,26 @@ class Sessions:
         return len(self._all)
 
     def _surplus(self, new: Session) -> list[Session]:
-        """The longest idle ones beyond the limit of the kind of session that `new` is (xenapi.md 1.6)."""
-        if new.pool:
-            limit, kind = POOL_LIMIT, [found for found in self._all.values() if found.pool]
-        elif new.originator:
-            limit = ORIGINATOR_LIMIT
-            kind = [
-                found for found in self._all.values() if found.originator == new.originator and not found.pool
-            ]
-        elif new.user:
-            limit = USER_LIMIT
-            kind = [found for found in self._all.values() if found.user == new.user and not found.pool]
-        else:
-            limit = ANONYMOUS_LIMIT
-            kind = [
-                found for found in self._all.values() if not (found.user or found.originator or found.pool)
-            ]
-        over = len(kind) - limit
-        if over <= 0:
-            return []
-        return sorted((found for found in kind if found is not new), key=lambda found: found.used)[:over]
+        """The longest idle ones beyond the limit of the kind of session that `new` is."""
+        kind, limit = _kind(new)
+        same = [found for found in self._all.values() if _kind(found)[0] == kind]
+        idle_first = sorted((found for found in same if found is not new), key=lambda found: found.used)
+        return idle_first[: max(0, len(same) - limit)]
 
 
-def stamp_now() -> str:
-    """This moment as XenAPI writes it."""
-    return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime())
+def _kind(session: Session) -> tuple[tuple[object, ...], int]:
+    """Which sessions make room for each other, and how many of them there may be (xenapi.md 1.6): scripts of root are
+    told apart by their originator, other people are one each.
+    """
+    if session.pool:
+        return (session.local, "pool"), POOL_LIMIT
+    if session.user not in ("", ROOT_NAME):
+        return (session.local, "user", session.user), USER_LIMIT
+    if session.originator:
+        return (session.local, "originator", session.originator), ORIGINATOR_LIMIT
+    return (session.local, "nobody"), ANONYMOUS_LIMIT
+
+
+def stamp_now(ago_s: float = 0.0) -> str:
+    """This moment, or one that is past, as XenAPI writes it."""
+    return time.strftime("%Y%m%dT%H:%M:%SZ", time.gmtime(time.time() - ago_s))

@@ -50,7 +50,7 @@ class TaskHandle:
 
 
 class Tasks:
-    """The tasks whose work is going on here."""
+    """The tasks whose work is going on here. Its methods may be called from any thread, and wait for the database."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -119,7 +119,8 @@ class Tasks:
                 transaction.update("task", ref, {"status": "cancelled", "finished": stamp_now()})
                 return
             transaction.update("task", ref, {"status": "cancelling", "current_operations": {ref: "cancel"}})
-        self._working[ref].cancel()
+        if handle := self._working.get(ref):
+            handle.cancel()
 
     def destroy(self, ref: str) -> None:
         """A finished task goes at once, one that works when its work is over. Raises HandleInvalidError."""
@@ -152,10 +153,10 @@ class Tasks:
         return old
 
     def _finish(self, handle: TaskHandle, values: dict[str, object]) -> None:
-        if self._working.pop(handle.ref, None) is None:
+        if handle.ref not in self._working:
             return
         with self._database.write() as transaction:
-            if not transaction.exists("task", handle.ref):
+            if self._working.pop(handle.ref, None) is None or not transaction.exists("task", handle.ref):
                 return
             if transaction.get("task", handle.ref, "current_operations") == {handle.ref: "destroy"}:
                 transaction.destroy("task", handle.ref)

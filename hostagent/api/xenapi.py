@@ -28,6 +28,7 @@ from hostagent.api.routes import Routes, rpc_routes
 from hostagent.api.server import Server
 from hostagent.api.tasks import Tasks
 from hostagent.api.xenapi_calls import IMPLEMENTED
+from hostagent.lifecycle import Phase
 
 if TYPE_CHECKING:
     import socket
@@ -63,10 +64,12 @@ class XenApi:
         """Name of each that is open → its addresses."""
         self._service = service
         self._host = host
+        self._authenticate = Authenticator()
         self.core = Core(
-            authenticate=Authenticator(),
+            authenticate=self._authenticate,
             pool_secrets=self._pool_secrets,
             blocked=self._blocked,
+            emergency=lambda: service.lifecycle.state.phase is Phase.EMERGENCY,
             coordinator=self._coordinator,
         )
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
@@ -138,15 +141,12 @@ class XenApi:
             else {"path": str(database.path), "generation": database.generation},
         }
 
-    def trusted_peer(self) -> Peer:
-        """The peer of calls that come from inside."""
-        return Peer(trusted=True)
-
     async def stop(self) -> None:
         """Accept no more, end what is under way."""
         await self._server.stop_all()
         self._cli.close()
-        self.dispatcher.close()
+        self._authenticate.close()
+        await self.dispatcher.stop()
 
     def _listen(
         self,

@@ -16,7 +16,7 @@ from hostagent.db.datatype import DECIMAL, INT_MAX, INT_MIN, WHOLE
 from hostagent.errors import CallerError, InvalidValueError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hostagent.db.datatype import DataType
     from hostagent.db.model import Model
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 DEPTH_LIMIT = 64
 """Of arrays and structs in each other, as of those of a JSON request."""
 VALUE_LIMIT = 200_000
+ATTRIBUTE_LIMIT = 8
+"""XML-RPC has none, and they are not looked at."""
+PIECE_BYTES = 1 << 16
+"""What the parser gets at a time; no tag is longer."""
 NOT_FINITE = re.compile(r"\s*[+-]?(nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -89,15 +93,23 @@ def parse_call(body: bytes) -> tuple[str, list[object]]:
     bad = _not_utf8(body)
     try:
         if bad is not None:
-            parser.feed(body[: bad.start])
+            _feed(parser, body[: bad.start])
             raise _refuse_bytes(bad, request)
-        parser.feed(body)
+        _feed(parser, body)
         parser.close()
     except ParseError as error:
         raise MalformedError(f"not XML: {error}") from error
     except DefusedXmlException as error:
         raise MalformedError(f"XML with a document type or entities: {type(error).__name__}") from error
     return request.call()
+
+
+def _feed(parser: Any, body: bytes) -> None:
+    """In pieces, so that a tag of megabytes ends it. Raises MalformedError, and what the parser raises."""
+    for at in range(0, len(body), PIECE_BYTES):
+        parser.feed(body[at : at + PIECE_BYTES])
+        if at - parser.parser.CurrentByteIndex > PIECE_BYTES:
+            raise MalformedError(f"a tag or comment of more than {PIECE_BYTES} bytes")
 
 
 def _not_utf8(body: bytes) -> UnicodeDecodeError | None:
@@ -156,8 +168,10 @@ class _Request:
         self._depth = 0
         self._values = 0
 
-    def start(self, tag: str, _attributes: object) -> None:
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
         parent = self._stack[-1]
+        if len(attributes) > ATTRIBUTE_LIMIT:
+            raise MalformedError(f"<{tag[:40]}> has {len(attributes)} attributes")
         if not _fits(parent, tag):
             raise MalformedError(f"<{tag[:40]}> has no place in {_name(parent)}")
         if tag == "value":

@@ -49,7 +49,13 @@ class Daemon:
         self.restarts: list[str] = []
         self.lifecycle = Lifecycle()
         self.service = Service(paths, self.lifecycle, 0.0, lambda _: None, self.restarts.append)
-        self.core = Core(authenticate, lambda: [SECRET], host_uuid="host-uuid", blocked=lambda: self.blocked)
+        self.core = Core(
+            authenticate,
+            lambda: [SECRET],
+            host_uuid="host-uuid",
+            blocked=lambda: self.blocked,
+            emergency=lambda: self.blocked is not None,
+        )
         self.blocked = None
         if with_database:
             self.lifecycle.became_ready()
@@ -85,7 +91,7 @@ async def serving(paths: Paths, kind: Any = "unix", **values: Any) -> AsyncItera
         finally:
             await daemon.server.stop_all()
             daemon.door.close()
-            daemon.dispatcher._threads.shutdown(wait=False)
+            await daemon.dispatcher.stop()
             if daemon.core.database is not None:
                 daemon.core.database.close()
 

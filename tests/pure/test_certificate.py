@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import HealthCheck, given, settings
@@ -45,6 +46,19 @@ def pem_of(key):
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+@pytest.mark.parametrize("error", [ValueError("an odd number"), UnsupportedAlgorithm("a new one")])
+def test_a_certificate_with_a_strange_key_is_damaged(place, monkeypatch, error):
+    class Strange:
+        def public_key(self):
+            raise error
+
+    certificate.ensure(*place, **NAMES)
+    monkeypatch.setattr(certificate, "_load_certificate", lambda _pem, _path: Strange())
+    found = certificate.look(*place)
+    assert found.state is certificate.State.DAMAGED
+    assert str(error) in found.trouble
 
 
 def test_a_first_start_makes_key_and_certificate(place, made):

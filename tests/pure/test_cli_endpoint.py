@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.api import calls_session
+from hostagent.api import calls_session, cli_door
 from hostagent.api.fault import CallError
 from tests.pure.api_server import serve, talk
 from tests.pure.startup_tree import make_paths
@@ -152,3 +152,29 @@ def test_whatever_comes_after_the_head_the_next_client_is_served(paths):
 
 def test_the_greeting_is_what_the_stock_client_wants():
     assert GREETING == b"XenSource thin CLI protocol" + struct.pack("<ii", 0, 2)
+
+
+def test_wrong_passwords_take_no_thread_of_commands(paths, monkeypatch):
+    """All of them wait for their late answer while a command of another client is run."""
+    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 3600.0)
+
+    def play(daemon):
+        with contextlib.ExitStack() as stack:
+            for _ in range(cli_door.THREADS):
+                one = stack.enter_context(socket.socket(socket.AF_UNIX))
+                one.connect(str(daemon.socket))
+                one.sendall(request("host-list", password="wrong") + GREETING)
+            while len(calls_session._failures.get("", calls_session._Origin()).failures) < (
+                calls_session.FAILURES
+            ):
+                pass
+            return talk(daemon.socket, request("help", "nonsense") + GREETING)
+
+    assert b"Unknown command: nonsense" in serve(paths, play, kind="localhost")
+
+
+def test_a_command_that_never_starts_leaves_no_session(paths):
+    """Its arguments are wrong, which is seen in its thread."""
+    sent, left = run(paths, "pool-param-set", look=sessions)
+    assert b"uuid" in sent
+    assert left == (0, 0)

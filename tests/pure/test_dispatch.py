@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import threading
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.api import calls_session, roles
+from hostagent.api import calls_session, events, roles
 from hostagent.api.core import Core, Peer
 from hostagent.api.dispatch import Dispatcher, Implementation
 from hostagent.api.events import Events
@@ -22,6 +24,7 @@ from hostagent.api.xenapi_calls import IMPLEMENTED
 from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
 from hostagent.db.model import load
+from hostagent.db.view import View
 
 MODEL = load()
 SECRET = "aa/bb/cc"
@@ -140,6 +143,10 @@ def test_a_client_logs_in_reads_writes_and_logs_out(serve):
         (("event.from", "S", ["*"], token(10**9), 0), ["EVENTS_LOST"]),
         (("event.next", "S"), ["SESSION_NOT_REGISTERED", "S"]),
         (("event.inject", "S", "POOL", "P"), ["HANDLE_INVALID", "POOL", "P"]),
+        (("host.get_servertime", "S", "P"), ["HANDLE_INVALID", "host", "P"]),
+        (("host.get_server_localtime", "S", "x"), ["HANDLE_INVALID", "host", "x"]),
+        (("host.has_extension", "S", "x", "e"), ["HANDLE_INVALID", "host", "x"]),
+        (("pool.has_extension", "S", "H", "e"), ["HANDLE_INVALID", "pool", "H"]),
         (("message.create", "S", "N", 9, "Host", "host-uuid", "b"), ["INVALID_VALUE", "priority", "9"]),
         (("message.create", "S", "N", 1, "Host", "x", "b"), ["UUID_INVALID", "Host", "x"]),
     ],
@@ -153,6 +160,23 @@ def test_errors_have_their_codes_and_parameters(serve, call, error):
             await server.fails(*(words.get(word, word) if isinstance(word, str) else word for word in call))
             == wanted
         )
+
+    serve(play)
+
+
+def test_a_name_of_many_parts_is_looked_up_once(serve):
+    asked = []
+
+    class Counting:
+        """The model, which notes what is looked up in it: a name of megabytes was cut at each of its underscores."""
+
+        def message(self, name):
+            asked.append(name)
+
+    async def play(server):
+        server.dispatcher._model = Counting()
+        assert await server.fails("_" * 1000) == ["MESSAGE_METHOD_UNKNOWN", "_" * 1000]
+        assert len(asked) <= 1
 
     serve(play)
 
@@ -179,6 +203,90 @@ def test_a_wrong_password_is_refused_late_and_many_are_refused_without_asking(se
     serve(play)
 
 
+WRONG = ("session.login_with_password", "root", "wrong")
+
+
+def test_a_flood_of_wrong_passwords_locks_nobody_else_out(serve, monkeypatch):
+    """All wait for their late answer at once, from one network; PAM is left to others."""
+    asking = {"now": 0, "most": 0}
+
+    async def slowly(user, password):
+        asking["now"] += 1
+        asking["most"] = max(asking.values())
+        await asyncio.sleep(0)
+        asking["now"] -= 1
+        return await authenticate(user, password)
+
+    async def play(server):
+        server.core.authenticate = slowly
+        monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 3600.0)
+        peers = [Peer(address=f"2001:db8::{number:x}") for number in range(1, 100)]
+        flood = [asyncio.create_task(server.call(*WRONG, peer=peer)) for peer in peers]
+        async with asyncio.timeout(30):
+            while sum(len(origin.failures) for origin in calls_session._failures.values()) < (
+                calls_session.FAILURES
+            ):
+                await asyncio.sleep(0)
+            assert await server.log_in(peer=Peer(address="2001:db8:1::1"))
+            assert await server.log_in(peer=REMOTE)
+        for one in flood:
+            one.cancel()
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert asking["most"] <= calls_session.TURNS
+        assert len(calls_session._failures["2001:db8::/64"].failures) < (
+            calls_session.FAILURES + calls_session.TURNS
+        )
+
+    serve(play)
+
+
+def test_wrong_pool_secrets_are_counted_too(serve):
+    async def play(server):
+        for _ in range(calls_session.FAILURES + 5):
+            await server.fails("session.slave_local_login", "wrong", peer=REMOTE)
+        assert len(calls_session._failures[REMOTE.address].failures) == calls_session.FAILURES
+        assert (await server.fails("session.slave_local_login", SECRET, peer=REMOTE))[0] == (
+            "SESSION_AUTHENTICATION_FAILED"
+        )
+
+    serve(play)
+
+
+def test_who_leaves_before_the_answer_has_failed(serve):
+    async def never(_user, _password):
+        await asyncio.Event().wait()
+
+    async def play(server):
+        server.core.authenticate = never
+        for _ in range(calls_session.FAILURES):
+            one = asyncio.create_task(server.call(*WRONG, peer=REMOTE))
+            await asyncio.sleep(0)
+            one.cancel()
+            await asyncio.gather(one, return_exceptions=True)
+        assert (await server.fails(*WRONG, peer=REMOTE))[0] == "SESSION_AUTHENTICATION_FAILED"
+
+    serve(play)
+
+
+def test_of_a_long_originator_the_beginning_is_kept(serve):
+    async def play(server):
+        session = await server.log_in("eve", "1.0", "o" * 100_000, peer=REMOTE)
+        kept = await server.call("session.get_originator", session, session)
+        assert kept == "o" * calls_session.ORIGINATOR_CHARACTERS
+
+    serve(play)
+
+
+def test_old_failures_are_forgotten(serve, monkeypatch):
+    async def play(server):
+        monkeypatch.setattr(calls_session, "FAILURES_WITHIN_S", 0.0)
+        for number in range(1, 20):
+            await server.fails(*WRONG, peer=Peer(address=f"192.0.2.{number}"))
+        assert len(calls_session._failures) == 1
+
+    serve(play)
+
+
 def test_a_reader_sees_everything_and_changes_nothing(serve):
     async def play(server):
         session = await server.log_in("eve", peer=REMOTE)
@@ -187,7 +295,9 @@ def test_a_reader_sees_everything_and_changes_nothing(serve):
         assert error[:2] == ["RBAC_PERMISSION_DENIED", "pool.set_name_label"]
         other = await server.log_in("root", peer=REMOTE)
         task = await server.call("task.create", other, "theirs", "")
-        assert (await server.fails("task.destroy", session, task))[0] == "RBAC_PERMISSION_DENIED"
+        for name, *more in (("destroy",), ("cancel",), ("set_status", "success"), ("set_progress", 1)):
+            error = await server.fails(f"task.{name}", session, task, *more)
+            assert error[:2] == ["RBAC_PERMISSION_DENIED", f"task.{name}/any"]
         own = await server.call("task.create", session, "mine", "")
         assert await server.call("task.destroy", session, own) == ""
         error = await server.fails("secret.get_all_records", session)
@@ -226,6 +336,8 @@ def test_in_emergency_mode_only_the_local_calls_answer(serve):
         for call in (("pool.get_all", earlier), ("session.login_with_password", "root", "letmein")):
             assert await server.fails(*call) == ["HOST_STILL_BOOTING", server.host]
         local = await server.call("session.slave_local_login_with_password", "root", "letmein", peer=REMOTE)
+        assert await server.call("host.is_in_emergency_mode", local) is False  # it only boots
+        server.core.emergency = lambda: True
         assert await server.call("host.is_in_emergency_mode", local) is True
         assert await server.call("session.local_logout", local) == ""
         server.core.blocked = lambda: None
@@ -305,6 +417,146 @@ def test_work_stops_when_its_task_is_cancelled(serve):
     serve(play, [Implementation("host.disable", work, cancellable=True)])
 
 
+def audited(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "hostagent.audit"]
+
+
+@pytest.fixture
+def noted(caplog):
+    caplog.set_level("INFO", "hostagent.audit")
+    return caplog
+
+
+def test_work_of_a_client_that_leaves_goes_on_and_is_noted(serve, noted):
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def work(call, *_arguments):
+        begun.set()
+        await release.wait()
+        return ""
+
+    async def play(server):
+        session = await server.log_in()
+        waiting = asyncio.create_task(server.call("host.disable", session, server.host, peer=REMOTE))
+        await begun.wait()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        (task,) = (await server.call("task.get_all_records", session)).values()
+        assert (task["name_label"], task["status"]) == ("host.disable", "pending")
+        release.set()
+        while await server.call("task.get_all", session):
+            await asyncio.sleep(0)
+        (line,) = [line for line in audited(noted) if "host.disable" in line]
+        assert line.endswith("from 192.0.2.7: host.disable: success")
+
+    serve(play, [Implementation("host.disable", work)])
+
+
+def test_a_change_of_a_client_that_leaves_is_noted(serve, noted):
+    begun, release = threading.Event(), threading.Event()
+
+    def work(_call, *_arguments):
+        begun.set()
+        release.wait(30)
+
+    async def play(server):
+        session = await server.log_in()
+        waiting = asyncio.create_task(server.call("secret.introduce", session, "u", "v", peer=REMOTE))
+        await asyncio.to_thread(begun.wait, 30)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        release.set()
+        await server.dispatcher.stop()
+        await asyncio.to_thread(server.dispatcher._threads.shutdown)
+        assert "from 192.0.2.7: secret.introduce: success" in audited(noted)[-1]
+
+    serve(play, [Implementation("secret.introduce", work)])
+
+
+def test_log_ins_and_what_was_not_allowed_are_in_the_audit_log(serve, noted):
+    async def play(server):
+        session = await server.log_in("eve", peer=REMOTE)
+        await server.fails("pool.set_name_label", session, server.pool, "x", peer=REMOTE)
+        logged_in, refused = audited(noted)
+        assert logged_in.endswith("of eve from 192.0.2.7: logged in as read-only")
+        assert refused.endswith("of eve from 192.0.2.7: pool.set_name_label: RBAC_PERMISSION_DENIED")
+        assert session not in noted.text
+
+    serve(play)
+
+
+def test_a_database_that_is_gone_is_an_error_of_the_call(serve):
+    async def play(server):
+        session = await server.log_in()
+        server.db.give_up(lambda: None, wait_s=1.0)
+        for name, *params in (
+            ("Async.message.destroy_many", session, []),
+            ("pool.get_all", session),
+            ("session.login_with_password", "root", "letmein"),
+        ):
+            assert (await server.fails(str(name), *params))[0] == "INTERNAL_ERROR"
+
+    serve(play)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("session.login_with_password", "root", "letmein"),
+        ("session.slave_login", "H", SECRET),
+        ("task.create", "S", "l", "d"),
+        ("task.set_progress", "S", "T", 0.5),
+        ("Async.message.destroy_many", "S", []),
+        ("message.destroy_many", "S", []),
+        ("event.inject", "S", "pool", "P"),
+    ],
+)
+def test_nobody_waits_for_a_slow_disk_but_who_writes(serve, call):
+    began, release = threading.Event(), threading.Event()
+
+    async def play(server):
+        session = await server.log_in()
+        task = await server.call("task.create", session, "l", "d")
+        words = {"S": session, "H": server.host, "P": server.pool, "T": task}
+
+        def write_slowly():
+            with server.db.write():
+                began.set()
+                return release.wait(10)
+
+        slow = asyncio.create_task(asyncio.to_thread(write_slowly))
+        await asyncio.to_thread(began.wait, 10)
+        params = [words.get(word, word) if isinstance(word, str) else word for word in call[1:]]
+        waiting = asyncio.create_task(server.call(call[0], *params))
+        for _ in range(50):
+            await asyncio.sleep(0)
+            assert await server.call("pool.get_all", session) == [server.pool]
+        assert not waiting.done()
+        release.set()
+        assert await slow  # it was let go, and did not give up
+        await waiting
+
+    serve(play)
+
+
+def test_work_that_goes_on_is_broken_off_at_the_end(serve):
+    async def never(_call, *_arguments):
+        await asyncio.Event().wait()
+
+    async def play(server):
+        session = await server.log_in()
+        task = await server.call("Async.host.disable", session, server.host)
+        assert await server.call("task.get_name_label", session, task) == "Async.host.disable"
+        await asyncio.sleep(0)
+        await server.dispatcher.stop()
+        assert await server.call("task.get_error_info", session, task) == [
+            "INTERNAL_ERROR",
+            "the work broke off",
+        ]
+
+    serve(play, [Implementation("host.disable", never)])
+
+
 def test_a_defect_is_told_by_a_reference_and_nothing_else(serve, caplog):
     def broken(_call, *_arguments):
         raise ValueError("the password is 1234")
@@ -354,6 +606,21 @@ def test_nothing_happened_is_an_empty_answer_with_a_token(serve):
     serve(play)
 
 
+@pytest.mark.parametrize("timeout", [math.inf, -math.inf, math.nan, -5.0, 1e300, "60.1", 7])
+def test_a_time_that_is_none_is_a_day(serve, timeout):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", timeout)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], timeout))
+        while not server.core.events._waiting:
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        await server.call("pool.set_name_label", session, server.pool, "x")
+        assert len((await waiting)["events"]) == 1
+
+    serve(play)
+
+
 def test_an_injected_event_is_a_barrier(serve):
     async def play(server):
         session = await server.log_in()
@@ -378,6 +645,72 @@ def test_logging_out_wakes_who_waits(serve):
     serve(play)
 
 
+@pytest.fixture
+def looks(monkeypatch):
+    """Since which generation, and in which thread, each look at changes was."""
+    found, changes = [], View.changes
+
+    def noted(view, since, classes):
+        found.append((since, threading.get_ident()))
+        return changes(view, since, classes)
+
+    monkeypatch.setattr(View, "changes", noted)
+    return found
+
+
+def test_a_look_at_everything_holds_nobody_up(serve, looks, monkeypatch):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["*"], "", 0)
+        monkeypatch.setattr(events, "NEAR", 1)
+        await server.call("event.register", session, ["pool"])
+        for name in ("a", "b", "c"):
+            await server.call("pool.set_name_label", session, server.pool, name)
+        await server.call("event.from", session, ["*"], first["token"], 0)
+        await server.call("event.next", session)
+        assert len(looks) >= 2
+        assert threading.get_ident() not in {thread for _, thread in looks}
+
+    serve(play)
+
+
+def test_what_was_not_wanted_is_looked_at_once(serve, looks):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", 0)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], 60.1))
+        for _ in range(3):
+            with server.db.write() as w:
+                w.create("network", {})
+            reached = server.db.generation
+            while not looks or looks[-1][0] < reached - 1:
+                await asyncio.sleep(0)
+        with server.db.write() as w:
+            w.set("pool", server.pool, "name_label", "x")
+            (gone,) = w.refs("network")[:1]
+            w.destroy("network", gone)
+        assert [event["operation"] for event in (await waiting)["events"]] == ["mod"]
+
+    serve(play)
+
+
+def test_a_client_that_leaves_as_something_changes_has_left(serve):
+    async def play(server):
+        session = await server.log_in()
+        first = await server.call("event.from", session, ["pool"], "", 0)
+        waiting = asyncio.create_task(server.call("event.from", session, ["pool"], first["token"], 60.1))
+        while not server.core.events._waiting:
+            await asyncio.sleep(0)
+        (future,) = server.core.events._waiting
+        future.set_result(None)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(10):
+                await waiting
+
+    serve(play)
+
+
 def test_many_wait_without_a_thread_each(serve):
     async def play(server):
         session = await server.log_in()
@@ -387,8 +720,6 @@ def test_many_wait_without_a_thread_each(serve):
             for _ in range(500)
         ]
         await asyncio.sleep(0)
-        import threading
-
         assert threading.active_count() < 50
         await server.call("pool.set_name_label", session, server.pool, "new")
         answers = await asyncio.gather(*waiting)
@@ -419,6 +750,8 @@ def test_messages_are_made_found_and_destroyed(serve):
         records = await server.call("message.get", session, "Host", "host-uuid", "19700101T00:00:00Z")
         assert set(records) == {first, second}
         assert await server.call("message.get_since", session, "20380101T00:00:00Z") == {}
+        answer = await server.dispatcher.call("message.get_all_records", [session], LOCAL)
+        assert isinstance(answer.value, Rendered)  # no work for the event loop
         await server.call("message.destroy_all", session, {"priority": "5"})
         assert await server.call("message.get_all", session) == [first]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import threading
+import xmlrpc.client as xmlrpc_client
 from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api import calls_session
+from hostagent.api import calls_session, jsonrpc, xmlrpc
 from hostagent.api.fault import CallError
 from hostagent.api.http_auth import basic_of, cookies_of
 from hostagent.api.roles import Role
@@ -303,3 +306,30 @@ def test_the_roles_of_handlers_are_those_of_the_data_model():
     http = datamodel.load().http
     assert (http["get_pool_xml_db_sync"], http["post_cli"]) == ("pool-admin", "read-only")
     assert NULL_REF not in http
+
+
+@pytest.mark.parametrize("target", ["/jsonrpc", "/RPC2"])
+def test_a_large_call_is_read_in_a_thread(paths, monkeypatch, target):
+    """A small one is read where all calls are, as the thread would cost more than the reading."""
+    module, name = (jsonrpc, "parse") if target == "/jsonrpc" else (xmlrpc, "parse_call")
+    read, threads = getattr(module, name), []
+
+    def noted(body):
+        threads.append(threading.get_ident())
+        return read(body)
+
+    monkeypatch.setattr(module, name, noted)
+
+    def call(daemon, text):
+        if target == "/jsonrpc":
+            body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "host.get_all", "params": [text]})
+        else:
+            body = xmlrpc_client.dumps((text,), "host.get_all")
+        assert b"SESSION_INVALID" in ask(daemon, "POST", target, body)[1]
+
+    def play(daemon):
+        call(daemon, "x")
+        call(daemon, "x" * 100_000)
+
+    serve(paths, play)
+    assert len(set(threads)) == 2

@@ -40,6 +40,8 @@ async def call(name: str, params: list[object]) -> object:
 
 def answer(body: bytes, call: Call = call) -> bytes | None:
     """The reply; no call here waits for anything, so that no event loop is needed."""
+    if len(body) > jsonrpc.LARGE:
+        return asyncio.run(jsonrpc.answer(body, call))
     running = jsonrpc.answer(body, call)
     with pytest.raises(StopIteration) as done:
         running.send(None)

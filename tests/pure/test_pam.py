@@ -65,6 +65,26 @@ def test_only_a_few_passwords_are_checked_at_a_time():
     assert most[0] == THREADS
 
 
+def test_users_are_looked_up_in_a_thread_and_threads_end():
+    """A directory may be asked for them."""
+    looked = []
+
+    def role(_user):
+        looked.append(threading.current_thread())
+        return Role.READ_ONLY
+
+    async def play():
+        authenticate = Authenticator(lambda _user, _password: True, role)
+        await authenticate("eve", "pw")
+        authenticate.close()
+
+    asyncio.run(play())
+    (thread,) = looked
+    assert thread is not threading.current_thread()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 class Entry:
     pw_uid = 1000
     pw_gid = 100
@@ -83,8 +103,20 @@ def test_groups_decide_the_role(monkeypatch, uid, groups, role):
     entry = Entry()
     entry.pw_uid = uid
     monkeypatch.setattr("pwd.getpwnam", lambda _user: entry)
-    monkeypatch.setattr("os.getgrouplist", lambda _user, _gid: list(range(len(groups))))
-    monkeypatch.setattr("grp.getgrgid", lambda number: type("G", (), {"gr_name": groups[number]})())
+    monkeypatch.setattr("os.getgrouplist", lambda _user, _gid: [*range(len(groups)), 4711])
+
+    def by_name(name):
+        if name not in groups:
+            raise KeyError(name)
+        return type("G", (), {"gr_gid": groups.index(name)})()
+
+    def by_number(number):
+        if number == 4711:
+            raise KeyError("a group without a name")
+        return type("G", (), {"gr_name": groups[number]})()
+
+    monkeypatch.setattr("grp.getgrnam", by_name)
+    monkeypatch.setattr("grp.getgrgid", by_number)
     assert pam.role_of("u") is role
 
 

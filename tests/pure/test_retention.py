@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api import retention
+from hostagent.api import retention, sessions
 from hostagent.api.core import Core
 from hostagent.api.fault import CallError
 from hostagent.api.roles import Role
@@ -96,14 +96,68 @@ def test_an_idle_session_has_ended_also_before_anybody_cleans_up(core, clock):
     session = core.sessions.log_in("root", Role.ROOT, database=core.database)
     core.sessions.idle_s = 60
     clock.now = 60
-    assert core.sessions.find(session.ref, core.database) is session
+    assert core.sessions.find(session.ref) is session
     clock.now = 121
 
     with pytest.raises(CallError, match="SESSION_INVALID"):
-        core.sessions.find(session.ref, core.database)
+        core.sessions.find(session.ref)
+    assert core.sessions.end_idle(core.database) == 1
 
+
+def test_the_last_use_of_a_session_is_noted_now_and_then(core, clock):
+    def last_active():
+        with core.database.read() as view:
+            text = view.get("session", session.ref, "last_active")
+        return dt.datetime.strptime(text, retention.STAMP).replace(tzinfo=dt.UTC)
+
+    session = core.sessions.log_in("root", Role.ROOT, database=core.database)
+    begun = last_active()
+    clock.now = 400.0
+    core.sessions.find(session.ref)
+    retention.forget(core, NOW)
+    assert last_active() == begun
+    clock.now = 3400.0
+    retention.forget(core, NOW)
+    assert last_active() < begun  # by the clock of this test it was used 3000 s ago
+
+
+def kept(core, monkeypatch, *log_ins):
+    """What is left of some log-ins, each a function of the sessions, when there may be two of a kind."""
+    for limit in ("POOL_LIMIT", "ANONYMOUS_LIMIT", "ORIGINATOR_LIMIT", "USER_LIMIT"):
+        monkeypatch.setattr(sessions, limit, 2)
+    made = [log_in(core.sessions) for log_in in log_ins]
     with core.database.read() as view:
-        assert view.refs("session") == []
+        records = view.refs("session")
+    assert {one.ref for one in made if not one.local and not one.ended} == set(records)
+    return [not one.ended for one in made]
+
+
+def test_too_many_sessions_of_a_kind_make_room_for_each_other_only(core, monkeypatch):
+    def log_in(user="root", originator="", **more):
+        return lambda known: known.log_in(
+            user, Role.POOL_ADMIN, originator=originator, database=core.database, **more
+        )
+
+    def locally(user="root"):
+        return lambda known: known.log_in(user, Role.ROOT)
+
+    assert kept(
+        core,
+        monkeypatch,
+        log_in(originator="one"),
+        log_in(),
+        log_in(pool=True),
+        locally(),
+        log_in("eve", "one"),
+        log_in("eve", "two"),
+        log_in("eve", "three"),
+        log_in(originator="one"),
+        log_in(originator="one"),
+        log_in(),
+        log_in(),
+        locally(),
+        locally(),
+    ) == [False, False, True, False, False, True, True, True, True, True, True, True, True]
 
 
 def test_without_a_database_local_sessions_end_too(clock):

@@ -138,6 +138,12 @@ def test_our_own_code_calls_as_root_while_clients_are_still_refused(api, databas
     assert len(api.core.sessions) == 0
 
 
+def test_a_host_that_boots_is_not_in_emergency_mode(api):
+    assert api.call_internal("host.is_in_emergency_mode") is False
+    api._service.lifecycle.entered_emergency(BugError("why", hint="none").record(), 0.0)
+    assert api.call_internal("host.is_in_emergency_mode") is True
+
+
 def test_the_event_loop_does_not_wait_for_itself(api):
     caught = []
 
@@ -153,10 +159,10 @@ def test_the_event_loop_does_not_wait_for_itself(api):
 
 
 def test_events_flow_once_they_are_started(api, database):
-    with pytest.raises(CallError, match="HOST_STILL_BOOTING"):
+    with pytest.raises(CallError, match=r"^HOST_STILL_BOOTING$"):
         api.start_events()
     api.attach(database, "host-uuid")
-    with pytest.raises(CallError, match="HOST_STILL_BOOTING"):
+    with pytest.raises(CallError, match=r"^HOST_STILL_BOOTING$"):
         api.call_internal("event.from", ["host"], "", 0.0)
     api.start_events()
 

@@ -532,3 +532,36 @@ def test_a_request_with_a_wound_is_a_call_or_cleanly_refused(params, data):
     only_clean_errors(body[:start] + data.draw(st.binary(max_size=4)) + body[end:])
     only_clean_errors(body[:end] + body[start:])
     only_clean_errors(body[:end])
+
+
+LONG = wire.PIECE_BYTES * 3
+
+
+@pytest.mark.parametrize(
+    ("opening", "told"),
+    [
+        (
+            "<methodCall " + " ".join(f'a{number}="1"' for number in range(LONG // 8)) + ">",
+            "a tag or comment of",
+        ),
+        ("<methodCall " + " ".join(f'a{number}=""' for number in range(9)) + ">", "has 9 attributes"),
+        (f"<!--{'x' * LONG}--><methodCall>", "a tag or comment of"),
+        (f"<{'x' * LONG}>", "a tag or comment of"),
+    ],
+)
+def test_a_tag_of_megabytes_is_refused(opening, told):
+    body = f"{opening}<methodName>a.b</methodName></methodCall>".encode()
+    with pytest.raises(MalformedError, match=told):
+        parse_call(body)
+
+
+@pytest.mark.parametrize("size", [1, wire.PIECE_BYTES, LONG, 20 * LONG])
+@pytest.mark.parametrize("unit", ["x", "é", "\n", "€&amp;", "<!-- -->"])
+def test_a_long_text_arrives_whole(size, unit):
+    text = unit * (size // len(unit.encode()) + 1)
+    body = (
+        f'<methodCall xmlns:ex="urn:x" a="1"><methodName>a.b</methodName><params><param><value><string>{text}'
+    )
+    body += "</string></value></param></params></methodCall>"
+    expected = text.replace("&amp;", "&").replace("<!-- -->", "")
+    assert parse_call(body.encode()) == ("a.b", [expected])
