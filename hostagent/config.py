@@ -41,7 +41,7 @@ class _UnfitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Paths:
-    """Where everything is. `root` stands before /sys, /proc and /dev, so that tests build a small tree."""
+    """Where everything is. `root` stands before /sys, /proc, /dev and xapi's paths, for the small trees of tests."""
 
     etc: Path = Path("/etc/hostagent")
     state: Path = Path("/var/lib/hostagent")
@@ -75,8 +75,38 @@ class Paths:
         return self.state / "local.json"
 
     @property
+    def server_certificate(self) -> Path:
+        return self.etc / "tls/server.pem"
+
+    @property
+    def server_key(self) -> Path:
+        return self.etc / "tls/server.key"
+
+    @property
+    def db_conf(self) -> Path:
+        return self.etc / "db.conf"
+
+    @property
+    def database(self) -> Path:
+        return self.state / "state.db"
+
+    @property
+    def volatile_database(self) -> Path:
+        return self.run / "volatile.db"
+
+    @property
+    def xapi_socket(self) -> Path:
+        """Where clients that were written for xapi look for the local socket."""
+        return self.root / "var/lib/xcp/xapi"
+
+    @property
     def report(self) -> Path:
         return self.state / "startup-report.json"
+
+    @property
+    def boot_memory(self) -> Path:
+        """What was free at boot, in bytes; it goes with the boot."""
+        return self.run / "boot_time_memory"
 
     @property
     def init_complete(self) -> Path:
@@ -187,6 +217,20 @@ class Config:
         _integer(128, 1 << 20),
         "memory target of dom0; without it dom0's target stays as it is",
         default=None,
+    )
+    localhost_port: int = setting(
+        "api.localhost-port",
+        "0 to 65535",
+        _integer(0, 65535),
+        "TCP port on 127.0.0.1 at which programs on this host find the API; 0: none",
+        default=80,
+    )
+    session_idle_s: float = setting(
+        "api.session-idle",
+        "seconds, 1 to 31536000",
+        _number(1, 365 * DAY_S),
+        "a session that nobody used for so long has ended",
+        default=float(DAY_S),
     )
     watchdog: bool = setting(
         "service.watchdog",

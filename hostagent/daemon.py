@@ -20,13 +20,9 @@ from typing import TYPE_CHECKING
 
 from hostagent import __version__
 from hostagent import log as logs
-from hostagent.api import jsonrpc
-from hostagent.api.app import make_app
-from hostagent.api.calls import METHODS
 from hostagent.api.local_socket import SecondInstanceError, listening_socket, only_instance, socket_path
-from hostagent.api.methods import Dispatcher
-from hostagent.api.server import Server
 from hostagent.api.service import Service
+from hostagent.api.xenapi import XenApi
 from hostagent.config import ConfigError, load
 from hostagent.errors import BugError, HostagentError
 from hostagent.files import FileError
@@ -57,6 +53,11 @@ XENSTORED_LOOK_S = 30.0
 STOP_WAIT_S = 5.0
 """For the start-up thread to note that it was asked to stop; it looks every 0.1 s."""
 
+RESTART_ANSWER_S = 1.0
+"""For the answer to a call that asked for a restart."""
+THREAD_END_S = 0.1
+"""For a thread whose work is done to be gone."""
+
 
 def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | None = None) -> int:
     """Be the daemon until it should end; returns its exit code. `steps`: instead of the table.
@@ -75,7 +76,7 @@ def run(paths: Paths, overrides: Sequence[str] = (), steps: Sequence[Step] | Non
         daemon = Daemon(paths, overrides, steps, listener)
         code = asyncio.run(daemon.serve())
     log.info("ended with exit code %d", code)
-    if threading.active_count() > 1:
+    if _threads_left():
         _leave(code)
     return code
 
@@ -93,6 +94,14 @@ def _end_as_bug(
     else:
         log.critical("a defect of hostagent ended the daemon", exc_info=error)
     raise SystemExit(BUG_EXIT)
+
+
+def _threads_left() -> bool:
+    """Whether a thread runs on although it had a moment to end: one that has just told its result needs it."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(THREAD_END_S)
+    return threading.active_count() > 1
 
 
 def _leave(code: int) -> None:
@@ -115,9 +124,17 @@ class Daemon:
         self._overrides = overrides
         self._steps = steps
         self._notifier = Notifier()
-        service = Service(paths, self.lifecycle, time.time(), self._set_log_level)
-        dispatcher = Dispatcher(METHODS, service)
-        self._server = Server(make_app(lambda body: jsonrpc.answer(body, dispatcher.call)), listener)
+        service = Service(
+            paths,
+            self.lifecycle,
+            time.time(),
+            self._set_log_level,
+            self._restart,
+            lambda: self._api.serving(),
+        )
+        self._service = service
+        self._listener = listener
+        self._api: XenApi
         self._stop = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._exit: asyncio.Future[int]
@@ -134,7 +151,8 @@ class Daemon:
         self._exit = self._loop.create_future()
         self._sequence_over = asyncio.Event()
         self._handle_signals()
-        await self._server.start()
+        self._api = XenApi(self._service, self._host)
+        self._api.serve_local(self._listener)
         log.info("hostagent %s, pid %d, serves %s", __version__, os.getpid(), socket_path(self.config.paths))
         threading.Thread(target=self._run_sequence, name="start-up", daemon=True).start()
 
@@ -151,7 +169,10 @@ class Daemon:
         self._stop.set()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._sequence_over.wait(), STOP_WAIT_S)
-        await self._server.stop()
+        await self._api.stop()
+        if self._host.scheduler is not None:
+            self._host.scheduler.stop()
+        self._host.close()
 
     # --- start-up sequence: called from its threads ---
 
@@ -179,6 +200,10 @@ class Daemon:
 
     def notify_status(self, text: str) -> None:
         self._notifier.status(text)
+
+    @property
+    def api(self) -> XenApi:
+        return self._api
 
     def _run_sequence(self) -> None:
         report: Report | None = None
@@ -229,6 +254,11 @@ class Daemon:
     def _end(self, code: int) -> None:
         if not self._exit.done():
             self._exit.set_result(code)
+
+    def _restart(self, why: str) -> None:
+        """From any thread."""
+        log.warning("%s; ends, to be started again", why)
+        self._loop.call_soon_threadsafe(self._loop.call_later, RESTART_ANSWER_S, self._end, RESTART_EXIT)
 
     def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

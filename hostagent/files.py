@@ -13,8 +13,12 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hostagent.errors import BusyError, OperatorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LOCK_TIMEOUT_S = 5.0  # a writer holds the lock for one small write and two fsyncs
 LOCK_POLL_S = 0.02  # flock has no deadline of its own
@@ -70,13 +74,20 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
 
     Raises FileError (full or read-only disk, …); BusyError when another writer holds the file for 5 s.
     """
+    write_pieces(path, (data.encode() if isinstance(data, str) else data,), mode=mode)
+
+
+def write_pieces(path: Path, pieces: Iterable[bytes], *, mode: int = 0o644) -> None:
+    """As `write_atomic`, for what comes piece by piece; when the pieces break off, `path` stays as it was."""
     target = Path(os.path.realpath(path))
-    content = data.encode() if isinstance(data, str) else data
     temporary = temporary_name(target)
     try:
         descriptor = _lock_temporary(temporary)
         try:
-            _fill(descriptor, content, mode=mode)
+            for piece in pieces:
+                _append(descriptor, piece)
+            os.fchmod(descriptor, mode)
+            os.fsync(descriptor)
             temporary.rename(target)
         except BaseException:
             with suppress(OSError):
@@ -84,7 +95,7 @@ def write_atomic(path: Path, data: bytes | str, *, mode: int = 0o644) -> None:
             raise
         finally:
             os.close(descriptor)
-        _sync_directory(target.parent)
+        sync_directory(target.parent)
     except OSError as error:
         raise _failure("written", path, error) from error
 
@@ -127,15 +138,13 @@ def _try_lock(descriptor: int, temporary: Path) -> bool:
         return False
 
 
-def _fill(descriptor: int, content: bytes, *, mode: int) -> None:
+def _append(descriptor: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-    os.fchmod(descriptor, mode)
-    os.fsync(descriptor)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

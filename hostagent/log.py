@@ -91,6 +91,8 @@ def set_up(level: str, modules: Mapping[str, str] | None = None, *, stream: Text
     set_levels(level, modules or {})
 
 
+AUDIT = "hostagent.audit"
+"""Who changed what: written whatever the general level is, unless the settings name it."""
 _set_modules: set[str] = set()
 
 
@@ -99,6 +101,7 @@ def set_levels(level: str, modules: Mapping[str, str]) -> None:
     logging.getLogger().setLevel(level.upper())
     for name in _set_modules - set(modules):
         logging.getLogger(name).setLevel(logging.NOTSET)
+    logging.getLogger(AUDIT).setLevel(logging.INFO)
     for name, module_level in modules.items():
         logging.getLogger(name).setLevel(module_level.upper())
     _set_modules.clear()

@@ -1,27 +1,17 @@
-"""The calls of the local socket, and the list of all of them."""
+"""Our own calls about the daemon, which only the Unix socket serves, and the list of them."""
 
 from __future__ import annotations
 
 import logging
 from typing import TYPE_CHECKING
 
-from hostagent.api.methods import Json, Param, Role, method, one_of, text
+from hostagent.api.methods import Json, Param, Role, method, one_of
 from hostagent.config import LOG_LEVELS
-from hostagent.lifecycle import Phase
 
 if TYPE_CHECKING:
     from hostagent.api.service import Service
 
 log = logging.getLogger(__name__)
-
-SESSION = Param("session_id", text, optional=True)
-"""XenAPI clients send a session reference first; whoever can connect here is root (xenapi.md 1.1)."""
-
-
-@method("system.listMethods", role=Role.READ_ONLY, emergency=True)
-def list_methods(_service: Service) -> Json:
-    """Names of the calls that work, sorted."""
-    return sorted(call.name for call in METHODS)
 
 
 @method("hostagent.status", role=Role.READ_ONLY, emergency=True)
@@ -47,10 +37,4 @@ def set_log_level(service: Service, level: str) -> Json:
     return ""
 
 
-@method("host.is_in_emergency_mode", SESSION, role=Role.READ_ONLY, emergency=True)
-def is_in_emergency_mode(service: Service, _session: str = "") -> Json:
-    """XenAPI host.is_in_emergency_mode."""
-    return service.lifecycle.state.phase is Phase.EMERGENCY
-
-
-METHODS = (list_methods, status, startup_report, set_log_level, is_in_emergency_mode)
+METHODS = (status, startup_report, set_log_level)

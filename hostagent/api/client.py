@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -11,9 +12,11 @@ from typing import TYPE_CHECKING
 from hostagent.errors import HostagentError, OperatorError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 TIMEOUT_S = 10.0
+PIECE_BYTES = 1 << 16
 
 
 class NotRunningError(OperatorError):
@@ -47,13 +50,36 @@ def call(path: Path, method: str, *params: object, timeout_s: float = TIMEOUT_S)
     Raises NotRunningError, NoPermissionError, NoAnswerError, or CallFailedError with what the daemon said.
     """
     body = json.dumps({"jsonrpc": "2.0", "method": method, "params": params, "id": 1})
-    connection = _UnixConnection(path, timeout_s)
-    try:
-        connection.request(
-            "POST", "/jsonrpc", body, {"Content-Type": "application/json", "Connection": "close"}
-        )
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    with _asking(path, timeout_s) as connection:
+        connection.request("POST", "/jsonrpc", body, headers)
         response = connection.getresponse()
         status, content = response.status, response.read()
+    return _result(method, status, content)
+
+
+def download(path: Path, target: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[bytes]:
+    """What a GET of `target` gives, piece by piece. `timeout_s` is for each piece.
+
+    Raises, while the pieces are taken, NotRunningError, NoPermissionError, NoAnswerError.
+    """
+    with _asking(path, timeout_s) as connection:
+        connection.request("GET", target, headers={"Connection": "close"})
+        response = connection.getresponse()
+        if response.status != 200:
+            why = response.read(PIECE_BYTES).decode(errors="replace").strip()
+            raise NoAnswerError(
+                f"the daemon answered HTTP {response.status}: {why}", hint="journalctl -u hostagent"
+            )
+        while piece := response.read(PIECE_BYTES):
+            yield piece
+
+
+@contextlib.contextmanager
+def _asking(path: Path, timeout_s: float) -> Iterator[http.client.HTTPConnection]:
+    connection = _UnixConnection(path, timeout_s)
+    try:
+        yield connection
     except (FileNotFoundError, ConnectionRefusedError) as error:
         raise NotRunningError(
             f"the daemon does not run: nobody listens on {path}",
@@ -74,7 +100,6 @@ def call(path: Path, method: str, *params: object, timeout_s: float = TIMEOUT_S)
         ) from error
     finally:
         connection.close()
-    return _result(method, status, content)
 
 
 def _result(method: str, status: int, content: bytes) -> object:

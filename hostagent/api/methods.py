@@ -1,11 +1,12 @@
 """What a call is (wire name, parameters, role, emergency or not), and the dispatcher that runs one.
 
-`calls.py` lists all calls; nothing registers itself. A call runs in the main loop, so it answers from
-memory or one small file.
+`calls.py` and its like list the calls; nothing registers itself. A call runs in the main loop, so it answers from
+memory or one small file; one that is declared slow runs in a thread.
 """
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 import os
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from hostagent.api.service import Service
 
 log = logging.getLogger(__name__)
+audit = logging.getLogger("hostagent.audit")
 
 Json = Mapping[str, object] | list[object] | list[str] | str | int | float | bool | None
 
@@ -37,11 +39,10 @@ class WrongTypeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """One positional parameter: its name, the typed getter that checks it, and whether it may be left out."""
+    """One positional parameter: its name, and the typed getter that checks it."""
 
     name: str
     get: Callable[[object], object]
-    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,18 @@ class Method:
     role: Role
     emergency: bool
     run: Callable[..., Json]
+    slow: bool = False
 
 
 def method(
-    name: str, *params: Param, role: Role, emergency: bool = False
+    name: str, *params: Param, role: Role, emergency: bool = False, slow: bool = False
 ) -> Callable[[Callable[..., Json]], Method]:
-    """Turn a function into the call `name`. `emergency`: answered also in emergency mode and at boot."""
+    """Turn a function into the call `name`. `emergency`: answered also in emergency mode and at boot. `slow`: runs in a
+    thread.
+    """
 
     def declare(run: Callable[..., Json]) -> Method:
-        return Method(name, params, role, emergency, run)
+        return Method(name, params, role, emergency, run, slow)
 
     return declare
 
@@ -90,6 +94,13 @@ class Dispatcher:
         self._methods = {item.name: item for item in methods}
         self._service = service
 
+    async def answer(self, name: str, params: list[object]) -> Json:
+        """What the call returns, in a thread where it is slow. Raises Fault, nothing else."""
+        found = self._methods.get(name)
+        if found is not None and found.slow:
+            return await asyncio.to_thread(self.call, name, params)
+        return self.call(name, params)
+
     def call(self, name: str, params: list[object], *, role: Role = Role.POOL_ADMIN) -> Json:
         """What the call returns. Raises Fault, nothing else.
 
@@ -107,25 +118,40 @@ class Dispatcher:
             raise Fault(APPLICATION_ERROR, blocking["code"], blocking["params"])
         arguments = _checked(found, params)
         try:
-            return found.run(self._service, *arguments)
+            result = found.run(self._service, *arguments)
         except HostagentError as error:
+            _note(found, error.code)
             raise Fault(APPLICATION_ERROR, error.code, list(error.params)) from error
         except Exception as error:
             reference = os.urandom(4).hex()
             log.exception("call %s failed, reference %s", name, reference)
+            _note(found, "INTERNAL_ERROR")
             told = f"look for {reference} in journalctl -u hostagent"
             raise Fault(APPLICATION_ERROR, "INTERNAL_ERROR", [told]) from error
+        match result:
+            case {"error": {"code": str(code)}}:
+                _note(found, code)
+            case _:
+                _note(found, "success")
+        return result
+
+
+def _note(found: Method, outcome: str) -> None:
+    """A line in the audit log for a call that changes something."""
+    if found.role is Role.POOL_ADMIN:
+        audit.info("root from local: %s: %s", found.name, outcome)
 
 
 def _checked(found: Method, params: list[object]) -> list[object]:
-    least = sum(not param.optional for param in found.params)
-    if not least <= len(params) <= len(found.params):
-        wanted = str(least) if least == len(found.params) else f"{least} to {len(found.params)}"
+    wanted = len(found.params)
+    if len(params) != wanted:
         raise Fault(
-            INVALID_PARAMS, "MESSAGE_PARAMETER_COUNT_MISMATCH", [found.name, wanted, str(len(params))]
+            INVALID_PARAMS,
+            "MESSAGE_PARAMETER_COUNT_MISMATCH",
+            [found.name, str(wanted), str(len(params))],
         )
     checked = []
-    for param, untrusted in zip(found.params, params, strict=False):
+    for param, untrusted in zip(found.params, params, strict=True):
         try:
             checked.append(param.get(untrusted))
         except WrongTypeError as error:

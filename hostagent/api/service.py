@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """`started` is in Unix seconds."""
+    """`started` is in Unix seconds. `restart` ends the daemon so that systemd starts it again, once the call that asked
+    for it is answered; its parameter says why. `serving` tells the listeners and the database (`XenApi.serving`).
+    """
 
     paths: Paths
     lifecycle: Lifecycle
     started: float
     set_log_level: Callable[[str], None]
+    restart: Callable[[str], None]
+    serving: Callable[[], dict[str, object]] = dict
 
     def status(self) -> dict[str, object]:
         """What `hostagent status` shows: moments in Unix seconds, durations in seconds, sizes in bytes."""
@@ -54,6 +58,7 @@ class Service:
                 "kernel": platform.release(),
             },
             "socket": str(socket_path(self.paths)),
+            **self.serving(),
         }
 
 

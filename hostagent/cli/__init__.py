@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from typing import TYPE_CHECKING
 
 from hostagent import __version__
@@ -12,7 +13,7 @@ from hostagent.cli.parser import Parser, leaves
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MODULES = ("status", "run", "startup", "xen", "completion")
+MODULES = ("status", "run", "startup", "db", "api", "xen", "xe", "completion")
 """Sub-command modules of this package, in the order of `hostagent --help`."""
 
 DESCRIPTION = """\
@@ -55,7 +56,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
     Exits with 2 and a suggestion when it cannot be parsed.
     """
-    args, unknown = build_parser().parse_known_args(argv)
+    from hostagent.cli import xe
+
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == [xe.NAME]:
+        return xe.unparsed(words[1:])
+    args, unknown = build_parser().parse_known_args(words)
     if unknown:
         args.parser.refuse_unknown(unknown)
     return args

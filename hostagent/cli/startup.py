@@ -146,7 +146,7 @@ def list_steps(args: argparse.Namespace) -> int:
     rows = list_rows(with_unbuilt=args.all)
     deadline = output.Column("timeout_s", "deadline", output.duration)
     known = ("ref", "name", "role", "policy", deadline, "why")
-    everything = ("ref", "name", "state", "role", "policy", "owner", "title")
+    everything = ("ref", "name", "state", "role", "policy", "owner", "title", "why")
     output.emit(args, rows, columns=everything if args.all else known)
     return 0
 
@@ -170,16 +170,19 @@ def run_step(args: argparse.Namespace) -> int:
     log.set_up("warning")
     recorder = () if args.dry_run else (Recorder(config.paths, Kind.MANUAL),)
     observers = (*recorder, _Progress(shown=sys.stderr.isatty() and not args.json))
-    report = run_one(
-        args.name,
-        STEPS,
-        config,
-        host,
-        aliases=ALIASES,
-        with_needs=args.with_needs,
-        dry_run=args.dry_run,
-        observers=observers,
-    )
+    try:
+        report = run_one(
+            args.name,
+            STEPS,
+            config,
+            host,
+            aliases=ALIASES,
+            with_needs=args.with_needs,
+            dry_run=args.dry_run,
+            observers=observers,
+        )
+    finally:
+        host.close()
     _print_run(args, report)
     return 1 if any(step.status in (Status.FAILED, Status.BLOCKED) for step in report.steps) else 0
 

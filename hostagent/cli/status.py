@@ -108,6 +108,7 @@ def readable(record: Mapping[str, object]) -> Record:
     running = cast("list[Record]", record.get("running_steps", []))
     startup_s = record.get("startup_s")
     xenstored = cast("Record | None", record.get("xenstored"))
+    database = cast("Record | None", record.get("database"))
     lines = {
         "state": record["state"],
         "why": record.get("why"),
@@ -122,6 +123,10 @@ def readable(record: Mapping[str, object]) -> Record:
             for name, version in cast("Record", record.get("versions", {})).items()
             if version
         ),
+        "API": ", ".join(
+            f"{name} {where}" for name, where in cast("Record", record.get("listeners", {})).items()
+        ),
+        "database": f"{database['path']}, generation {database['generation']}" if database else None,
         "xenstored": f"{xenstored['link']}: {xenstored['seen']}\n  hint: {xenstored['hint']}"
         if xenstored
         else None,

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from hostagent.api.certificate import Certificate
+    from hostagent.api.xenapi import XenApi
+    from hostagent.db.database import Database
+    from hostagent.db.dbconf import Connection
     from hostagent.db.local import LocalStore
+    from hostagent.hostinfo.facts import Facts
+    from hostagent.scheduler import Scheduler
     from hostagent.startup.role import PoolRole
     from hostagent.startup.secret import PoolSecrets
     from hostagent.xen.inventory import Inventory
@@ -34,6 +40,10 @@ class DaemonHooks(Protocol):
     def notify_status(self, text: str) -> None:
         """Show one line in `systemctl status` (STATUS=)."""
 
+    @property
+    def api(self) -> XenApi:
+        """The API the daemon serves."""
+
 
 @dataclass(slots=True)
 class HostState:
@@ -41,7 +51,9 @@ class HostState:
 
     `blockers` are reasons why the host must stay disabled (steps add theirs, the runner adds each failed or blocked
     step whose policy is degrade); `xenstore_deadline` is when (monotonic seconds)
-    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode.
+    waiting for xenstored ends for the whole sequence; `emergency` is the error of emergency mode; `scratch` is the
+    copy of the database on which a dry run makes its plans; `opened_at` is the generation of the database when it was
+    handed to the API: what came later is of this run.
     """
 
     arguments: tuple[str, ...] = ()
@@ -54,9 +66,22 @@ class HostState:
     inventory: Inventory | None = None
     local: LocalStore | None = None
     secrets: PoolSecrets | None = None
+    certificate: Certificate | None = None
+    facts: Facts | None = None
+    connections: tuple[Connection, ...] = ()
+    database: Database | None = None
+    scratch: Database | None = None
+    opened_at: int | None = None
+    scheduler: Scheduler | None = None
     emergency: HostagentError | None = None
     blockers: list[str] = field(default_factory=list)
     xenstore_deadline: float | None = None
+
+    def close(self) -> None:
+        """Close the databases that are open. A second time is no error."""
+        for database in (self.database, self.scratch):
+            if database is not None:
+                database.close()
 
 
 def begin(

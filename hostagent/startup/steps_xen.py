@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 
@@ -203,6 +204,7 @@ def set_dom0_memory(context: Context) -> Outcome:
         if not result.changed:
             return Unchanged(f"dom0 has {result.after.driver_current_kib} KiB")
         context.hold("target-reached")
+        _resize(context, result.after.dom0_kib)
         note = f"dom0 has {result.after.driver_current_kib} KiB, Xen {result.after.free_kib} KiB free"
         return Changed(tuple(Change(one.what, one.old, one.new) for one in result.plan.changes), note)
 
@@ -213,11 +215,19 @@ def plan_dom0_memory(context: Context) -> tuple[Change, ...]:
         if wanted_mib is None:
             found = store.read_many((TARGET, STATIC_MAX))
             return _memory_key_changes(found, _wanted_memory_keys(context, store, found))
-        plan = memory.plan(
-            balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run),
-            wanted_mib * 1024,
-        )
+        now = balloon.snapshot(store, root=context.config.paths.root, run_dir=context.config.paths.run)
+        plan = memory.plan(now, wanted_mib * 1024)
+    if context.dry_run:
+        _resize(context, now.dom0_kib + plan.target_kib - now.driver_current_kib)
     return tuple(Change(one.what, one.old, one.new) for one in plan.changes)
+
+
+def _resize(context: Context, dom0_kib: int) -> None:
+    """The steps that follow record this size (S28.s8), and not the one of before."""
+    facts = context.host.facts
+    if facts is not None:
+        resized = dataclasses.replace(facts.memory, dom0=dom0_kib * 1024)
+        context.host.facts = dataclasses.replace(facts, memory=resized)
 
 
 def _time_to_move(left_s: float) -> float:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 ROOT = Path("/")
+SCHEDULERS = {5: "credit", 6: "credit2", 7: "arinc653", 8: "rtds", 9: "null"}
+"""XEN_SCHEDULER_* of xen/include/public/domctl.h → its name on the Xen command line."""
 PAGE_DOMAINS = 256  # domains asked for per hypercall; any number works, the list goes on while a page is full
 ESRCH = 3
 
@@ -96,6 +98,8 @@ class Binding(Protocol):
     def domain_setmaxmem(self, dom: int, maxmem_kb: int) -> int: ...
 
     def physinfo(self) -> Mapping[str, object]: ...
+
+    def sched_id_get(self) -> int: ...
 
     def xeninfo(self) -> Mapping[str, object]: ...
 
@@ -180,6 +184,15 @@ def host() -> HostInfo:
         return host_info(binding.physinfo(), binding.xeninfo())
     except RuntimeError as error:
         raise _failure("physinfo", error) from error
+
+
+def scheduler() -> str:
+    """The name of Xen's scheduler. Raises BindingError, RefusedError."""
+    try:
+        number = _binding().sched_id_get()
+    except RuntimeError as error:
+        raise _failure("sched_id_get", error) from error
+    return SCHEDULERS.get(number, str(number))
 
 
 def set_ceiling(domid: int, maxmem_kib: int) -> None:

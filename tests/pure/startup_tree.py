@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
+from hostagent.api.sessions import Sessions
 from hostagent.config import Config, Paths
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Context, Outcome, Policy, Role, Step, Unchanged
@@ -113,11 +115,38 @@ class FakeXenstore:
         body(self)
 
 
+class FakeApi:
+    """The daemon's API as steps use it: `told` is what they did with it. Its doors lead nowhere."""
+
+    def __init__(self) -> None:
+        from hostagent.api.routes import Routes, front_page, rpc_routes
+
+        self.told: list[object] = []
+        self.listeners: dict[str, str] = {}
+        self.core = SimpleNamespace(sessions=Sessions())
+        self.routes = Routes(rpc_routes(front_page, front_page))
+        self.dispatcher = SimpleNamespace(working=lambda: ["a", "b"])
+        self.answers: dict[str, object] = {"host.is_in_emergency_mode": False}
+
+    def attach(self, database, host_uuid) -> None:
+        self.told.append((database.generation, host_uuid))
+
+    def start_events(self) -> None:
+        self.told.append("events")
+
+    def call_internal(self, name: str) -> object:
+        return self.answers[name]
+
+    def listen_localhost(self, sockets) -> None:
+        self.listeners["localhost"] = str(sockets)
+
+
 class Hooks:
     """Daemon hooks that remember what they were asked for."""
 
     def __init__(self, *, listener: bool = True) -> None:
         self.told: list[str] = []
+        self.api = FakeApi()
         self._listener = listener
 
     def notify_ready(self) -> bool:

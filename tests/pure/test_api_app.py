@@ -4,13 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api.app import BODY_LIMIT_BYTES, make_app
+from hostagent.api.app import PIECE_BYTES, SMALL_BODY_BYTES, Allowance, make_app
+from hostagent.api.http import Limits, Peer, RefusedError, Request, Response, Route
+from hostagent.api.routes import Routes, rpc_routes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LIMIT = 1 << 20
+PEER = Peer("unix", "pid 1", 0)
+QUICK = Limits(body_pause_s=0.01, body_s=0.02)
+
+
+class FakeLink:
+    """A connection that is never lost."""
+
+    gone = False
+
+    def __init__(self, allowance: Allowance) -> None:
+        self.peer = PEER
+        self.allowance = allowance
+        self.work: list[object] = []
+
+    def begin(self, work: object) -> None:
+        self.work.append(work)
+
+    def end(self, work: object) -> None:
+        self.work.remove(work)
 
 
 @dataclass
@@ -18,21 +44,26 @@ class Exchange:
     """One request and what came back. `chunks` are body messages; None is a client that sends no more."""
 
     method: str = "POST"
-    path: str = "/jsonrpc"
-    content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
+    path: bytes = b"/jsonrpc"
+    query: bytes = b""
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", b"application/json"),)
     chunks: tuple[bytes | None, ...] = (b"{}",)
-    answered: list[bytes] = field(default_factory=list)
+    response: Response | RefusedError = field(default_factory=lambda: Response(body=b'{"ok":1}'))
+    allowance: Allowance = field(default_factory=Allowance)
+    limits: Limits = QUICK
+    seen: list[Request] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
-    reply: bytes | None = b'{"ok":1}'
 
     def run(self) -> Exchange:
-        headers = {"content-type": self.content_type, **self.headers}
+        link = FakeLink(self.allowance)
         scope = {
             "type": "http",
+            "http_version": "1.1",
             "method": self.method,
-            "path": self.path,
-            "headers": [(name.encode(), value.encode()) for name, value in headers.items() if value],
+            "raw_path": self.path,
+            "query_string": self.query,
+            "headers": list(self.headers),
+            "state": {"link": link},
         }
         waiting = list(self.chunks)
 
@@ -47,14 +78,20 @@ class Exchange:
         async def send(message) -> None:
             self.sent.append(dict(message))
 
-        def answer(body: bytes) -> bytes | None:
-            self.answered.append(body)
-            return self.reply
+        async def handle(request: Request) -> Response:
+            self.seen.append(request)
+            if isinstance(self.response, RefusedError):
+                raise self.response
+            return self.response
 
-        async def exchange() -> None:
-            await make_app(answer, body_deadline_s=0.01)(scope, receive, send)
+        table = [
+            Route("POST", "/jsonrpc", handle, LIMIT, cross_origin=True),
+            Route("PUT", "/small", handle, 5),
+        ]
+        routes = Routes([*table, *(route for route in rpc_routes(handle) if route.method != "POST")])
 
-        asyncio.run(exchange())
+        asyncio.run(make_app(routes, self.limits)(scope, receive, send))  # type: ignore[arg-type]
+        assert link.work == []
         return self
 
     @property
@@ -67,81 +104,172 @@ class Exchange:
 
     @property
     def body(self) -> bytes:
-        return bytes(self.sent[1]["body"])
+        return b"".join(message["body"] for message in self.sent[1:])
 
 
-def test_a_reply_is_exactly_application_json():
-    exchange = Exchange(chunks=(b'{"a"', b":1}")).run()
+def test_a_handler_gets_the_whole_request():
+    headers = ((b"cookie", b"a=1"), (b"cookie", b"b=2"), (b"x", b"\xe9"), (b"x", b"y"))
 
-    assert exchange.answered == [b'{"a":1}']
+    exchange = Exchange(query=b"a=1&b=%20", headers=headers, chunks=(b'{"a"', b":1}")).run()
+
+    assert exchange.seen == [
+        Request(
+            "POST",
+            "/jsonrpc",
+            {"a": "1", "b": " "},
+            {"cookie": "a=1; b=2", "x": "\xe9, y"},
+            b'{"a":1}',
+            PEER,
+        )
+    ]
+
+
+def test_an_answer_has_its_length_and_is_not_cached():
+    exchange = Exchange().run()
+
     assert (exchange.status, exchange.body) == (200, b'{"ok":1}')
-    assert exchange.reply_headers[b"content-type"] == b"application/json"
-    assert exchange.reply_headers[b"content-length"] == b"8"
+    assert exchange.reply_headers == {
+        b"content-length": b"8",
+        b"cache-control": b"no-cache, no-store",
+        b"access-control-allow-origin": b"*",
+    }
 
 
-def test_a_request_may_name_its_charset():
-    assert Exchange(content_type="Application/JSON; charset=utf-8").run().status == 200
+def test_a_handler_may_say_how_long_its_answer_keeps():
+    exchange = Exchange(response=Response(headers={"cache-control": "max-age=5"})).run()
+
+    assert [value for name, value in exchange.sent[0]["headers"] if name == b"cache-control"] == [
+        b"max-age=5"
+    ]
 
 
-def test_no_reply_wanted_is_no_content():
-    exchange = Exchange(reply=None).run()
-
-    assert (exchange.status, exchange.body) == (204, b"")
+def test_no_content_has_no_length():
+    assert b"content-length" not in Exchange(response=Response(204)).run().reply_headers
 
 
-@pytest.mark.parametrize("path", ["/", "/jsonrpc/", "/RPC2", "/jsonrpc2", ""])
-def test_another_path_is_not_found_and_named_in_the_text(path):
-    exchange = Exchange(path=path).run()
+def test_a_stream_is_sent_as_it_comes():
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
 
-    assert exchange.status == 404
-    assert b"POST /jsonrpc" in exchange.body
+    exchange = Exchange(response=Response(body=chunks())).run()
+
+    assert [message.get("body") for message in exchange.sent] == [None, b"one", b"two", b""]
+    assert [message.get("more_body") for message in exchange.sent] == [None, True, True, None]
+    assert b"content-length" not in exchange.reply_headers
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_long_answer_is_sent_in_pieces(streamed):
+    body = bytes(range(256)) * 600
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body
+
+    sent = Exchange(response=Response(body=chunks() if streamed else body)).run().sent
+
+    assert b"".join(message["body"] for message in sent[1:]) == body
+    assert max(len(message["body"]) for message in sent[1:]) == PIECE_BYTES
+    assert [message.get("more_body", False) for message in sent[1:]] == [True] * (len(sent) - 2) + [False]
+
+
+def test_a_handler_refuses_and_the_connection_lives_on():
+    refused = RefusedError(401, "log in first", {"www-authenticate": 'Basic realm="x"'})
+
+    exchange = Exchange(response=refused).run()
+
+    assert (exchange.status, exchange.body) == (401, b"log in first\n")
+    assert exchange.reply_headers[b"www-authenticate"] == b'Basic realm="x"'
+    assert b"connection" not in exchange.reply_headers
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", b"/nothing", 404), ("GET", b"/jsonrpc", 405), ("POST", b"/../x", 400), ("POST", b"/%ff", 400)],
+)
+def test_what_is_refused_before_its_body_closes_the_connection(method, path, status):
+    exchange = Exchange(method=method, path=path, chunks=(None,)).run()
+
+    assert (exchange.status, exchange.seen) == (status, [])
     assert exchange.reply_headers[b"connection"] == b"close"
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "post"])
-def test_another_method_is_not_allowed_and_post_is_offered(method):
-    exchange = Exchange(method=method).run()
+def test_a_browser_is_told_that_it_may_call():
+    exchange = Exchange(method="OPTIONS", headers=((b"origin", b"https://lite"),), chunks=(b"",)).run()
 
-    assert exchange.status == 405
-    assert exchange.reply_headers[b"allow"] == b"POST"
-
-
-@pytest.mark.parametrize("content_type", ["", "text/xml", "application/x-www-form-urlencoded", "json"])
-def test_another_content_type_is_unsupported(content_type):
-    exchange = Exchange(content_type=content_type).run()
-
-    assert (exchange.status, exchange.answered) == (415, [])
+    assert exchange.status == 200
+    assert exchange.reply_headers[b"access-control-allow-origin"] == b"*"
+    assert b"POST" in exchange.reply_headers[b"access-control-allow-methods"]
+    assert b"content-type" in exchange.reply_headers[b"access-control-allow-headers"]
 
 
-@pytest.mark.parametrize("length", [str(BODY_LIMIT_BYTES + 1), "9" * 5000])
+def test_the_front_page_is_for_people():
+    exchange = Exchange(method="GET", path=b"/", chunks=(b"",)).run()
+
+    assert (exchange.status, exchange.reply_headers[b"content-type"]) == (200, b"text/html; charset=utf-8")
+    assert b"access-control-allow-origin" not in exchange.reply_headers
+
+
+@pytest.mark.parametrize("length", [str(LIMIT + 1), "9" * 5000])
 def test_an_announced_body_over_the_limit_is_refused_unread(length):
-    exchange = Exchange(headers={"content-length": length}, chunks=(None,)).run()
+    exchange = Exchange(headers=((b"content-length", length.encode()),), chunks=(None,)).run()
 
     assert exchange.status == 413
+    assert exchange.reply_headers[b"access-control-allow-origin"] == b"*"
 
 
 def test_a_body_that_grows_over_the_limit_is_refused():
-    half = b"x" * (BODY_LIMIT_BYTES // 2 + 1)
+    half = b"x" * (LIMIT // 2 + 1)
 
     exchange = Exchange(chunks=(half, half, b"rest")).run()
 
-    assert (exchange.status, exchange.answered) == (413, [])
+    assert (exchange.status, exchange.seen) == (413, [])
 
 
 def test_a_body_at_the_limit_is_taken():
-    assert Exchange(chunks=(b"x" * BODY_LIMIT_BYTES,)).run().status == 200
+    assert Exchange(chunks=(b"x" * LIMIT,)).run().status == 200
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"12345", 200), (b"123456", 413)])
+def test_each_route_has_its_own_limit(body, status):
+    assert Exchange(method="PUT", path=b"/small", chunks=(body,)).run().status == status
+
+
+def test_a_head_over_the_limit_is_refused():
+    headers = tuple((b"x-%d" % number, b"y" * 1000) for number in range(17))
+
+    assert Exchange(headers=headers).run().status == 431
+
+
+def test_large_bodies_share_an_allowance_and_give_it_back():
+    allowance = Allowance(1000)
+
+    full = Exchange(allowance=allowance, chunks=(b"x" * SMALL_BODY_BYTES, b"x" * 1001)).run()
+    fitting = Exchange(allowance=allowance, chunks=(b"x" * SMALL_BODY_BYTES, b"x" * 400, b"x" * 600)).run()
+
+    assert (full.status, fitting.status, allowance.left) == (503, 200, 1000)
+
+
+def test_small_bodies_are_taken_whatever_others_hold():
+    assert Exchange(allowance=Allowance(0), chunks=(b"x" * SMALL_BODY_BYTES,)).run().status == 200
 
 
 def test_a_sender_that_stops_in_the_middle_is_cut_at_the_deadline():
     exchange = Exchange(chunks=(b"{", None)).run()
 
-    assert (exchange.status, exchange.answered) == (408, [])
+    assert (exchange.status, exchange.seen) == (408, [])
+
+
+def test_a_sender_that_only_trickles_is_cut_as_well():
+    trickle = Limits(body_pause_s=3600, body_s=0)
+
+    assert Exchange(limits=trickle, chunks=(b"{", None)).run().status == 408
 
 
 def test_a_client_that_left_gets_nothing():
     exchange = Exchange(chunks=()).run()
 
-    assert (exchange.sent, exchange.answered) == ([], [])
+    assert (exchange.sent, exchange.seen) == ([], [])
 
 
 def test_other_protocols_are_left_alone():
@@ -149,13 +277,25 @@ def test_other_protocols_are_left_alone():
         raise AssertionError
 
     async def exchange() -> None:
-        await make_app(lambda _: b"")({"type": "websocket"}, never, never)  # type: ignore[arg-type]
+        await make_app(Routes([]), QUICK)({"type": "websocket"}, never, never)  # type: ignore[arg-type]
 
     asyncio.run(exchange())
 
 
-@given(st.text(max_size=20), st.text(max_size=20), st.lists(st.binary(max_size=20), max_size=3))
-def test_any_request_gets_one_whole_response_or_none(method, path, chunks):
-    sent = Exchange(method=method, path=path, chunks=tuple(chunks)).run().sent
+@given(
+    st.text(max_size=20),
+    st.binary(max_size=20),
+    st.binary(max_size=20),
+    st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=9)), max_size=3),
+    st.lists(st.binary(max_size=20), max_size=3),
+)
+def test_any_request_gets_one_whole_response_or_none(method, path, query, headers, chunks):
+    exchange = Exchange(
+        method=method, path=path, query=query, headers=tuple(headers), chunks=tuple(chunks)
+    ).run()
 
-    assert [message["type"] for message in sent] in ([], ["http.response.start", "http.response.body"])
+    assert [message["type"] for message in exchange.sent] in (
+        [],
+        ["http.response.start", "http.response.body"],
+    )
+    assert exchange.allowance.left == Allowance().left

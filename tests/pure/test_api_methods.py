@@ -35,14 +35,22 @@ def disk(_service: Service) -> Json:
     raise OperatorError("the disk is full", hint="df")
 
 
+@method("test.told", role=Role.POOL_ADMIN)
+def told(_service: Service) -> Json:
+    return {"error": {"code": "DISK_FULL"}}
+
+
 class Client:
     """Speaks to a dispatcher in the words of the wire."""
 
     def __init__(self, root: Path) -> None:
         self.lifecycle = Lifecycle()
         self.levels: list[str] = []
-        service = Service(Paths(run=root, root=root), self.lifecycle, 0.0, self.levels.append)
-        self.dispatcher = Dispatcher((*METHODS, echo, bug, disk), service)
+        self.restarts: list[str] = []
+        service = Service(
+            Paths(run=root, root=root), self.lifecycle, 0.0, self.levels.append, self.restarts.append
+        )
+        self.dispatcher = Dispatcher((*METHODS, echo, bug, disk, told), service)
 
     def call(self, name: str, *params: object, role: Role = Role.POOL_ADMIN) -> Json:
         return self.dispatcher.call(name, list(params), role=role)
@@ -73,11 +81,8 @@ def step(name: str, status: Status, **values: object) -> StepRecord:
     return StepRecord(name=name, status=status, offset_s=0.5, **fixed, **values)  # type: ignore[arg-type]
 
 
-def test_every_listed_call_is_there_and_has_a_description(ready):
-    names = ready.call("system.listMethods")
-
-    assert names == sorted(item.name for item in METHODS)
-    assert all(item.run.__doc__ for item in METHODS)
+def test_every_call_is_our_own_and_has_a_description():
+    assert all(item.name.startswith("hostagent.") and item.run.__doc__ for item in METHODS)
 
 
 def test_an_unknown_call_is_method_not_found_with_its_name(ready):
@@ -124,18 +129,11 @@ def test_in_emergency_mode_an_ordinary_call_gets_the_stored_error(ready):
     fault = ready.expect_error("test.echo", "x")
 
     assert (fault.code, fault.params) == ("HOST_BROKEN", ["why"])
-    assert ready.call("host.is_in_emergency_mode") is True
 
 
 def test_every_call_of_the_local_socket_works_while_booting(booting):
     assert booting.call("hostagent.status")
-    assert booting.call("system.listMethods")
     assert booting.call("hostagent.startup_report") is None
-    assert booting.call("host.is_in_emergency_mode") is False
-
-
-def test_a_session_reference_is_accepted_where_xenapi_clients_send_one(booting):
-    assert booting.call("host.is_in_emergency_mode", "OpaqueRef:1") is False
 
 
 def test_a_role_below_the_calls_is_refused(ready):
@@ -148,6 +146,20 @@ def test_an_error_of_ours_keeps_its_code_and_parameters(ready):
     fault = ready.expect_error("test.disk")
 
     assert (fault.number, fault.code, fault.params) == (1, "INTERNAL_ERROR", ["the disk is full"])
+
+
+def test_what_root_changed_is_in_the_audit_log(ready, caplog):
+    caplog.set_level("INFO", "hostagent.audit")
+    ready.call("hostagent.set_log_level", "debug")
+    ready.expect_error("test.disk")
+    ready.call("test.told")
+    ready.call("hostagent.status")
+
+    assert [record.getMessage() for record in caplog.records if record.name == "hostagent.audit"] == [
+        "root from local: hostagent.set_log_level: success",
+        "root from local: test.disk: INTERNAL_ERROR",
+        "root from local: test.told: DISK_FULL",
+    ]
 
 
 def test_a_bug_becomes_internal_error_with_a_reference_into_the_log(ready, caplog):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import select
 import socket
 import stat
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hostagent.api import client, server
-from hostagent.api.app import make_app
+from hostagent.api.http import Limits, Response
 from hostagent.api.local_socket import (
     RunDirectoryError,
     SecondInstanceError,
@@ -22,6 +20,7 @@ from hostagent.api.local_socket import (
     only_instance,
     socket_path,
 )
+from hostagent.api.routes import Routes, rpc_routes
 from hostagent.api.server import Server
 from hostagent.config import Paths
 
@@ -134,9 +133,15 @@ def test_a_path_too_long_for_a_socket_is_an_error_with_a_hint(tmp_path):
 
 # --- over the wire ---
 
-REQUEST = (
-    b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
-)
+
+def replying(answer):
+    async def handle(request):
+        reply = answer(request.body)
+        if reply is None:
+            return Response(204)
+        return Response(200, {"content-type": "application/json"}, reply)
+
+    return handle
 
 
 def serve(path: Path, answer, work):
@@ -144,28 +149,14 @@ def serve(path: Path, answer, work):
 
     async def run():
         with listening_socket(path) as listener:
-            api = Server(make_app(answer, body_deadline_s=0.05), listener)
-            await api.start()
+            api = Server(Routes(rpc_routes(replying(answer))), Limits(stop_s=0))
+            api.start("local", [listener], "unix")
             try:
                 return await asyncio.to_thread(work)
             finally:
-                await api.stop()
+                await api.stop_all()
 
     return asyncio.run(run())
-
-
-def talk(path: Path, *sent: bytes) -> bytes:
-    """Everything the server says to these bytes until it closes."""
-    with socket.socket(socket.AF_UNIX) as caller:
-        caller.settimeout(5)
-        caller.connect(str(path))
-        for part in sent:
-            caller.sendall(part)
-        received = b""
-        with contextlib.suppress(ConnectionResetError):
-            while part := caller.recv(65536):
-                received += part
-        return received
 
 
 def reply_with(**members: object):
@@ -231,89 +222,8 @@ def test_a_daemon_that_does_not_answer_is_given_up_at_the_deadline(path):
         client.call(path, "x", timeout_s=0.05)
 
 
-def test_a_head_that_never_ends_is_cut(path, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.05)
-
-    assert (
-        serve(path, reply_with(result=1), lambda: talk(path, b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\n")) == b""
-    )
-
-
-def test_a_connection_that_never_speaks_is_cut(path, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.05)
-
-    assert serve(path, reply_with(result=1), lambda: talk(path)) == b""
-
-
-def test_a_second_request_on_a_connection_has_the_same_deadline(path, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.05)
-
-    def work() -> bytes:
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.settimeout(2)  # less than uvicorn's own 5 s between requests
-            caller.connect(str(path))
-            caller.sendall(REQUEST)
-            while not caller.recv(65536).endswith(b"}"):
-                pass
-            caller.sendall(b"POST /json")
-            return caller.recv(65536)
-
-    assert serve(path, reply_with(result=1), work) == b""
-
-
-def test_a_body_that_never_ends_is_answered_408(path):
-    head = (
-        b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-    )
-
-    assert serve(path, reply_with(result=1), lambda: talk(path, head)).startswith(b"HTTP/1.1 408")
-
-
-def test_a_client_that_does_not_read_its_reply_is_cut(path, monkeypatch):
-    monkeypatch.setattr(server, "UNREAD_DEADLINE_S", 0.05)
-    cut: list[server.LocalProtocol] = []
-    original = server.LocalProtocol._cut
-
-    def note(protocol: server.LocalProtocol) -> None:
-        cut.append(protocol)
-        original(protocol)
-
-    monkeypatch.setattr(server.LocalProtocol, "_cut", note)
-
-    def work():
-        with socket.socket(socket.AF_UNIX) as caller:
-            caller.settimeout(5)
-            caller.connect(str(path))
-            caller.sendall(REQUEST)
-            poll_closed(caller)
-
-    def poll_closed(caller: socket.socket) -> None:
-        waiting = select.poll()
-        waiting.register(caller, select.POLLHUP)
-        assert waiting.poll(5000)
-
-    serve(path, lambda _: b"x" * (8 << 20), work)
-
-    assert len(cut) == 1
-
-
-@pytest.mark.parametrize("garbage", [b"\x16\x03\x01\x02\x00", b"GET\r\n\r\n", b"\x00" * 100])
-def test_garbage_is_answered_400_or_cut(path, garbage, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_DEADLINE_S", 0.05)
-
-    received = serve(path, reply_with(result=1), lambda: talk(path, garbage))
-
-    assert received == b"" or received.startswith(b"HTTP/1.1 400")
-
-
-def test_a_head_over_the_limit_is_answered_400(path):
-    head = b"POST /jsonrpc HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 2 * server.HEAD_LIMIT_BYTES
-
-    assert serve(path, reply_with(result=1), lambda: talk(path, head)).startswith(b"HTTP/1.1 400")
-
-
 def test_a_caller_of_another_user_is_refused(path, monkeypatch):
-    monkeypatch.setattr(server, "peer", lambda _connection: (4711, 65534))
+    monkeypatch.setattr(server, "credentials", lambda _connection: (4711, 65534))
 
     with pytest.raises(client.NoAnswerError):
         serve(path, reply_with(result=1), lambda: client.call(path, "x"))
@@ -324,7 +234,7 @@ def test_the_kernel_names_the_caller(path):
         caller.connect(str(path))
         connection, _ = listener.accept()
         with connection:
-            assert server.peer(connection) == (os.getpid(), os.geteuid())
+            assert server.credentials(connection) == (os.getpid(), os.geteuid())
 
 
 def test_the_socket_lies_in_the_run_directory(paths):

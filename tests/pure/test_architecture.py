@@ -18,7 +18,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 DRIVERS = ("xen", "net", "storage")
 ABOVE_DRIVERS = ("api", "cli", "daemon", "db", "startup")
 STARTS_PROCESSES = PACKAGE / "run.py"
-CATCHES_ALL = {PACKAGE / "startup" / "runner.py", PACKAGE / "api" / "methods.py"}
+CATCHES_ALL = {
+    PACKAGE / "startup" / "runner.py",
+    PACKAGE / "api" / "methods.py",
+    PACKAGE / "api" / "dispatch.py",
+}
 PROCESS_MODULES = {"subprocess", "pty", "multiprocessing", "_posixsubprocess", "commands"}
 PROCESS_CALLS = re.compile(
     r"^(os\.(system|popen|fork|forkpty|posix_spawnp?|spawn\w+|exec\w+)"

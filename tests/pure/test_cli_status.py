@@ -102,6 +102,29 @@ def test_a_clean_host_is_shown_in_a_few_lines_and_exits_with_0(answering, capsys
     assert "kernel" not in text
 
 
+def test_where_the_api_is_and_which_database_it_has_are_shown(answering, capsys):
+    answering(
+        {
+            "listeners": {"local": "/run/hostagent/api.sock", "localhost": "127.0.0.1:80"},
+            "database": {"path": "/var/lib/hostagent/state.db", "generation": 1042},
+        }
+    )
+
+    main(["status"])
+
+    text = shown(capsys)
+    assert "API local /run/hostagent/api.sock, localhost 127.0.0.1:80" in text
+    assert "database /var/lib/hostagent/state.db, generation 1042" in text
+
+
+def test_before_the_database_is_open_it_is_not_shown(answering, capsys):
+    answering({"listeners": {"local": "/run/hostagent/api.sock"}, "database": None})
+
+    main(["status"])
+
+    assert "database" not in shown(capsys)
+
+
 def test_a_starting_host_shows_its_step_and_what_it_does(answering, capsys):
     step = {"name": "check", "ref": "S15", "since": 1.0, "for_s": 3.0, "doing": "waiting for xenstored"}
     answering(

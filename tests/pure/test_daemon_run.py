@@ -15,6 +15,8 @@ from hostagent import daemon, log
 from hostagent.api import client
 from hostagent.api.local_socket import SecondInstanceError, only_instance, socket_path
 from hostagent.config import Paths
+from hostagent.db.copies import write_copy
+from hostagent.db.database import open_database
 from hostagent.errors import OperatorError
 from hostagent.sdnotify import Notifier, watchdog_interval_s
 from hostagent.startup.step import Context, Outcome, Policy, Restart, Role, Step, Unchanged
@@ -199,6 +201,37 @@ def test_a_halt_ends_the_daemon_with_the_exit_code_of_its_step(paths, told, poli
 
 def test_a_step_that_asks_for_a_restart_ends_the_daemon_with_123(paths):
     assert daemon.run(paths, steps=(step(lambda _: Restart("role changed")),)) == 123
+
+
+def test_a_restored_database_ends_the_daemon_with_123_after_the_answer(paths, monkeypatch):
+    monkeypatch.setattr(daemon, "RESTART_ANSWER_S", 0.05)
+    copy = paths.state / "copy.db"
+    answers: list[object] = []
+
+    def restore(context: Context) -> Outcome:
+        database = context.host.database = open_database(paths.database, paths.volatile_database)
+        with database.write() as w:
+            w.create(
+                "pool", {"name_label": "then", "master": w.create("host", {"metrics": "OpaqueRef:NULL"})}
+            )
+        write_copy(database, copy)
+        with database.write() as w:
+            w.set("pool", w.the_only("pool"), "name_label", "now")
+        assert context.host.hooks is not None
+        context.host.hooks.api.attach(database, "host-uuid")
+        context.host.hooks.notify_ready()
+        answers.append(client.call(socket_path(paths), "hostagent.db_restore", str(copy), "restore"))
+        return Unchanged()
+
+    assert daemon.run(paths, steps=(step(restore),)) == 123
+
+    (answer,) = answers
+    assert isinstance(answer, dict)
+    assert answer["restarting"] is True
+    database = open_database(paths.database, paths.volatile_database)
+    with database.read() as view:
+        assert view.get("pool", view.the_only("pool"), "name_label") == "then"
+    database.close()
 
 
 def test_emergency_mode_tells_ready_and_ends_with_123_after_its_delay(paths, told):

@@ -50,6 +50,27 @@ def test_every_line_of_a_traceback_keeps_the_priority():
     assert all(line.startswith("<3>") for line in stream.getvalue().splitlines())
 
 
+@pytest.mark.parametrize("level", ["debug", "info", "warning", "error"])
+def test_the_audit_log_is_written_at_every_level(level):
+    stream = io.StringIO()
+    logged(stream, level)
+
+    logging.getLogger(log.AUDIT).info("who did what")
+
+    assert stream.getvalue() == "<6>who did what\n"
+
+
+def test_the_settings_may_turn_the_audit_log_off_and_on_again():
+    stream = io.StringIO()
+    logged(stream, "info", modules={log.AUDIT: "error"})
+
+    logging.getLogger(log.AUDIT).info("unseen")
+    log.set_levels("warning", {})
+    logging.getLogger(log.AUDIT).info("seen")
+
+    assert stream.getvalue() == "<6>seen\n"
+
+
 def test_a_terminal_gets_time_and_colour_instead():
     stream = Terminal()
 

@@ -67,6 +67,25 @@ def test_the_installer_keeps_a_way_back_and_cleans_up():
     assert "sort -V" in text
 
 
+def test_the_installer_knows_the_groups_and_the_service_name_of_log_ins():
+    from hostagent.api import pam
+
+    text = (SCRIPTS / "install-dom0").read_text()
+
+    assert f"\nAPI_GROUPS=({' '.join(pam.GROUPS)})\n" in text
+    assert f"\nPAM=/etc/pam.d/{pam.SERVICE}\n" in text
+    assert "groupdel" not in re.sub(r"^ *say .*$", "", text, flags=re.MULTILINE)
+
+
+def test_passwords_are_checked_as_the_host_checks_them():
+    lines = [
+        line for line in (PROJECT / "packaging" / "hostagent.pam").read_text().splitlines() if line[:1] != "#"
+    ]
+
+    assert lines == ["@include common-auth", "@include common-account"]
+    assert "packaging/hostagent.pam" in (SCRIPTS / "make-bundle").read_text()
+
+
 def test_the_demo_shows_the_report_only_when_the_sequence_has_ended():
     text = (SCRIPTS / "demo").read_text()
 

@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import pytest
+
+from hostagent.api.local_socket import listening_socket, socket_path
 from hostagent.startup import steps_xen
 from hostagent.startup.state import HostState
 from hostagent.startup.table import STEPS
+from tests.pure import host_samples as samples
 from tests.pure.startup_tree import Hooks, context_of
 
 
@@ -16,8 +20,17 @@ def test_every_changing_step_is_compared_with_its_plan(project):
     assert [step.name for step in STEPS if step.plan and f"{step.plan.__name__}" not in text] == []
 
 
+@pytest.fixture
+def recorded(paths, inventory_file, monkeypatch):
+    """What the steps of API and database ask: the facts of a host, its addresses, the daemon's socket."""
+    monkeypatch.setattr("hostagent.hostinfo.facts.gather", lambda *_, **__: samples.facts())
+    monkeypatch.setattr("hostagent.hostinfo.address.look", dict)
+    with listening_socket(socket_path(paths)):
+        yield
+
+
 def test_a_step_holds_only_at_points_its_row_names(
-    paths, inventory_file, healthy, scripts, dom0, monkeypatch
+    paths, inventory_file, healthy, scripts, dom0, recorded, monkeypatch
 ):
     store = steps_xen.connect_xenstore(None)
     held = {}
@@ -25,8 +38,10 @@ def test_a_step_holds_only_at_points_its_row_names(
     for step in STEPS:
         reached: list[str] = []
         if step.name != "stop-role-scripts":
-            step.run(context_of(paths, host, held=reached))
+            step.run(context_of(paths, host, held=reached, localhost_port=0))
         held[step.name] = reached
+    host.scheduler.stop()
+    host.close()
 
     assert store.nodes
     assert {

@@ -4,12 +4,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from hostagent.errors import HostagentError, OperatorError
+from hostagent.hostinfo.facts import Memory
 from hostagent.startup import steps_xen
+from hostagent.startup.state import HostState
 from hostagent.startup.step import Change, Unchanged
 from hostagent.xen import balloon
+from tests.pure import host_samples
 from tests.pure.startup_host import planned_then_done
 from tests.pure.startup_tree import context_of, put
 
@@ -87,6 +92,17 @@ def test_the_configured_size_is_what_dom0_gets(paths, dom0):
     planned_then_done(context, steps_xen.plan_dom0_memory, steps_xen.set_dom0_memory)
 
     assert dom0() == 1024 * 1024
+
+
+@pytest.mark.parametrize(("dry_run", "size_mib"), [(False, 1536), (True, 1024)])
+def test_the_size_that_dom0_gets_is_what_later_steps_record(paths, dom0, dry_run, size_mib):
+    """What Xen says after the move, which here stays as it was; in a dry run what is planned."""
+    host = HostState(facts=host_samples.facts(memory=Memory(dom0=1)))
+    context = dataclasses.replace(context_of(paths, host, dom0_memory_mib=1024), dry_run=dry_run)
+
+    (steps_xen.plan_dom0_memory if dry_run else steps_xen.set_dom0_memory)(context)
+
+    assert host.facts.memory.dom0 == size_mib << 20
 
 
 def test_an_unsafe_size_is_refused_and_dom0_left_alone(paths, dom0):

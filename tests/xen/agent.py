@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from dataclasses import dataclass
 from typing import Any
 
 REPORT = "/run/hostagent/startup-report.json"
 SEQUENCE_S = 240
+EACH_START = re.compile(
+    r"host \S+\.enabled"  # disabled by S22, enabled at the end
+    r"|host \S+\.other_config:agent_start_time"
+    r"|host_metrics\.memory_free"  # as the moment has it
+    r"|VM_metrics\.(memory_actual|state)"  # not kept over a restart
+)
+"""Objects of the changes that each start makes, also on a host that is as it should be."""
 
 # Waiting starts no process: on an emulated host each costs the agent, which is waited for, a piece of its start.
 WAIT = f"""
@@ -49,7 +57,23 @@ class Start:
 
     @property
     def changes(self) -> list[dict[str, Any]]:
-        return [change for step in self.report["steps"] for change in step["changes"]]
+        """Without those that each start makes."""
+        return [
+            change
+            for step in self.report["steps"]
+            for change in step["changes"]
+            if not EACH_START.fullmatch(change["what"])
+        ]
+
+    @property
+    def changed(self) -> set[str]:
+        """The steps that changed something which not each start changes."""
+        return {
+            step["name"]
+            for step in self.report["steps"]
+            if step["status"] == "changed"
+            and not all(EACH_START.fullmatch(change["what"]) for change in step["changes"])
+        }
 
     @property
     def troubles(self) -> list[Any]:

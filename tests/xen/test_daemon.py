@@ -285,6 +285,10 @@ def test_emergency_mode_answers_says_why_and_asks_to_be_started_again(running):
     assert 0 <= record["restart_in_s"] <= 60
     assert record["error"]["hint"] in " ".join(shown.split())
     assert call(running, "host.is_in_emergency_mode")["result"] is True
+    session = call(running, "session.slave_local_login_with_password", "root", "")["result"]
+    assert call(running, "host.is_in_emergency_mode", session)["result"] is True
+    for method, *params in (("session.login_with_password", "root", ""), ("pool.get_all", session)):
+        assert call(running, method, *params)["error"]["message"] == "HOST_BROKEN"
 
     running.exec("cp /root/pool.conf /etc/hostagent/pool.conf")
     wait_until(running, f'test "$(systemctl show hostagent -p NRestarts --value)" -gt {restarts}')

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TREES = (
     "/opt/hostagent /usr/bin/hostagent /usr/lib/systemd/system /etc/systemd/system /etc/hostagent"
     " /var/lib/hostagent /usr/share/bash-completion/completions/hostagent"
+    " /usr/bin/hostagent-xe /usr/bin/xe /etc/pam.d/hostagent /etc/group /etc/gshadow"
 )
 STATE_OF_TREES = f"find {TREES} -printf '%p %y %m %T@ %i %s %l\\n' 2>/dev/null | sort"
 INSTALL_S = 600
@@ -111,6 +112,27 @@ def test_a_bare_dom0_gets_a_working_command_without_a_network(bare):
     ]
     assert bare.exec("systemctl is-enabled hostagent").stdout == "enabled\n"
     assert bare.exec("systemd-analyze verify hostagent.service").stderr == ""
+    assert bare.exec("hostagent-xe help; xe help").stdout.count("everyday commands:") == 2
+    assert bare.exec("getent group hostagent-admin hostagent-readonly").stdout.count("\n") == 2
+    assert bare.exec("stat -c '%a %U' /etc/pam.d/hostagent").stdout == "644 root\n"
+
+
+def test_what_is_not_ours_is_kept(bare):
+    bare.exec("printf '#!/bin/sh\\necho another\\n' >/usr/bin/xe; chmod 755 /usr/bin/xe")
+    said = bare.exec("/root/bundle/install-dom0", timeout_s=INSTALL_S).stdout
+    assert "kept: xe is /usr/bin/xe; ours is /usr/bin/hostagent-xe" in said
+    bare.exec("echo '# mine' >>/etc/pam.d/hostagent")
+
+    assert bare.exec("/root/bundle/install-dom0", timeout_s=INSTALL_S).stdout == "nothing to do\n"
+    said = bare.exec("/root/bundle/install-dom0 --uninstall", timeout_s=120).stdout
+
+    assert "kept: /etc/pam.d/hostagent" in said
+    assert bare.exec("xe").stdout == "another\n"
+    assert bare.exec("tail -n 1 /etc/pam.d/hostagent").stdout == "# mine\n"
+    said = bare.exec("/root/bundle/install-dom0 --uninstall --purge").stdout
+    assert "kept: the group hostagent-admin" in said
+    assert bare.exec("test -e /etc/pam.d/hostagent", check=False).code == 1
+    bare.exec("rm /usr/bin/xe")
 
 
 @pytest.mark.oldest
@@ -363,7 +385,8 @@ def test_uninstalling_leaves_guests_network_and_identity_and_purging_takes_the_i
 
     assert "kept: /etc/hostagent and /var/lib/hostagent" in said
     assert again.endswith("nothing to do\n")
-    assert installed.exec("test -e /opt/hostagent -o -e /usr/bin/hostagent", check=False).code == 1
+    gone = "/opt/hostagent /usr/bin/hostagent /usr/bin/hostagent-xe /usr/bin/xe /etc/pam.d/hostagent /var/lib/xcp/xapi"
+    assert installed.exec(f"ls -d {gone}", check=False).stdout == ""
     assert installed.exec("systemctl status hostagent", check=False).code == 4  # no such unit
     assert (
         installed.exec("test -s /etc/hostagent/ptoken -a -s /etc/hostagent/inventory", check=False).code == 0

@@ -1,0 +1,262 @@
+"""Clients of others, unchanged, against the agent of a real host, over its real sockets."""
+
+from __future__ import annotations
+
+import json
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import XenAPI
+
+from tests.xen.agent import start
+from tests.xen.xenapi import PASSWORD, connect, tunnel
+
+pytestmark = [pytest.mark.oldest, pytest.mark.destructive]
+
+MIB = 1 << 20
+CLIENTS = Path(__file__).parent / "clients"
+PEOPLE = f"""
+for who in admin:hostagent-admin reader:hostagent-readonly nobody-in-particular:users; do
+    id -u "${{who%%:*}}" >/dev/null 2>&1 || useradd -M -G "${{who#*:}}" "${{who%%:*}}"
+    echo "${{who%%:*}}:{PASSWORD}"
+done | chpasswd
+echo 'root:{PASSWORD}' | chpasswd
+"""
+# what Xen's and Debian's own tools say of the host
+LOOK = r"""
+xl=$(xl info)
+info() { sed -n "s/^$1 *: //p" <<<"$xl"; }
+jq -n --arg hostname "$(hostname)" --arg kernel "$(uname -r)" \
+  --arg cpus "$(info nr_cpus)" --arg total_mib "$(info total_memory)" --arg free_mib "$(info free_memory)" \
+  --arg xen "$(info xen_version)" --arg scheduler "$(info xen_scheduler)" --arg caps "$(info xen_caps)" \
+  --arg model "$(sed -n 's/^model name\s*: //p' /proc/cpuinfo | head -n 1)" \
+  --arg dom0_mib "$(xl list 0 | awk '/Domain-0/{print $3}')" --arg dom0_vcpus "$(xl list 0 | awk '/Domain-0/{print $4}')" \
+  --arg installation "$(sed -n "s/^INSTALLATION_UUID='\(.*\)'/\1/p" /etc/hostagent/inventory)" \
+  --arg control "$(sed -n "s/^CONTROL_DOMAIN_UUID='\(.*\)'/\1/p" /etc/hostagent/inventory)" \
+  --arg fingerprint "$(openssl x509 -in /etc/hostagent/tls/server.pem -noout -fingerprint -sha256 | sed 's/.*=//')" \
+  '$ARGS.named'
+"""
+
+
+@pytest.fixture
+def ready(xen_host: Any) -> Any:
+    """A host whose agent is up, now or for an earlier test, and people who may log in."""
+    if xen_host.exec("hostagent status --json >/dev/null", check=False).code != 0:
+        run = start(xen_host)
+        assert run.report["result"] == "clean", run.troubles
+    xen_host.exec(PEOPLE)
+    return xen_host
+
+
+@pytest.fixture
+def api(ready):
+    with tunnel(ready) as made:
+        yield made
+
+
+@pytest.fixture
+def session(api):
+    with api.session() as made:
+        yield made
+
+
+def only(records: dict[str, Any]) -> Any:
+    (record,) = records.values()
+    return record
+
+
+def test_records_say_of_the_host_what_its_own_tools_say(session, ready):
+    seen = json.loads(ready.exec(LOOK).stdout)
+
+    host = only(session.xenapi.host.get_all_records())
+    assert (host["uuid"], host["hostname"]) == (seen["installation"], seen["hostname"])
+    assert host["enabled"] is True
+    assert seen["xen"].startswith(host["software_version"]["xen"])
+    assert host["software_version"]["linux"] == seen["kernel"]
+    assert host["cpu_info"]["cpu_count"] == seen["cpus"]
+    assert host["cpu_info"]["modelname"] == seen["model"]
+    assert set(host["capabilities"]) == set(seen["caps"].split())
+    assert host["sched_policy"] == seen["scheduler"]
+    assert len(session.xenapi.host_cpu.get_all()) == int(seen["cpus"])
+    measured = session.xenapi.host_metrics.get_record(host["metrics"])
+    assert measured["live"] is True
+    assert abs(int(measured["memory_total"]) - int(seen["total_mib"]) * MIB) <= MIB
+    assert abs(int(measured["memory_free"]) - int(seen["free_mib"]) * MIB) <= 16 * MIB
+    assert int(measured["memory_free"]) <= int(host["boot_free_mem"]) < int(measured["memory_total"])
+    dom0 = session.xenapi.VM.get_record(host["control_domain"])
+    assert (dom0["uuid"], dom0["domid"], dom0["power_state"]) == (seen["control"], "0", "Running")
+    assert dom0["is_control_domain"] is True
+    assert int(dom0["memory_target"]) == int(seen["dom0_mib"]) * MIB
+    assert dom0["VCPUs_max"] == seen["dom0_vcpus"]
+    certificate = only(session.xenapi.Certificate.get_all_records())
+    assert certificate["fingerprint_sha256"].upper() == seen["fingerprint"].upper()
+
+
+def test_features_of_the_processors_are_those_that_xen_names(session, ready):
+    said = ready.exec("/usr/lib/xen-*/bin/xen-cpuid -p 2>/dev/null || xen-cpuid -p").stdout
+    info = only(session.xenapi.host.get_all_records())["cpu_info"]
+
+    words = info["features_hvm_host"].split("-") if info["features_hvm_host"] else []
+    listed = info["features_pv_host"].split("-")
+    assert listed
+    assert all(len(word) == 8 for word in [*words, *listed])
+    assert listed[0] in said
+
+
+def test_what_a_client_sets_is_there_after_a_restart(api, ready):
+    with api.session() as session:
+        pool = session.xenapi.pool.get_all()[0]
+        session.xenapi.pool.set_name_label(pool, "é < & > \U0001f600")
+        session.xenapi.pool.add_to_other_config(pool, "a key", "a value")
+        before = session.xenapi.pool.get_record(pool)
+        session.xenapi.pool.remove_from_other_config(pool, "a key")
+        session.xenapi.pool.add_to_other_config(pool, "a key", "a value")
+
+    assert start(ready).report["result"] == "clean"
+
+    with tunnel(ready) as again, again.session() as session:
+        assert session.xenapi.pool.get_record(pool) == before
+        session.xenapi.pool.remove_from_other_config(pool, "a key")
+        assert "a key" not in session.xenapi.pool.get_other_config(pool)
+
+
+def test_a_change_made_in_one_client_is_seen_in_the_other(session, api):
+    pool = session.xenapi.pool.get_all()[0]
+    token = session.xenapi.event_from(["pool"], "", 0.0)["token"]
+    answers: queue.Queue[Any] = queue.Queue()
+    waiting = threading.Thread(target=lambda: answers.put(session.xenapi.event_from(["pool"], token, 60.0)))
+    waiting.start()
+    with api.session("root", PASSWORD, path=api.tcp) as other:
+        other.xenapi.pool.set_name_label(pool, "seen by the other")
+    (event,) = answers.get(timeout=60)["events"]
+    waiting.join()
+
+    assert (event["class"], event["operation"], event["ref"]) == ("pool", "mod", pool)
+    assert event["snapshot"]["name_label"] == "seen by the other"
+
+
+def test_an_asynchronous_call_ends_and_its_task_can_be_read(session):
+    host = only(session.xenapi.host.get_all_records())
+    message = session.xenapi.message.create("NAME", 3, "Host", host["uuid"], "body")
+    task = session.xenapi.Async.message.destroy_many([message])
+    token, status = "", "pending"
+    while status == "pending":
+        token = session.xenapi.event_from([f"task/{task}"], token, 10.0)["token"]
+        status = session.xenapi.task.get_status(task)
+    assert status == "success"
+    session.xenapi.task.destroy(task)
+    assert message not in session.xenapi.message.get_all()
+
+
+def refusal(call, *parameters):
+    with pytest.raises(XenAPI.Failure) as caught:
+        call(*parameters)
+    return caught.value.details
+
+
+@pytest.mark.parametrize("way", ["local", "tcp"])
+def test_logging_in_needs_the_password_where_root_is_not_the_caller(api, way):
+    client = connect(getattr(api, way))
+    try:
+        if way == "local":
+            client.xenapi.login_with_password("root", "")
+        else:
+            said = refusal(client.xenapi.login_with_password, "root", "wrong")
+            assert said[0] == "SESSION_AUTHENTICATION_FAILED"
+            assert (
+                refusal(client.xenapi.login_with_password, "root", "")[0] == "SESSION_AUTHENTICATION_FAILED"
+            )
+            client.xenapi.login_with_password("root", PASSWORD)
+        handle = client.handle
+        assert client.xenapi.session.get_this_user(handle) is not None
+        client.xenapi.session.logout()
+        assert client.host.get_all(handle)["ErrorDescription"] == ["SESSION_INVALID", handle]
+    finally:
+        client("close")()
+
+
+def test_people_have_the_role_of_their_group(api, ready):
+    with api.session("admin", PASSWORD, path=api.tcp) as admin:
+        pool = admin.xenapi.pool.get_all()[0]
+        admin.xenapi.pool.set_name_description(pool, "by an administrator")
+    with api.session("reader", PASSWORD, path=api.tcp) as reader:
+        assert reader.xenapi.pool.get_name_description(pool) == "by an administrator"
+        said = refusal(reader.xenapi.pool.set_name_description, pool, "by a reader")
+        assert said[:2] == ["RBAC_PERMISSION_DENIED", "pool.set_name_description"]
+    client = connect(api.tcp)
+    said = refusal(client.xenapi.login_with_password, "nobody-in-particular", PASSWORD)
+    assert said[0] == "SESSION_AUTHENTICATION_FAILED"
+    client("close")()
+
+
+@pytest.mark.full
+def test_a_session_that_nobody_uses_expires(ready):
+    ready.exec("printf '[api]\\nsession-idle = 2\\n' >/etc/hostagent/conf.d/70-idle.toml")
+    try:
+        assert start(ready).report["result"] == "clean"
+        with tunnel(ready) as api:
+            client = connect(api.tcp)
+            client.xenapi.login_with_password("root", PASSWORD)
+            handle = client.handle
+            ready.exec("sleep 3")
+            assert client.host.get_all(handle)["ErrorDescription"] == ["SESSION_INVALID", handle]
+            client("close")()
+    finally:
+        ready.exec("rm /etc/hostagent/conf.d/70-idle.toml")
+        start(ready)
+
+
+def following(api, transport, password=PASSWORD):
+    node = Path(sys.prefix) / "bin/node"
+    words = [*api.inside, str(node), str(CLIENTS / "follow.js"), api.url, "root", password, transport]
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=CLIENTS)
+
+
+def lines_of(process):
+    """What the program says, line by line; it is killed when it says nothing for long."""
+    watch = threading.Timer(180, process.kill)
+    watch.start()
+    text = []
+    for line in process.stdout:
+        text.append(line)
+        try:
+            yield json.loads(line)
+        except ValueError:
+            continue
+    watch.cancel()
+    assert process.wait() == 0, "".join(text)
+
+
+@pytest.mark.parametrize("transport", ["auto", "json-rpc", "xml-rpc"])
+def test_the_library_of_xen_orchestra_works_unchanged(api, session, transport):
+    pool = session.xenapi.pool.get_all()[0]
+    said = {}
+    for what, *rest in lines_of(following(api, transport)):
+        said[what] = rest
+        if what == "following":
+            session.xenapi.pool.set_name_label(pool, f"for {transport}")
+
+    types = set(said["objects"][0].values())
+    assert {"host", "pool", "VM", "host_metrics", "VM_metrics"} <= types
+    assert said["coordinator"] == [only(session.xenapi.host.get_all_records())["hostname"]]
+    assert said["saw"] == [f"for {transport}"]
+    assert said["own change"] == [f"by {transport}"]
+    assert said["error"] == ["HANDLE_INVALID", ["host", "OpaqueRef:none"]]
+    assert "asynchronous call ended" in said
+    assert list(said)[-1] == "end"
+    assert session.xenapi.pool.get_name_description(pool) == f"by {transport}"
+
+
+def test_the_library_of_xen_orchestra_is_told_of_a_wrong_password(api):
+    assert list(lines_of(following(api, "auto", "wrong"))) == [["refused", "SESSION_AUTHENTICATION_FAILED"]]
+
+
+def test_node_and_its_packages_are_there():
+    assert (CLIENTS / "node_modules/xen-api/package.json").is_file()
+    assert shutil.which("node", path=str(Path(sys.prefix) / "bin"))
