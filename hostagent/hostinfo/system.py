@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-LIMIT_BYTES = 4 << 20
+LIMIT_BYTES = 2 << 20
+"""Below 4 MiB: the kernel refuses to read a setting of /proc/sys into so large a buffer."""
 """/proc/cpuinfo has about 2 KiB per processor."""
 
 DMI = {
