@@ -70,6 +70,7 @@ def test_a_backup_and_a_dump_come_back_while_the_agent_runs(up):
         assert up.exec("hostagent db check").code == 0
 
 
+@pytest.mark.full
 def test_garbage_is_not_restored(up):
     up.exec("head -c 100000 /dev/urandom >/root/garbage; hostagent db dump | head -c 2000 >/root/half.xml")
     before = up.exec("hostagent db dump | sha256sum").stdout
@@ -81,7 +82,15 @@ def test_garbage_is_not_restored(up):
 
 
 @pytest.mark.parametrize(
-    "damage", ["truncate -s 10000", "dd conv=notrunc status=none bs=4096 seek=1 count=20 if=/dev/urandom of="]
+    "damage",
+    [
+        f"truncate -s 10000 {STATE}",
+        pytest.param(
+            f"dd conv=notrunc status=none bs=4096 seek=1 count=20 if=/dev/urandom of={STATE}",
+            marks=pytest.mark.full,
+        ),
+    ],
+    ids=["cut off", "overwritten"],
 )
 def test_a_damaged_database_is_set_aside_and_the_newest_copy_used(up, damage):
     name_pool(up, "kept twice")
@@ -89,7 +98,7 @@ def test_a_damaged_database_is_set_aside_and_the_newest_copy_used(up, damage):
     start(up)
     up.exec(f"timeout 60 sh -c 'until test -e {OTHER}; do sleep 0.2; done'; systemctl stop hostagent")
     assert labels_in(up, OTHER) == ["kept twice"]
-    up.exec(f"{damage}{'' if damage.endswith('=') else ' '}{STATE}; rm -f {STATE}-wal {STATE}-shm")
+    up.exec(f"{damage}; rm -f {STATE}-wal {STATE}-shm")
 
     run = start(up)
 
@@ -102,6 +111,7 @@ def test_a_damaged_database_is_set_aside_and_the_newest_copy_used(up, damage):
     up.exec("rm -f /var/lib/hostagent/*corrupt*")
 
 
+@pytest.mark.full
 def test_a_damaged_only_database_is_kept_and_told_and_never_emptied_silently(up):
     up.exec(f"systemctl stop hostagent; head -c 20000 /dev/urandom >{STATE}; rm -f {STATE}-wal {STATE}-shm")
     before = up.exec(f"sha256sum <{STATE}").stdout
@@ -114,6 +124,7 @@ def test_a_damaged_only_database_is_kept_and_told_and_never_emptied_silently(up)
     up.exec("rm -f /var/lib/hostagent/*corrupt*")
 
 
+@pytest.mark.full
 def test_on_a_full_disk_a_change_is_refused_and_what_was_there_stays(up):
     name_pool(up, "before it was full")
     with faults.full(up, "/var/lib/hostagent"):

@@ -102,6 +102,7 @@ def test_a_killed_agent_has_what_it_acknowledged(xen_host, delay_s):
     check(xen_host, acknowledged)
 
 
+@pytest.mark.full
 def test_a_host_whose_power_went_has_what_it_acknowledged(xen_host):
     if xen_host.exec("hostagent status --json >/dev/null", check=False).code != 0:
         start(xen_host)
