@@ -6,7 +6,10 @@ A request that reaches no handler gets an HTTP status that says why, as one line
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hostagent.api.http import (
@@ -31,6 +34,8 @@ SMALL_BODY_BYTES = 64 << 10
 """Bodies up to this size are taken always; what is more shares one allowance per listener."""
 LARGE_BODIES_BYTES = 64 << 20
 """Of request bodies in memory at once, per listener: hundreds of unknown clients may connect."""
+LINGER_S = 1.0
+"""How long the rest of a refused request is read."""
 PIECE_BYTES = 64 << 10
 """A longer reply is written in pieces, each when the client has taken the one before: a deadline holds for each, and
 no close overtakes them. (asyncio's TLS transport lets one write of any size pass, and cuts a close that takes long.)
@@ -103,7 +108,7 @@ async def _serve(
     routes: Routes, limits: Limits, link: Link, held: _Held, scope: Scope, receive: Receive, send: Send
 ) -> None:
     shared: Pairs = ()
-    body_read = False
+    body_read = refused_early = False
     try:
         path, query = path_of(scope["raw_path"]), query_of(scope["query_string"])
         route = routes.find(scope["method"], path)
@@ -124,9 +129,11 @@ async def _serve(
         response = await route.handler(request)
     except RefusedError as refused:
         response = _refusal(refused, keep=body_read)
+        refused_early = not body_read
     except ClientGoneError:
         return
-    await _respond(send, response, shared)
+    rest = partial(_skip_body, scope, receive, limits, held) if refused_early else None
+    await _respond(send, response, shared, rest)
 
 
 def _check_head(scope: Scope, route: AnyRoute) -> None:
@@ -188,6 +195,15 @@ async def _read_body(receive: Receive, limit: int, limits: Limits, held: _Held) 
         raise RefusedError(408, "the body did not arrive in time") from error
 
 
+async def _skip_body(scope: Scope, receive: Receive, limits: Limits, held: _Held) -> None:
+    """Read a small body that nobody wants: its sender would otherwise meet a closed connection before the answer."""
+    if b"expect" in dict(scope["headers"]):
+        return
+    soon = replace(limits, body_s=LINGER_S, body_pause_s=LINGER_S)
+    with contextlib.suppress(RefusedError, ClientGoneError):
+        await _read_body(receive, SMALL_BODY_BYTES, soon, held)
+
+
 def _headers(scope: Scope) -> dict[str, str]:
     found: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
@@ -207,7 +223,10 @@ def _refusal(refused: RefusedError, *, keep: bool) -> Response:
     return Response(refused.status, headers, f"{refused.why}\n".encode(errors="replace"))
 
 
-async def _respond(send: Send, response: Response, shared: Pairs) -> None:
+async def _respond(
+    send: Send, response: Response, shared: Pairs, before_end: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """`before_end` is awaited when the client can read the whole of a short answer, before the connection is closed."""
     body = response.body
     headers = [*shared, *_encoded(response.headers)]
     if "cache-control" not in response.headers:
@@ -220,6 +239,10 @@ async def _respond(send: Send, response: Response, shared: Pairs) -> None:
         while len(body) - at > PIECE_BYTES:
             await send({"type": "http.response.body", "body": body[at : at + PIECE_BYTES], "more_body": True})
             at += PIECE_BYTES
+        if before_end is not None:
+            await send({"type": "http.response.body", "body": body[at:], "more_body": True})
+            await before_end()
+            at = len(body)
         await send({"type": "http.response.body", "body": body[at:]})
         return
     try:

@@ -53,6 +53,7 @@ class Exchange:
     limits: Limits = QUICK
     seen: list[Request] = field(default_factory=list)
     sent: list[dict[str, Any]] = field(default_factory=list)
+    left: list[bytes | None] = field(default_factory=list)
 
     def run(self) -> Exchange:
         link = FakeLink(self.allowance)
@@ -65,7 +66,7 @@ class Exchange:
             "headers": list(self.headers),
             "state": {"link": link},
         }
-        waiting = list(self.chunks)
+        waiting = self.left = list(self.chunks)
 
         async def receive() -> dict[str, object]:
             if not waiting:
@@ -294,8 +295,22 @@ def test_any_request_gets_one_whole_response_or_none(method, path, query, header
         method=method, path=path, query=query, headers=tuple(headers), chunks=tuple(chunks)
     ).run()
 
-    assert [message["type"] for message in exchange.sent] in (
-        [],
-        ["http.response.start", "http.response.body"],
-    )
+    if exchange.sent:
+        start, *bodies = exchange.sent
+        assert start["type"] == "http.response.start"
+        assert [bool(body.get("more_body")) for body in bodies] == [*(True for _ in bodies[1:]), False]
+
+
+def test_a_small_body_of_a_refused_request_is_read_once_it_is_answered():
+    exchange = Exchange(method="DELETE", chunks=(b"a", b"b")).run()
+
+    assert exchange.status == 405
+    assert exchange.left == []
+
+
+def test_who_asks_before_sending_is_not_made_to_send():
+    exchange = Exchange(method="DELETE", headers=((b"expect", b"100-continue"),), chunks=(b"a", b"b")).run()
+
+    assert exchange.status == 405
+    assert exchange.left == [b"a", b"b"]
     assert exchange.allowance.left == Allowance().left
