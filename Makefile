@@ -19,7 +19,7 @@ check: ## format, lint, types and pure tests; under a minute
 	$(BIN)/ruff check .
 	shellcheck $(SCRIPTS)
 	$(BIN)/mypy
-	$(BIN)/pytest tests/pure
+	$(BIN)/pytest -n logical tests/pure
 
 fix: ## format, and mend what the linter can
 	@scripts/bootstrap check
