@@ -176,6 +176,7 @@ class Dispatcher:
             raise CallError("SESSION_INVALID", "")
         session = self._core.sessions.find(params[0])
         if session.local and not self._is_emergency(message):
+            self._runner(message)  # what is not built says so, and not that the session has ended
             raise CallError("SESSION_INVALID", session.ref)
         return session
 

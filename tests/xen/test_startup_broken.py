@@ -171,7 +171,10 @@ def test_a_first_start_on_a_full_disk_names_it_and_the_next_one_heals(take_hosts
     assert "inventory" in error["found"]
     assert error["hint"]
     assert (
-        host.exec("ls -A /etc/hostagent | grep -v -e conf.d -e pool.conf -e ptoken", check=False).stdout == ""
+        host.exec(
+            "ls -A /etc/hostagent | grep -v -e conf.d -e pool.conf -e ptoken -e tls", check=False
+        ).stdout
+        == ""
     )
     assert start(host).report["result"] == "clean"
 
