@@ -16,7 +16,7 @@ import pytest
 import XenAPI
 
 from tests.xen.agent import start
-from tests.xen.xenapi import PASSWORD, connect, tunnel
+from tests.xen.xenapi import PASSWORD, SOCKET, connect, tunnel
 
 pytestmark = [pytest.mark.oldest, pytest.mark.destructive]
 
@@ -267,3 +267,50 @@ def test_the_library_of_xen_orchestra_is_told_of_a_wrong_password(api):
 def test_node_and_its_packages_are_there():
     assert (CLIENTS / "node_modules/xen-api/package.json").is_file()
     assert shutil.which("node", path=str(Path(sys.prefix) / "bin"))
+
+
+# Runs in dom0: that many clients of the Unix socket wait for an event, each on a connection of its own.
+LISTENERS = 500
+LISTEN = f"""
+import asyncio, json, os, subprocess, time
+
+PID = subprocess.check_output("systemctl show hostagent -p MainPID --value", shell=True, text=True).strip()
+
+async def call(method, *params):
+    reader, writer = await asyncio.open_unix_connection("{SOCKET}")
+    body = json.dumps({{"jsonrpc": "2.0", "id": 1, "method": method, "params": params}}).encode()
+    writer.write(b"POST /jsonrpc HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/json\\r\\nConnection: close\\r\\n"
+                 b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
+    answer = await reader.read()
+    writer.close()
+    return json.loads(answer.partition(b"\\r\\n\\r\\n")[2])["result"]
+
+def status(key):
+    return int(next(line for line in open(f"/proc/{{PID}}/status") if line.startswith(key)).split()[1])
+
+async def main():
+    session = await call("session.login_with_password", "root", "", "1.0", "test")
+    (pool,) = await call("pool.get_all", session)
+    token = (await call("event.from", session, ["pool"], "", 0))["token"]
+    before = len(os.listdir(f"/proc/{{PID}}/fd"))
+    waiting = [asyncio.create_task(call("event.from", session, ["pool"], token, 300)) for _ in range({LISTENERS})]
+    while len(os.listdir(f"/proc/{{PID}}/fd")) < before + {LISTENERS}:
+        await asyncio.sleep(0.1)
+    threads = status("Threads:")
+    begun = time.monotonic()
+    await call("pool.set_name_description", session, "for all")
+    answers = await asyncio.gather(*waiting)
+    told = sum(event["snapshot"]["name_description"] == "for all" for one in answers for event in one["events"])
+    print(json.dumps([told, threads, status("VmRSS:"), round(time.monotonic() - begun, 2)]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.full
+def test_hundreds_wait_for_events_and_cost_no_thread_each(ready):
+    told, threads, rss_kib, _seconds = json.loads(ready.exec("python3 -", stdin=LISTEN).stdout)
+
+    assert told == LISTENERS
+    assert threads < 50
+    assert rss_kib < 100 * 1024
