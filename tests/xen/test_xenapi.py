@@ -283,7 +283,9 @@ async def call(method, *params):
                  b"Content-Length: %d\\r\\n\\r\\n" % len(body) + body)
     answer = await reader.read()
     writer.close()
-    return json.loads(answer.partition(b"\\r\\n\\r\\n")[2])["result"]
+    reply = json.loads(answer.partition(b"\\r\\n\\r\\n")[2])
+    assert "result" in reply, reply
+    return reply["result"]
 
 def status(key):
     return int(next(line for line in open(f"/proc/{{PID}}/status") if line.startswith(key)).split()[1])
@@ -298,7 +300,7 @@ async def main():
         await asyncio.sleep(0.1)
     threads = status("Threads:")
     begun = time.monotonic()
-    await call("pool.set_name_description", session, "for all")
+    await call("pool.set_name_description", session, pool, "for all")
     answers = await asyncio.gather(*waiting)
     told = sum(event["snapshot"]["name_description"] == "for all" for one in answers for event in one["events"])
     print(json.dumps([told, threads, status("VmRSS:"), round(time.monotonic() - begun, 2)]))
