@@ -121,7 +121,7 @@ def test_a_call_from_inside_that_is_not_answered_as_it_should_is_a_defect(contex
 
 
 def test_our_own_code_calls_as_root_while_clients_are_still_refused(api, database):
-    with pytest.raises(CallError, match="SESSION_INVALID"):
+    with pytest.raises(CallError, match="HOST_STILL_BOOTING"):
         api.call_internal("host.get_all")
     api.attach(database, "host-uuid")
 
