@@ -274,7 +274,7 @@ LISTENERS = 500
 LISTEN = f"""
 import asyncio, json, os, subprocess, time
 
-PID = subprocess.check_output("systemctl show hostagent -p MainPID --value", shell=True, text=True).strip()
+PID = subprocess.check_output(["systemctl", "show", "hostagent", "-p", "MainPID", "--value"], text=True).strip()
 
 async def call(method, *params):
     reader, writer = await asyncio.open_unix_connection("{SOCKET}")
