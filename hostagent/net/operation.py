@@ -1,0 +1,43 @@
+"""What a plan is made of: operations on the kernel, each with what undoes it. They are data: a journal holds them.
+
+Verbs and their `args` (all JSON values):
+
+  link-add    kind, index, and any of: mac, mtu, master, lower, group, up, vlan_id, settings
+  link-set    any of: up, mac, mtu, master (0: none), group, settings; altname, altname_gone
+  link-del
+  address-add, address-del     text, prefix; flags where it is not a permanent one
+  route-add, route-del         destination, gateway, protocol, metric; route-add replaces
+  sysctl      path (below /proc/sys), value
+  ethtool     link, features (as `devices.Device`)
+  lease-start, lease-stop      as `devices.Lease`
+  dns         the content of resolv.conf before and after
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+Value: TypeAlias = "int | str | bool | None | Mapping[str, int | str | bool]"
+
+
+class Operation(NamedTuple):
+    verb: str
+    device: str
+    index: int
+    args: Mapping[str, Value] = {}
+
+
+class Step(NamedTuple):
+    """One operation and the operations, in order, that undo it."""
+
+    do: Operation
+    undo: tuple[Operation, ...]
+    serves: tuple[str, ...] = ()
+    """References of the PIFs and networks it is done for."""
+
+
+class Plan(NamedTuple):
+    """Ordered steps; what could cut the way to those who asked for it stands as late as it can."""
+
+    steps: tuple[Step, ...]
