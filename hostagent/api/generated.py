@@ -50,12 +50,15 @@ EFFECTS: dict[str, frozenset[str]] = {
 PLAIN_CLASSES = frozenset(("secret", "user", "VM_appliance", "VM_group"))
 """Classes whose objects are nothing but their record: made and destroyed here."""
 
+GETTERS_LISTED = frozenset(("message",))
+"""Classes for which the data model lists as written by hand what is generated for the others."""
+
 
 def implement(message: Message, cls: ClassModel, database: Database) -> Run | None:
     """What a generated message does, taking its parameters already checked; None when it is not generated, or not
     built.
     """
-    if not message.generated or not cls.in_database:
+    if not (message.generated or cls.name in GETTERS_LISTED) or not cls.in_database:
         return None
     return _of_class(message.name, cls, database) or _of_field(message.name, cls, database)
 
