@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import ssl
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -570,15 +571,22 @@ def test_other_databases_are_kept_up_to_date(paths, host, synced):
     assert copy.exists()
 
 
-def test_a_daemon_with_other_databases_copies_at_once(paths, host, synced):
-    copy = paths.state / "copy.db"
+def test_a_daemon_with_other_databases_copies_at_once(paths, host, synced, monkeypatch):
+    copy, copied, write = paths.state / "copy.db", threading.Event(), steps_jobs.write_copies
+
+    def noted(copies):
+        write(copies)
+        copied.set()
+
+    monkeypatch.setattr(steps_jobs, "write_copies", noted)
     put(paths.db_conf, f"[{copy}]\n\n[{paths.database}]\n")
     steps_db.read_db_conf(synced)
     host.hooks = Hooks()
 
     assert "copy the database" in steps_jobs.start_scheduler(synced).note
 
-    host.scheduler.stop()
+    assert copied.wait(30)
+    assert copy.exists()
 
 
 def test_the_collector_looks_only_where_something_changed(synced, monkeypatch):
