@@ -277,6 +277,14 @@ def test_filters(xe, words, found):
         ),
         (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is no set, map, link or text\n"),
         (("network-param-add", "uuid=u-net", "param-name=MTU", "x=z"), "Error: MTU is no map\n"),
+        (
+            ("network-param-add", "uuid=u-net", "param-name=tags", "param-key=a", "x=z"),
+            "Unknown parameter: x (of a set, write param-key=VALUE)\nFor usage run: 'xe help network-param-add'\n",
+        ),
+        (
+            ("network-param-add", "uuid=u-net", "param-name=other-config", "param-key=a", "x=z"),
+            "Unknown parameter: param-key (of a map, write KEY=VALUE)\nFor usage run: 'xe help network-param-add'\n",
+        ),
         (("network-param-set", "uuid=u-net", "tags:x=z"), "Error: tags is no map\n"),
         (
             ("network-param-set", "uuid=u-net", "other-config=z"),
