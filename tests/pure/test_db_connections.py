@@ -60,7 +60,6 @@ def opened(tmp_path):
 def test_the_format_is_read():
     one, two = parse(CONF)
     assert (one.limited, one.period_s, one.cycles, one.compress) == (True, 60, 2, True)
-    assert one.others == {"format": "xml", "url": "http://host:80/"}
     assert (str(two.path), two.limited, two.remote) == ("/var/lib/two.db", False, False)
 
 
