@@ -216,7 +216,8 @@ def test_a_copy_that_cannot_be_written_is_told(tmp_path, opened):
 
 
 @pytest.mark.parametrize(
-    ("at", "compress"), [("integrity", False), ("shutil.copyfileobj", True), ("_sync", False), ("_sync", True)]
+    ("at", "compress"),
+    [("integrity", False), ("shutil.copyfileobj", True), ("_sync", False), ("_sync", True)],
 )
 def test_a_copy_that_was_cut_off_leaves_the_former_one_and_nothing_else(
     tmp_path, opened, monkeypatch, at, compress
@@ -227,7 +228,7 @@ def test_a_copy_that_was_cut_off_leaves_the_former_one_and_nothing_else(
     write_copy(found.database, target, compress=compress)
     former = target.read_bytes()
     network(found.database, "more")
-    written = []
+    written: list[str] = []
 
     def full(*_):
         written.extend(file.name for file in target.parent.iterdir() if file.stat().st_size)
