@@ -255,6 +255,14 @@ def test_a_reader_keeps_its_snapshot_and_waits_for_no_writer(db):
         assert after.get("network", network, "name_label") == "new"
 
 
+def test_a_check_and_a_copy_wait_for_no_writer(db, tmp_path):
+    with db.write() as w:
+        w.create("network", {})
+        assert db.check() == []
+        db.backup(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_size
+
+
 def test_writers_take_turns_and_a_thread_has_one_transaction(db):
     with db.write() as w:
         network = w.create("network", {"MTU": 0})
