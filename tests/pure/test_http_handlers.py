@@ -23,8 +23,8 @@ from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
 from hostagent.lifecycle import Lifecycle
 from tests.pure.api_server import SECRET, serve
+from tests.pure.http_server import Client
 from tests.pure.startup_tree import make_paths
-from tests.pure.test_api_server import Client
 
 DUMP = "/pool/xmldbdump"
 ROOT = "root:letmein"
