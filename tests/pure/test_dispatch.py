@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import xmlrpc.client
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,13 +14,18 @@ from hypothesis import strategies as st
 
 from hostagent.api import calls_session, roles
 from hostagent.api.dispatch import Implementation
+from hostagent.api.endpoint import Endpoint
 from hostagent.api.fault import CallError
+from hostagent.api.http import Peer as Caller
+from hostagent.api.http import Request
 from hostagent.api.rendered import Rendered
 from hostagent.api.roles import Role
 from hostagent.api.tokens import token
-from hostagent.db.datatype import NULL_REF
+from hostagent.db.datatype import NULL_REF, Kind
 from tests.pure.api_server import SECRET
 from tests.pure.xenapi_server import LOCAL, MODEL, REMOTE, Server
+
+UNIX = Caller("unix", "pid 1", 0)
 
 
 def test_a_client_logs_in_reads_writes_and_logs_out(serve):
@@ -325,8 +333,9 @@ def test_any_parameters_get_a_result_or_a_xenapi_error(tmp_path_factory, calls):
         finally:
             server.db.close()
 
-    calls_session.FAILURE_DELAY_S = 0.0
-    asyncio.run(play())
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calls_session, "FAILURE_DELAY_S", 0.0)
+        asyncio.run(play())
 
 
 GETTERS = [
@@ -341,20 +350,25 @@ GETTERS = [
 ]
 
 
+def one_of_each(server, session):
+    """A reference of each class that has objects."""
+    refs = {
+        "host": server.host,
+        "pool": server.pool,
+        "session": session,
+        "role": roles.ref_of(Role.READ_ONLY),
+    }
+    with server.db.write() as w:
+        for cls in MODEL.classes.values():
+            if cls.counted and cls.name not in refs:
+                refs[cls.name] = w.create(cls.name, {})
+    return refs
+
+
 def test_every_generated_getter_agrees_with_the_record(serve):
     async def play(server):
         session = await server.log_in()
-        refs = {}
-        with server.db.write() as w:
-            for cls in MODEL.classes.values():
-                if cls.counted and cls.name not in ("session", "host", "pool", "role"):
-                    refs[cls.name] = w.create(cls.name, {})
-        refs |= {
-            "host": server.host,
-            "pool": server.pool,
-            "session": session,
-            "role": roles.ref_of(Role.READ_ONLY),
-        }
+        refs = one_of_each(server, session)
         checked = 0
         for owner, name in GETTERS:
             field = name.removeprefix("get_")
@@ -363,5 +377,83 @@ def test_every_generated_getter_agrees_with_the_record(serve):
                 assert await server.call(f"{owner}.{name}", session, refs[owner]) == record[field]
                 checked += 1
         assert checked > 800
+
+    serve(play)
+
+
+def another(kind, value, refs):
+    """A value of the type that is not this one."""
+    match kind.kind:
+        case Kind.BOOL:
+            return not value
+        case Kind.INT:
+            return value + 7
+        case Kind.ENUM:
+            return next(word for word in MODEL.enums[kind.name] if word != value)
+        case Kind.REF:
+            return refs[kind.name]
+        case Kind.SET:
+            return [*value, "é <&>"]
+        case Kind.MAP:
+            return {**value, "a key": "é <&>"}
+    return f"{value} é <&>"
+
+
+def changes_of(cls, field, value, refs):
+    """The working messages that change a field: name, parameters, and the value that the field then has."""
+    now = new = another(field.type, value, refs) if f"set_{field.name}" in cls.messages else value
+    yield "set_", (new,), new
+    if field.type.kind is Kind.MAP:
+        yield "add_to_", ("k", "v"), {**now, "k": "v"}
+        yield "remove_from_", ("k",), now
+    if field.type.kind is Kind.SET:
+        yield "add_", ("k",), [*now, "k"]
+        yield "remove_", ("k",), now
+
+
+@pytest.mark.parametrize("protocol", ["xml", "json"])
+def test_every_generated_change_reaches_the_database(serve, protocol):
+    """In the bytes of the protocol."""
+
+    async def play(server):
+        door: Any = Endpoint(server.dispatcher, None)  # type: ignore[arg-type] - no call of our own
+        session = await server.log_in()
+        refs = one_of_each(server, session)
+        wanted = {
+            message.wire_name
+            for cls in MODEL.classes.values()
+            for message in cls.messages.values()
+            if message.generated and message.name.startswith(("set_", "add_", "remove_"))
+        } & set(server.dispatcher.working())
+
+        async def call(name, *params):
+            if protocol == "xml":
+                body = xmlrpc.client.dumps((session, *params), name).encode()
+                answer = await door.xml(Request("POST", "/", {}, {}, body, UNIX))
+                ((reply,), _) = xmlrpc.client.loads(answer.body)
+                assert reply == {"Status": "Success", "Value": ""}, name
+            else:
+                asked = {"jsonrpc": "2.0", "id": 1, "method": name, "params": [session, *params]}
+                answer = await door.json(
+                    Request("POST", "/jsonrpc", {}, {}, json.dumps(asked).encode(), UNIX)
+                )
+                assert json.loads(answer.body) == {"jsonrpc": "2.0", "result": "", "id": 1}, name
+
+        def value_of(cls, field):
+            with server.db.read() as view:
+                return view.get(cls.name, refs[cls.name], field.name)
+
+        done = set()
+        for cls in (MODEL.classes[name] for name in refs):
+            for field in cls.public:
+                for prefix, params, after in changes_of(cls, field, value_of(cls, field), refs):
+                    name = f"{cls.name}.{prefix}{field.name}"
+                    if name in wanted:
+                        assert value_of(cls, field) != after
+                        await call(name, refs[cls.name], *params)
+                        assert value_of(cls, field) == after, name
+                        done.add(name)
+        assert done == wanted
+        assert len(done) > 200
 
     serve(play)
