@@ -209,8 +209,20 @@ def test_copies_are_due_after_a_change_and_within_their_limit(tmp_path, opened):
     assert copies.due(61.0) == [limited]
 
 
-def test_a_copy_that_cannot_be_written_is_told_and_leaves_the_former_one(tmp_path, opened):
+def test_a_copy_that_cannot_be_written_is_told_and_leaves_the_former_one(tmp_path, opened, monkeypatch):
     found = opened(Connection(tmp_path / "state.db"))
+    copy = tmp_path / "copy.db"
+    write_copy(found.database, copy)
+    former = copy.read_bytes()
+    network(found.database, "new")
+
+    def full(_path):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(found.database, "backup", full)
+    with pytest.raises(DatabaseError, match="could not be written"):
+        write_copy(found.database, copy)
+    assert copy.read_bytes() == former
     with pytest.raises(DatabaseError, match="could not be written"):
         write_copy(found.database, tmp_path / "missing" / "copy.db")
 
