@@ -201,10 +201,15 @@ def path(tmp_path):
 
 
 @pytest.fixture
-def serve(tmp_path, monkeypatch):
-    """Run a coroutine function with a server."""
+def quick_failures(monkeypatch):
+    """Wrong passwords are answered at once, and none was tried before."""
     monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
     calls_session._failures.clear()
+
+
+@pytest.fixture
+def serve(tmp_path, quick_failures):
+    """Run a coroutine function with a server."""
 
     def run(play, more=()):
         async def whole():

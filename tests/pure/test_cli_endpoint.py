@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -13,19 +14,9 @@ from hypothesis import strategies as st
 from hostagent.api import calls_session, cli_door
 from hostagent.api.fault import CallError
 from tests.pure.api_server import serve, talk
-from tests.pure.startup_tree import make_paths
 from tests.pure.test_xe_thincli import EXIT_0, EXIT_1, GREETING, print_, print_error
 
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch):
-    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
-    calls_session._failures.clear()
+pytestmark = pytest.mark.usefixtures("quick_failures")
 
 
 def request(*words, user="root", password="null"):  # noqa: S107 - what the stock client sends without one
@@ -117,6 +108,10 @@ def test_a_client_that_leaves_ends_its_command_and_its_session(paths):
             connection.connect(str(daemon.socket))
             connection.sendall(request("host-list"))
             assert connection.recv(len(GREETING)) == GREETING
+            assert sessions(daemon) == (1, 1)
+        end = time.monotonic() + 20
+        while sessions(daemon) != (0, 0):
+            assert time.monotonic() < end, "the session is left"
         return talk(daemon.socket, request("host-list", "--minimal") + GREETING)
 
     assert serve(paths, play) == GREETING + print_("host-uuid") + EXIT_0
