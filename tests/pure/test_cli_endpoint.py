@@ -14,19 +14,9 @@ from hypothesis import strategies as st
 from hostagent.api import calls_session, cli_door
 from hostagent.api.fault import CallError
 from tests.pure.api_server import serve, talk
-from tests.pure.startup_tree import make_paths
 from tests.pure.test_xe_thincli import EXIT_0, EXIT_1, GREETING, PROMPT, print_, print_error
 
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch):
-    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
-    calls_session._failures.clear()
+pytestmark = pytest.mark.usefixtures("quick_failures")
 
 
 def request(*words, user="root", password="null"):  # noqa: S107 - what the stock client sends without one

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.db.database import open_database
 from hostagent.db.model import load
 from hostagent.xe import generated, shell, views, words
 from hostagent.xe.session import ApiError
@@ -12,10 +11,8 @@ from tests.pure.xe_api import Xe, small_pool
 
 
 @pytest.fixture
-def xe(tmp_path):
-    db = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
-    yield Xe(db, small_pool(db))
-    db.close()
+def xe(db):
+    return Xe(db, small_pool(db))
 
 
 PIFS = """\
