@@ -57,7 +57,8 @@ def pool_name(content):
 def dump_called(daemon, name):
     """A dump of the daemon's database, whose pool has another name."""
     _, content, _ = ask(daemon, **basic(ROOT))
-    return content.replace(b'name__label="here"', b'name__label="%s"' % name.encode())
+    assert content.count(b'name_label="here"') == 1
+    return content.replace(b'name_label="here"', b'name_label="%s"' % name.encode())
 
 
 def test_root_over_the_unix_socket_needs_no_log_in_and_gets_a_dump(paths):
