@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hostagent.api.fault import CallError
 from hostagent.api.sessions import Sessions
 from hostagent.db.datatype import NULL_REF
+from hostagent.db.errors import UuidInvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -61,8 +62,10 @@ class Core:
         if self.database is None:
             return NULL_REF
         with self.database.read() as view:
-            found = view.where("host", uuid=self.host_uuid)
-        return found[0] if found else NULL_REF
+            try:
+                return view.by_uuid("host", self.host_uuid)
+            except UuidInvalidError:
+                return NULL_REF
 
 
 @dataclass(frozen=True, slots=True)
