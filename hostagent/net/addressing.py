@@ -83,25 +83,15 @@ class Layer:
     def _static6(self, pif: Pif, device: str) -> None:
         if not pif.ipv6:
             self._bad(pif, "IPv6 is Static, and there is no address", "give one as address/length")
-        for element in dict.fromkeys(pif.ipv6):
-            found = inet.cidr(element)
-            if (
-                not found
-                or ":" not in found[0]
-                or not found[1]
-                or found[0].startswith("ff")
-                or found[0] in ("::", "::1")
-            ):
-                self._bad(
-                    pif,
-                    f"the IPv6 address {element!r} cannot be a host's",
-                    "use address/length, as in fd00::2/64",
-                )
-            elif not any(
-                found[0] == other.text and device == other.device
-                for other in self.addresses[-len(pif.ipv6) :]
-            ):
-                self.addresses.append(WantedAddress(device, *found))
+        found: dict[str, WantedAddress] = {}
+        for element in pif.ipv6:
+            text6, prefix = inet.cidr(element) or ("", 0)
+            if ":" not in text6 or not prefix or text6 in ("::", "::1") or text6.startswith("ff"):
+                hint = "use address/length, as in fd00::2/64"
+                self._bad(pif, f"the IPv6 address {element!r} cannot be a host's", hint)
+            else:
+                found.setdefault(text6, WantedAddress(device, text6, prefix))
+        self.addresses += found.values()
 
     def _lease(self, pif: Pif, device: str, family: int) -> None:
         primary = 6 if pif.primary_address_type == "IPv6" else 4

@@ -25,6 +25,8 @@ class Chains(NamedTuple):
     """Roots that are brought up, taken along or kept, each with the VLAN PIFs on it that are brought up."""
     leaving: Mapping[str, None]
     """PIFs that go, because they are to or because they are displaced."""
+    above: Mapping[str, list[str]]
+    """All VLAN PIFs by what they lie on; empty when nothing leaves."""
     findings: tuple[Finding, ...]
 
 
@@ -94,6 +96,7 @@ def chains(records: Records, up: Iterable[str], down: Iterable[str]) -> Chains:
 
     leaving = dict.fromkeys(ref for ref in down if ref in pifs and ref not in roots)
     displacing = [root for root in made if pifs[root].bond_master_of or pifs[root].bond_slave_of]
+    above: dict[str, list[str]] = {}
     if leaving or displacing:
         above = on_top(records)
         for root in displacing:
@@ -105,12 +108,11 @@ def chains(records: Records, up: Iterable[str], down: Iterable[str]) -> Chains:
     attached = frozenset(
         ref for ref, pif in pifs.items() if (pif.currently_attached or ref in coming) and ref not in leaving
     )
-    if leaving:
-        for ref in leaving:
-            # what still carries VLANs stays, without addresses of its own
-            if not pifs[ref].vlan_master_of and not attached.isdisjoint(above.get(ref, ())):
-                made.setdefault(ref, [])
-    return Chains(attached, made, leaving, tuple(findings))
+    for ref in leaving:
+        # what still carries VLANs stays, without addresses of its own
+        if not pifs[ref].vlan_master_of and not attached.isdisjoint(above.get(ref, ())):
+            made.setdefault(ref, [])
+    return Chains(attached, made, leaving, above, tuple(findings))
 
 
 def _slaves(records: Records, root: str) -> tuple[str, ...]:
@@ -208,7 +210,7 @@ def _same_tag(pif: Pif, other: Pif, tag: int) -> Finding:
     return Finding(
         22,
         STOP,
-        (pif.ref, other.ref),
+        (pif.ref,),
         f"{text(pif)} and PIF {other.uuid} both have tag {tag} on {pif.device}",
         "destroy one of the two VLANs",
         "PIF_VLAN_EXISTS",

@@ -69,10 +69,8 @@ class NetworkKeys(NamedTuple):
 
 
 PIF_KEYS = frozenset(("defaultroute", "peerdns", "domain", "mtu"))
-NETWORK_KEYS = frozenset(
-    ("static-routes", "mtu", "persist", "is_guest_installer_network", "is_host_internal_management_network")
-    + ("ip_begin", "ip_end", "netmask")
-)
+NETWORK_FLAGS = ("persist", "is_guest_installer_network", "is_host_internal_management_network")
+NETWORK_KEYS = frozenset((*NETWORK_FLAGS, "static-routes", "mtu", "ip_begin", "ip_end", "netmask"))
 NO_PIF_KEYS = PifKeys()
 NO_NETWORK_KEYS = NetworkKeys()
 

@@ -19,12 +19,13 @@ DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
 def is_name(text: str) -> bool:
-    """Whether the kernel takes the text as the name of a device (`dev_valid_name`)."""
-    if not 0 < len(text.encode(errors="surrogateescape")) <= LENGTH or text in (".", ".."):
+    """Whether the kernel takes the text as the name of a device (`dev_valid_name`), and it can be printed."""
+    if not text or len(text) > LENGTH or not text.isprintable() or text in (".", ".."):
         return False
-    return not any(
-        character in "/:" or character.isspace() or not character.isprintable() for character in text
-    )
+    if " " in text or "/" in text or ":" in text:
+        return False
+    # bytes count; every blank but U+0020 is not printable
+    return text.isascii() or len(text.encode()) <= LENGTH
 
 
 def bridge_of_nic(device: str, position: int | None = None) -> str:
