@@ -46,7 +46,9 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
     balance-slb is then active-backup, which is the same on one link. Its findings name the bond's PIF; with a STOP
     there are no settings.
     """
-    values = {**bond.properties, **keys}
+    # the record spells one name otherwise than the key
+    values = {name.replace("hashing_algorithm", "hashing-algorithm"): each for name, each in bond.properties.items()}
+    values.update(keys)
     findings: list[Finding] = []
 
     def tell(key: str, found: str, hint: str) -> None:
