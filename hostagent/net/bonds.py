@@ -47,7 +47,9 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
     there are no settings.
     """
     # the record spells one name otherwise than the key
-    values = {name.replace("hashing_algorithm", "hashing-algorithm"): each for name, each in bond.properties.items()}
+    values = {
+        name.replace("hashing_algorithm", "hashing-algorithm"): each for name, each in bond.properties.items()
+    }
     values.update(keys)
     findings: list[Finding] = []
 

@@ -94,7 +94,12 @@ def chains(records: Records, up: Iterable[str], down: Iterable[str]) -> Chains:
             if ref != root:
                 uppers.append(ref)
 
-    leaving = dict.fromkeys(ref for ref in down if ref in pifs and ref not in roots)
+    leaving: dict[str, None] = {}
+    for ref in down:
+        if ref not in pifs or not pifs[ref].managed:
+            findings.append(_unmanaged(ref, pifs[ref]) if ref in pifs else _unknown(ref))
+        elif ref not in roots:
+            leaving[ref] = None
     displacing = [root for root in made if pifs[root].bond_master_of or pifs[root].bond_slave_of]
     above: dict[str, list[str]] = {}
     if leaving or displacing:
@@ -132,15 +137,7 @@ def _root(records: Records, ref: str) -> tuple[str, Finding | None]:
     """The root of a PIF's chain, or why the PIF cannot be brought up."""
     pif = records.pifs.get(ref)
     if pif is None:
-        return "", Finding(
-            0,
-            STOP,
-            (ref,),
-            f"there is no PIF {ref}",
-            "list them: hostagent pif list",
-            "HANDLE_INVALID",
-            ("PIF", ref),
-        )
+        return "", _unknown(ref)
     root = pif
     if pif.vlan_master_of:
         lower = lower_of(records, pif)
@@ -176,18 +173,20 @@ def _root(records: Records, ref: str) -> tuple[str, Finding | None]:
         chain += members(records, root)
     for part in chain:
         if not part.managed:
-            return "", Finding(
-                31,
-                STOP,
-                (ref,),
-                f"{text(part)} is not managed",
-                "leave it alone",
-                "PIF_UNMANAGED",
-                (part.ref,),
-            )
+            return "", _unmanaged(ref, part)
         if part.network not in records.networks and part in (pif, root):
             return "", _broken(part, "the records do not have its network")
     return root.ref, None
+
+
+def _unknown(ref: str) -> Finding:
+    what, hint = f"there is no PIF {ref}", "list them: hostagent pif list"
+    return Finding(0, STOP, (ref,), what, hint, "HANDLE_INVALID", ("PIF", ref))
+
+
+def _unmanaged(ref: str, part: Pif) -> Finding:
+    hint = "others configure it; PIF.introduce with managed=true would make it ours"
+    return Finding(31, STOP, (ref,), f"{text(part)} is not managed", hint, "PIF_UNMANAGED", (part.ref,))
 
 
 def _broken(pif: Pif, found: str) -> Finding:

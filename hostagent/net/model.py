@@ -74,7 +74,7 @@ def survey(
     gateway4 = gateway_owner(records, then, 4, becoming_management=becoming_management)
     gateway6 = gateway_owner(records, then, 6, becoming_management=becoming_management)
     dns = dns_owner(records, then, becoming_management=becoming_management)
-    asked = {*up, *found.made}
+    asked = {*up, *down, *found.made}
     changed = []
     for before, after in (
         (gateway_owner(records, now, 4), gateway4),

@@ -52,19 +52,19 @@ class Stack:
         network = self.records.networks[pif.network]
         attached = ref in self.chains.attached
         serves = (ref, *uppers) if attached else tuple(uppers)
+        if not serves:  # it only stays, for VLANs that are up
+            serves = tuple(each for each in self.chains.above.get(ref, ()) if each in self.chains.attached)
         mac = mac_of(self.records, pif)
         if network.managed:
             slaves = members(self.records, pif)
             bridge = network.bridge
             trouble = self._trouble((pif, *slaves), bridge)
             if trouble:
-                self.findings.append(trouble._replace(refs=serves or (ref,)))
+                self.findings.append(trouble._replace(refs=serves))
                 return
             read = keys.of_network(network.other_config)
             ipv6 = self.layer.lay(pif, read.routes, bridge or pif.device) if attached else "off"
-            mtu = self._mtu(
-                pif, mtu_of(pif, network), [part.device for part in slaves or [pif]], serves or (ref,)
-            )
+            mtu = self._mtu(pif, mtu_of(pif, network), [part.device for part in slaves or [pif]], serves)
             if bridge:
                 self._bridge(pif, network, read, mac, mtu, ipv6, (ref,) if attached else serves)
                 ipv6 = "off"

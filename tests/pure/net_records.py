@@ -1,4 +1,4 @@
-"""Records of a host's network for tests: a host that is put together in a few words, and any host that there could be."""
+"""Records of a host's network for tests: a host put together in a few words, and any host that there could be."""
 
 from __future__ import annotations
 
@@ -116,25 +116,13 @@ def link(index: int, name: str, kind: str = "", **fields: Any) -> Link:
 
 nic_names = st.sampled_from(("eth{}", "ens{}", "enp129s0f1np{}", "enx0200000000{:02}"))
 mtus = st.sampled_from((1500, 1500, 1500, 9000, 1280, 0, -1))
+KEYS = (
+    "automatic bond-miimon bond-mode bond-updelay defaultroute domain ethtool-advertise ethtool-autoneg ethtool-gro "
+    "ethtool-speed ip_begin mtu peerdns static-routes"
+).split()
+VALUES = "true false on off 9000 100 7 lacp example.org 0x10 nonsense 10.9.0.0/16/10.0.0.77".split()
 other_configs = st.dictionaries(
-    st.sampled_from(
-        (
-            "defaultroute",
-            "peerdns",
-            "domain",
-            "mtu",
-            "bond-miimon",
-            "bond-mode",
-            "bond-updelay",
-            "ethtool-gro",
-        )
-        + ("ethtool-speed", "static-routes", "automatic", "ethtool-advertise", "ethtool-autoneg", "ip_begin")
-    ),
-    st.sampled_from(
-        ("true", "false", "on", "off", "9000", "100", "7", "lacp", "example.org", "0x10", "", "nonsense")
-        + ("10.9.0.0/16/10.0.0.77", "fd09::/32/fe80::1,10.9.0.0/33/1.1.1.1")
-    ),
-    max_size=3,
+    st.sampled_from(KEYS), st.sampled_from((*VALUES, "", "fd09::/32/fe80::1,10.9.0.0/33/1.1.1.1")), max_size=3
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from net_records import DHCP, STATIC, Change, Host, changes, kernel_of, link
@@ -16,7 +18,7 @@ NIC = {"gro": True, "lro": False}
 BOND = {"mode": 1, "miimon": 100, "updelay": 31000, "downdelay": 200}
 MAC0, MAC1 = "02:00:00:00:00:00", "02:00:00:00:00:01"
 
-thorough = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def by_name(wanted: Wanted) -> dict[str, Device]:
@@ -27,7 +29,7 @@ def bridge(name: str, serves: str, mac: str = MAC0, ipv6: str = "link-local", mt
     return Device(name, "bridge", mac=mac, mtu=mtu, settings=BRIDGE, ipv6=ipv6, serves=(serves,))
 
 
-def two_nics(**fields: object) -> Host:
+def two_nics(**fields: Any) -> Host:
     host = Host()
     host.nic("eth0", **fields)
     host.nic("eth1")
@@ -261,6 +263,7 @@ def test_down_of_what_carries_a_vlan_keeps_its_bridge_without_the_address():
     wanted = want(host.records(), (), down=["eth0"])
 
     assert by_name(wanted)["xenbr0"].ipv6 == "off"
+    assert by_name(wanted)["eth0"].serves == ("eth0.5",)
     assert (wanted.addresses, wanted.routes, wanted.gone) == ((), (), ())
 
 
@@ -460,7 +463,7 @@ def test_nobody_else_is_touched():
         {"ip": "10.1.0.255"},
         {"ip": "224.0.0.1"},
         {"netmask": "255.0.255.0"},
-        {"netmask": "0.0.0.0"},
+        {"netmask": "0.0.0.0"},  # noqa: S104
     ],
 )
 def test_a_bad_address_is_left_out_with_its_gateway_and_told(fields):
@@ -679,6 +682,8 @@ def test_records_that_do_not_hold_together_are_refused():
     assert refusal(host, "eth1.6.7").code == "PIF_IS_VLAN"
     assert refusal(host, "eth1.4095").params == ("4095",)
     assert refusal(host, "nobody").code == "HANDLE_INVALID"
+    with pytest.raises(FindingError, match="not managed"):
+        want(host.records(), (), down=["eth0"])
     for ref in ("eth2", "eth3", "eth4"):
         error = refusal(host, ref)
         assert (error.code, error.params[0]) == ("PIF_CONFIGURATION_ERROR", ref)
@@ -767,7 +772,7 @@ def test_every_pif_asked_for_is_served_or_stopped_or_displaced_nothing(change):
 @thorough
 @given(changes())
 def test_want_raises_exactly_when_something_stops(change):
-    arguments = {"down": change.down, "becoming_management": change.becoming_management}
+    arguments: dict[str, Any] = {"down": change.down, "becoming_management": change.becoming_management}
     found = survey(change.records, change.up, **arguments)
 
     if any(finding.severity == STOP for finding in found.findings):

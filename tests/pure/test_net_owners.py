@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from net_records import DHCP, STATIC, Host, changes
@@ -11,7 +13,7 @@ from hostagent.net.owners import dns_owner, gateway_owner
 ASKS = {"other_config": {"defaultroute": "true", "peerdns": "true"}}
 
 
-def three(**eth1: object) -> Host:
+def three(**eth1: Any) -> Host:
     host = Host()
     host.nic("eth0", **STATIC)
     host.nic("eth1", **{**DHCP, **eth1})
@@ -94,7 +96,7 @@ def test_untagged_comes_before_tagged_and_two_before_ten():
     assert gateway_owner(host.records(), ["eth10.3", "eth2.3"], 4).ref == "eth2.3"
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes())
 def test_any_owner_is_up_and_has_an_address_of_the_family(change):
     for family in (4, 6):
