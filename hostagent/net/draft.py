@@ -113,12 +113,12 @@ class Draft:
             if "settings" in args:
                 names = link.settings if "mode" in args["settings"] else args["settings"]
                 all_ = {name: link.settings[name] for name in names if name in link.settings}
-                before["settings"] = creatable(all_) if "mode" in names else all_
+                before["settings"] = creatable(all_) if "mode" in args["settings"] else all_
             before = {name: value for name, value in before.items() if value not in (None, "", {})}
         undo = (Operation("link-set", link.name, link.index, before),) if before else ()
         self.step(Operation("link-set", link.name, link.index, args), *undo)
         if "settings" in args:
-            args["settings"] = {**link.settings, **args["settings"]}
+            args = {**args, "settings": {**link.settings, **args["settings"]}}
         return self._now(link._replace(**args))
 
     def set_mtu(self, link: Link, mtu: int) -> None:
