@@ -1,9 +1,9 @@
 """The journal of a network change: what undoes it, on the disk before the first step; and the lock of all changes.
 
 One JSON file holds the whole plan, so that undoing needs no database. Its state is `begun` (steps may have happened),
-`applied` (all have, and wait for their confirmation) or `committed`. A journal that is not committed is undone at the
-next start: the kernel's part only within the same boot, what lies in files (resolv.conf) always. A committed one keeps
-no steps.
+`applied` (all have, and wait for their confirmation), `committed` or `undone`. A journal in one of the first two is
+undone at the next start: the kernel's part only within the same boot, what lies in files (resolv.conf) always. One that
+is over keeps no steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from hostagent.errors import BusyError, OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.operation import Operation, Plan, Step
 
-BEGUN, APPLIED, COMMITTED = "begun", "applied", "committed"
+BEGUN, APPLIED, COMMITTED, UNDONE = "begun", "applied", "committed", "undone"
+OVER = (COMMITTED, UNDONE)
 NAME, LOCK = "journal", "lock"
 LIMIT_BYTES = 64 << 20  # 4000 VLAN networks make 10 MB
 HOLDER_LIMIT_BYTES = 200
@@ -52,7 +53,7 @@ def boot_id(root: Path = Path("/")) -> str:
 def begin(folder: Path, plan: Plan, *, boot: str, digest: str, what: str) -> Journal:
     """Write the journal of a plan that is about to be carried out; it is on the disk when this returns.
 
-    Raises FileError, and BusyError where another journal is not committed: it is to be undone or committed first.
+    Raises FileError, JournalError; BusyError where another change is neither committed nor undone: that comes first.
     """
     unfinished = pending(folder)
     if unfinished is not None:
@@ -68,13 +69,13 @@ def begin(folder: Path, plan: Plan, *, boot: str, digest: str, what: str) -> Jou
 
 def mark(folder: Path, journal: Journal, state: str) -> Journal:
     """Write the journal's next state. Raises FileError: then it is in the state before."""
-    journal = journal._replace(state=state, steps=() if state == COMMITTED else journal.steps)
+    journal = journal._replace(state=state, steps=() if state in OVER else journal.steps)
     _write(folder, journal)
     return journal
 
 
 def pending(folder: Path) -> Journal | None:
-    """The journal of a change that is not committed, or None. Raises FileError, JournalError."""
+    """The journal of a change that is neither committed nor undone, or None. Raises FileError, JournalError."""
     path = folder / NAME
     try:
         text = read_bounded(path, limit_bytes=LIMIT_BYTES)
@@ -89,7 +90,7 @@ def pending(folder: Path) -> Journal | None:
             f"{path} is not a journal of ours: {error}",
             hint=f"look at it and at `ip addr`; move {path} away when the network is as it is to be",
         ) from error
-    return None if journal.state == COMMITTED else journal
+    return None if journal.state in OVER else journal
 
 
 def _write(folder: Path, journal: Journal) -> None:
@@ -106,7 +107,7 @@ def _decode(value: Any) -> Journal:
     if not isinstance(value, dict) or value["version"] != VERSION:
         raise ValueError("another version")
     texts = [value[name] for name in ("state", "boot_id", "digest", "what")]
-    if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, COMMITTED):
+    if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, *OVER):
         raise ValueError("state, boot_id, digest or what is missing")
     steps = tuple(
         Step(_operation(do), tuple(_operation(one) for one in undo), tuple(map(str, serves)))
