@@ -86,7 +86,7 @@ class Draft:
             name=device.name,
             kind=device.kind,
             mac=args.get("mac", ""),
-            mtu=args.get("mtu", 1500),
+            mtu=args.get("mtu", 0 if device.kind == "vlan" else 1500),
             master=master,
             lower=args.get("lower", 0),
             flags=UP if args.get("up") else 0,
@@ -198,7 +198,15 @@ class Draft:
         self.step(leave)
         lost = self._lose(link)
         mtu = (Operation("link-set", link.name, link.index, {"mtu": link.mtu}),) if link.mtu else ()
-        undo = (back, *mtu, *self._reassert(link.master), *lost)
+        for index in self.vlans.get(link.index, ()):  # the member's own MTU may be less than theirs
+            vlan = self.links[index]
+            if vlan.mtu and index not in self.new:
+                lost.append(Operation("link-set", vlan.name, index, {"mtu": vlan.mtu}))
+            self._now(vlan._replace(mtu=0))
+        # down and up around it: undone from a journal, it may be up by now, or a member still
+        down = Operation("link-set", link.name, link.index, {"up": False})
+        up = (down._replace(args={"up": True}),) if link.flags & UP else ()
+        undo = (down, back, *mtu, *self._reassert(link.master), *up, *lost)
         self.steps[-1] = self.steps[-1]._replace(undo=undo)
         own = link.permanent_mac if link.index not in self.new else link.mac
         return self._moved(self.links[link.index]._replace(mac=own, mtu=0), 0)
@@ -207,6 +215,7 @@ class Draft:
         """Give a port to a bond (it must be down and free) or to a bridge (from another one: in one message)."""
         undo = [Operation("link-set", link.name, link.index, {"master": link.master})]
         if master.kind == "bond":
+            undo.append(Operation("link-set", link.name, link.index, {"up": False}))
             before: dict[str, Any] = {"mac": link.mac} if link.mac else {}
             if link.mtu:
                 before["mtu"] = link.mtu
@@ -242,7 +251,10 @@ class Draft:
             args["settings"] = creatable(link.settings) if link.kind == "bond" else dict(link.settings)
         if link.master:
             args["master"] = link.master
+        # undone from a journal it may be there still, with what the undo of later steps did to it
+        still = {name: args[name] for name in ("mac", "mtu", "master") if args.get(name)}
         undo = [Operation("link-add", link.name, link.index, args)]
+        undo += [Operation("link-set", link.name, link.index, still)]
         undo += [
             Operation("link-set", link.name, link.index, {"altname": altname}) for altname in link.altnames
         ]
@@ -297,12 +309,16 @@ class Draft:
             mine[mine.index(had)] = new
 
     def address_del(self, link: Link, address: Address) -> None:
-        """The kernel drops the routes with the last IPv4 address: the undo brings those that are left."""
+        """The kernel may drop the other IPv4 addresses of its subnet too, and the routes with the last: the undo brings
+        what is left then.
+        """
         family = family_of(address.text)
         self.addresses[link.index].remove(address)
         routes = [r for r in self.routes.get(link.index, ()) if family_of(r.destination) == family]
         args = {"text": address.text, "prefix": address.prefix}
-        undo = [address_add(link, address)] + [route_add(link, route) for route in routes]
+        others = [a for a in self.addresses[link.index] if family_of(a.text) == family == 4]
+        undo = [address_add(link, each) for each in (address, *others)]
+        undo += [route_add(link, route) for route in routes]
         self.step(Operation("address-del", link.name, link.index, args), *undo)
 
     def route_add(self, link: Link, destination: str, gateway: str, metric: int) -> None:

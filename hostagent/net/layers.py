@@ -55,7 +55,7 @@ def addresses_off(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
             if layer3.address_is_stale(link.name, address)
             or _before_the_client(layer3, link.name, address, running)
         ]
-        for address in stale:
+        for address in reversed(stale):
             draft.address_del(link, address)
         if any(family_of(address.text) == 4 for address in stale):
             _assert_again(draft, link)

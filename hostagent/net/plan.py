@@ -236,7 +236,10 @@ def _create(work: _Work, devices: list[Device]) -> None:
         if device.kind == "vlan":
             lower = draft.links[draft.index[device.lower]]
             args |= {"lower": lower.index, "vlan_id": device.vlan_id}
-            args["mtu"] = min(device.mtu or lower.mtu, lower.mtu)
+            if device.mtu and lower.mtu:
+                args["mtu"] = min(device.mtu, lower.mtu)  # raised when the lower one is
+            else:
+                args.pop("mtu", None)
         master = draft.link(device.master)
         if device.kind == "vlan" and master is not None:
             args["master"] = master.index
@@ -299,7 +302,7 @@ def _join(work: _Work, devices: list[Device]) -> None:
         todo = [device for device in devices if device.kind == kind]
         missing = [device for device in todo if device.name not in draft.index]
         if kind == "vlan":
-            missing = [device for device in missing if device.lower in draft.index]
+            missing = [device for device in missing if _is_up(draft.link(device.lower))]
         if missing and kind != "physical":
             _create(work, missing)
             _finish_new(work)
@@ -342,12 +345,12 @@ def _mend(work: _Work, device: Device, link: Link) -> None:
     if master is not None and link.master != master.index:
         _give(work, link, master)
         link = draft.links[link.index]
-    if not link.flags & UP and _can_be_up(draft, link):
+    if not link.flags & UP and (link.kind != "vlan" or _is_up(draft.links.get(link.lower))):
         draft.up(link)
 
 
-def _can_be_up(draft: Draft, link: Link) -> bool:
-    return link.kind != "vlan" or bool(draft.links[link.lower].flags & UP)
+def _is_up(link: Link | None) -> bool:
+    return link is not None and bool(link.flags & UP)
 
 
 def _give(work: _Work, link: Link, master: Link) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hostagent.net.devices import (
     Device, Dns, Kernel, Lease, Wanted, WantedAddress, WantedRoute,
@@ -92,9 +94,6 @@ def carry_out(kernel, wanted, around=None):
     return made
 
 
-TOLERATED = (17, 19, 99, 3, 2, 22, 100, 101)
-
-
 def take_back(kernel, steps):
     for step in reversed(steps):
         for operation in step.undo:
@@ -129,3 +128,76 @@ def test_from_each_network_to_each_other_and_back_from_every_point(first, second
 
     assert differences(ALL[second], kernel.look()) == ()
     assert plan(ALL[second], kernel.look()).steps == ()
+
+
+@st.composite
+def networks(draw):
+    """A consistent wish for three NICs: some bonded, tags on them, MTUs, and where the address is."""
+    devices, uplinks, used = [], [], set()
+    bonded = draw(st.sampled_from([(), ("eth0", "eth1"), ("eth1", "eth2"), ("eth0", "eth1", "eth2")]))
+    if bonded:
+        mtu = draw(st.sampled_from([1500, 4000, 9000]))
+        mode = draw(st.sampled_from([1, 4]))
+        more = {"ad_lacp_rate": draw(st.integers(0, 1)), "ad_user_port_key": 1} if mode == 4 else {}
+        more["downdelay"] = draw(st.sampled_from([0, 200]))
+        devices += [nic(name, "bond0", mtu=mtu) for name in bonded]
+        devices += [bond("bond0", "xapi2", mtu=mtu, mode=mode, **more), bridge("xapi2", mtu=mtu)]
+        uplinks.append(("bond0", "xapi2", mtu))
+    for number in range(3):
+        name = f"eth{number}"
+        if name not in bonded and draw(st.booleans()):
+            mtu = draw(st.sampled_from([1500, 9000]))
+            devices += [nic(name, f"xenbr{number}", mtu=mtu), bridge(f"xenbr{number}", number + 1, mtu=mtu)]
+            uplinks.append((name, f"xenbr{number}", mtu))
+    for lower, _, mtu in tuple(uplinks):
+        for tag in draw(st.sets(st.sampled_from([5, 6]))):
+            if tag not in used:
+                used.add(tag)
+                own = draw(st.sampled_from([1500, mtu]))
+                devices += [bridge(f"xapi{tag}", mtu=own), vlan(lower, tag, f"xapi{tag}", mtu=own)]
+    bridges = [device.name for device in devices if device.kind == "bridge"]
+    names = {device.name for device in devices}
+    gone = tuple(name for name in EVERYTHING if name not in names)
+    if not bridges or draw(st.integers(0, 5)) == 0:
+        return Wanted(tuple(devices), gone=gone)
+    where = draw(st.sampled_from(bridges))
+    texts = draw(st.sets(st.sampled_from(["10.0.0.5", "10.0.0.6", "10.1.0.5"]), min_size=1))
+    addresses = [WantedAddress(where, text, 24) for text in sorted(texts)]
+    addresses += draw(st.sampled_from([[], [WantedAddress(where, "fd00::5", 64)]]))
+    routes = [WantedRoute(where, "default4", sorted(texts)[0][:-1] + "1")]
+    if len(addresses) > len(texts):
+        routes.append(WantedRoute(where, "default6", "fd00::1"))
+    return Wanted(tuple(devices), tuple(addresses), tuple(routes), gone=gone)
+
+
+EVERYTHING = ["bond0", "xapi2", "xapi5", "xapi6", *(f"xenbr{n}" for n in range(3)),
+    *(f"{lower}.{tag}" for lower in ("eth0", "eth1", "eth2", "bond0") for tag in (5, 6))]  # fmt: skip
+
+
+@given(first=networks(), second=networks(), promote=st.booleans())
+@settings(max_examples=150)
+def test_any_network_becomes_any_other_and_can_go_back_from_every_point(first, second, promote):
+    kernel = a_kernel(nics=3, promote=promote)
+    carry_out(kernel, first)
+    assert differences(first, kernel.look()) == ()
+    kernel.nic("vif7.0", 70, up=True)
+    foreign = kernel.look().links[70]
+    every_prefix_can_be_undone(kernel, second)
+    every_kill_can_be_undone(kernel, second)
+    carry_out(kernel, second)
+
+    assert differences(second, kernel.look()) == ()
+    assert plan(second, kernel.look()).steps == ()
+    assert kernel.look().links[70] == foreign
+
+
+def every_kill_can_be_undone(kernel, wanted):
+    """Killed after any step, all undone from the journal, and once more."""
+    before = kernel.look()
+    made = plan(wanted, before)
+    for count in range(0, len(made.steps) + 1, 3):
+        there = FakeKernel(before, promote=kernel.promote)
+        there.execute(netlink(made.steps[:count]))
+        for _ in range(2):
+            take_back(there, made.steps)
+            assert there.look() == before, f"killed after {count} steps"
