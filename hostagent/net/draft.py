@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from hostagent.errors import BugError
-from hostagent.net.devices import GROUP, INDEX_FIRST, INDEX_LAST, PROTOCOL, Address, Device, Kernel, Link, Route
+from hostagent.net.devices import (
+    GROUP,
+    INDEX_FIRST,
+    INDEX_LAST,
+    PROTOCOL,
+    Address,
+    Device,
+    Kernel,
+    Link,
+    Route,
+)
 from hostagent.net.operation import Operation, Step
 from hostagent.net.verify import (
     BY_KERNEL,

@@ -147,7 +147,9 @@ def _doomed(work: _Work) -> list[int]:
                     _foreign_on_top(link, draft.links[index])
                 doomed[upper] = link
                 queue.append(upper)
-    return sorted(doomed, key=lambda index: -FIRST[doomed[index].kind] if doomed[index].kind != "bridge" else 0)
+    return sorted(
+        doomed, key=lambda index: -FIRST[doomed[index].kind] if doomed[index].kind != "bridge" else 0
+    )
 
 
 def _ours_to_replace(link: Link, device: Device) -> None:
@@ -182,7 +184,9 @@ def _targets(work: _Work, bridge: Link) -> str:
         carriers = [port] if port.kind != "vlan" else [draft.links[port.lower]]
         carriers += [draft.links[i] for i in draft.ports.get(carriers[0].index, ())]
         names = {link.name for link in carriers}
-        names |= {devices[name].master for name in names if name in devices and is_member(devices[name], devices)}
+        names |= {
+            devices[name].master for name in names if name in devices and is_member(devices[name], devices)
+        }
         if port.kind != "vlan":
             found = [place(name) for name in sorted(names)]
         else:
@@ -458,4 +462,8 @@ def _raise_mtus(work: _Work, devices: list[Device]) -> None:
 
 def _would_follow(draft: Draft, device: Device, link: Link) -> bool:
     """Whether this plan changes the ports so that a bridge without an MTU of its own is at another one now."""
-    return link.index in draft.stirred and min((draft.links[i].mtu for i in draft.ports.get(link.index, ())), default=BRIDGE_MTU) != device.mtu
+    return (
+        link.index in draft.stirred
+        and min((draft.links[i].mtu for i in draft.ports.get(link.index, ())), default=BRIDGE_MTU)
+        != device.mtu
+    )

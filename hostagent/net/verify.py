@@ -158,7 +158,7 @@ def _compare(
             differs("group", GROUP, link.group)
         if device.kind == "vlan":
             if link.lower != indexes.get(device.lower):
-                differs("lower", device.lower, link.lower)
+                differs("lower", device.lower, _named(link.lower, indexes))
             if link.vlan_id != device.vlan_id:
                 differs("vlan_id", device.vlan_id, link.vlan_id)
     if not link.flags & UP:
@@ -168,12 +168,16 @@ def _compare(
     if device.mtu and link.mtu != device.mtu:
         differs("mtu", device.mtu, link.mtu)
     if device.master and link.master != indexes.get(device.master):
-        differs("master", device.master, link.master)
+        differs("master", device.master, _named(link.master, indexes))
     if device.altname and device.altname not in link.altnames:
         differs("altname", device.altname, " ".join(link.altnames))
     for name, value in device.settings.items():
         if link.settings.get(name) != value:
             differs(name, value, link.settings.get(name, "unknown"))
+
+
+def _named(index: int, indexes: dict[str, int]) -> str:
+    return next((name for name, other in indexes.items() if other == index), "none")
 
 
 def is_member(device: Device, devices: Mapping[str, Device]) -> bool:

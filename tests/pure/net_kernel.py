@@ -127,7 +127,9 @@ class FakeKernel:
             self._route_add(it, args)
         elif verb == "route-del":
             key = (it.index, args["destination"], args["gateway"], args["metric"], args["protocol"])
-            have = [r for r in self.routes if (r.device, r.destination, r.gateway, r.metric, r.protocol) == key]
+            have = [
+                r for r in self.routes if (r.device, r.destination, r.gateway, r.metric, r.protocol) == key
+            ]
             refuse(not have, errno.ESRCH)
             self.routes.remove(have[0])
         else:
@@ -328,7 +330,9 @@ class FakeKernel:
 
     def _address_add(self, it: SimpleNamespace, args: Mapping) -> None:
         same = [
-            a for a in self.addresses if (a.device, a.text, a.prefix) == (it.index, args["text"], args["prefix"])
+            a
+            for a in self.addresses
+            if (a.device, a.text, a.prefix) == (it.index, args["text"], args["prefix"])
         ]
         flags = args.get("flags", 0x80)
         valid = args.get("valid_s", 0xFFFFFFFF)

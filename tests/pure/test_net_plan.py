@@ -49,7 +49,12 @@ def with_address(name, *devices, gone=()):
 
 PLAIN = with_address("xenbr0", nic("eth0", "xenbr0"), bridge("xenbr0"))
 VLANS = with_address(
-    "xenbr0", nic("eth0", "xenbr0"), bridge("xenbr0"), bridge("xapi3"), vlan("eth0", 5, "xapi3"), gone=("bond0.5",)
+    "xenbr0",
+    nic("eth0", "xenbr0"),
+    bridge("xenbr0"),
+    bridge("xapi3"),
+    vlan("eth0", 5, "xapi3"),
+    gone=("bond0.5",),
 )
 MANAGEMENT_ON_VLAN = with_address(
     "xapi3", nic("eth0", "xenbr0"), bridge("xenbr0"), bridge("xapi3"), vlan("eth0", 5, "xapi3")
@@ -62,15 +67,21 @@ BOND = with_address(
 )  # fmt: skip
 LACP = BOND._replace(
     devices=tuple(
-        d._replace(settings={**d.settings, "mode": 4, "ad_lacp_rate": 1, "ad_user_port_key": 3}) if d.kind == "bond" else d
+        d._replace(settings={**d.settings, "mode": 4, "ad_lacp_rate": 1, "ad_user_port_key": 3})
+        if d.kind == "bond"
+        else d
         for d in BOND.devices
     )
 )
 SLOW = BOND._replace(
-    devices=tuple(d._replace(settings={**d.settings, "updelay": 0}) if d.kind == "bond" else d for d in BOND.devices)
+    devices=tuple(
+        d._replace(settings={**d.settings, "updelay": 0}) if d.kind == "bond" else d for d in BOND.devices
+    )
 )
 JUMBO = BOND._replace(devices=tuple(d._replace(mtu=9000) for d in BOND.devices))
-NOTHING = Wanted((nic("eth0"), nic("eth1")), gone=("xenbr0", "xenbr1", "bond0", "xapi2", "xapi3", "eth0.5", "bond0.5"))
+NOTHING = Wanted(
+    (nic("eth0"), nic("eth1")), gone=("xenbr0", "xenbr1", "bond0", "xapi2", "xapi3", "eth0.5", "bond0.5")
+)
 ALL = {
     "plain": PLAIN, "vlans": VLANS, "management on vlan": MANAGEMENT_ON_VLAN, "two": TWO, "bond": BOND, "lacp": LACP,
     "slow": SLOW, "jumbo": JUMBO, "nothing": NOTHING,
@@ -175,7 +186,7 @@ EVERYTHING = ["bond0", "xapi2", "xapi5", "xapi6", *(f"xenbr{n}" for n in range(3
 
 
 @given(first=networks(), second=networks(), promote=st.booleans())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_any_network_becomes_any_other_and_can_go_back_from_every_point(first, second, promote):
     kernel = a_kernel(nics=3, promote=promote)
     carry_out(kernel, first)
@@ -201,3 +212,139 @@ def every_kill_can_be_undone(kernel, wanted):
         for _ in range(2):
             take_back(there, made.steps)
             assert there.look() == before, f"killed after {count} steps"
+
+
+# --- what is not ours, and the order ---
+
+
+def test_a_foreign_device_in_the_place_of_a_wanted_one_is_named_and_nothing_is_planned():
+    kernel = a_kernel()
+    kernel.nic("xenbr0", 9)
+
+    with pytest.raises(OccupiedError, match="xenbr0 is a NIC that is not ours where a bridge is wanted"):
+        plan(PLAIN, kernel.look())
+
+
+def test_a_foreign_vlan_with_the_wanted_tag_is_named():
+    kernel = a_kernel()
+    kernel.links[1].up = True
+    kernel._link_add("fcoe5", 9, {"kind": "vlan", "lower": 1, "vlan_id": 5})
+
+    with pytest.raises(VlanInUseError) as caught:
+        plan(VLANS, kernel.look())
+    assert caught.value.params == ("eth0", "5")
+
+
+def test_a_stray_nic_leaves_our_bridge_and_a_guest_stays():
+    kernel = a_kernel()
+    carry_out(kernel, PLAIN)
+    xenbr0 = kernel.look().by_name()["xenbr0"].index
+    kernel.nic("eth7", 7, up=True)
+    kernel.nic("vif1.0", 8, up=True)
+    kernel.links[7].master = kernel.links[8].master = xenbr0
+
+    made = carry_out(kernel, PLAIN)
+
+    assert [(step.do.device, dict(step.do.args)) for step in made.steps] == [("eth7", {"master": 0})]
+    assert kernel.links[8].master == xenbr0
+
+
+def test_guests_follow_the_uplink_of_a_bridge_that_goes():
+    kernel = a_kernel()
+    carry_out(kernel, TWO)
+    kernel.nic("vif1.0", 8, up=True)
+    kernel.links[8].master = kernel.look().by_name()["xenbr0"].index
+
+    every_prefix_can_be_undone(kernel, BOND)
+    carry_out(kernel, BOND)
+
+    assert kernel.links[8].master == kernel.look().by_name()["xapi2"].index
+
+
+def test_an_address_is_on_its_new_device_before_it_leaves_the_old_one_and_nics_move_after():
+    kernel = a_kernel()
+    carry_out(kernel, TWO)
+
+    made = plan(BOND, kernel.look()).steps
+
+    verbs = [(step.do.verb, step.do.device) for step in made]
+    wanted = (("address-add", "xapi2"), ("route-add", "xapi2"), ("link-del", "xenbr0"))
+    on, route, off = (verbs.index(one) for one in wanted)
+    moves = [i for i, step in enumerate(made) if step.do.device in ("eth0", "eth1")]
+    enslaved = verbs.index(("link-set", "eth0"), min(moves) + 1)
+    assert on < route < min(moves) < off < enslaved
+
+
+def test_a_nic_that_the_system_configured_gives_its_address_to_its_bridge():
+    kernel = a_kernel()
+    kernel.links[1].up = True
+    kernel._address_add(kernel.links[1], {"text": ADDRESS, "prefix": 24, "valid_s": 3000})
+    kernel._route_add(
+        kernel.links[1], {"destination": "default4", "gateway": GATEWAY, "protocol": 16, "metric": 1024}
+    )
+
+    every_prefix_can_be_undone(kernel, PLAIN)
+    carry_out(kernel, PLAIN)
+
+    assert differences(PLAIN, kernel.look()) == ()
+    assert [route.device for route in kernel.routes] == [kernel.look().by_name()["xenbr0"].index]
+
+
+def test_one_more_vlan_touches_nothing_that_is_there():
+    kernel = a_kernel()
+    carry_out(kernel, PLAIN)
+
+    made = plan(VLANS, kernel.look())
+
+    assert {step.do.device for step in made.steps} == {"xapi3", "eth0.5"}
+
+
+def test_a_bond_changes_live_what_the_kernel_lets_and_goes_down_for_the_lacp_rate():
+    kernel = a_kernel()
+    carry_out(kernel, LACP)
+    slow = with_settings(LACP, downdelay=300)
+    rate = with_settings(LACP, ad_lacp_rate=0)
+
+    assert [dict(s.do.args) for s in plan(slow, kernel.look()).steps] == [{"settings": {"downdelay": 300}}]
+    assert [dict(s.do.args) for s in plan(rate, kernel.look()).steps] == [
+        {"up": False},
+        {"settings": {"ad_lacp_rate": 0}},
+        {"up": True},
+    ]
+
+
+def with_settings(wanted, **settings):
+    return wanted._replace(
+        devices=tuple(
+            d._replace(settings={**d.settings, **settings}) if d.kind == "bond" else d for d in wanted.devices
+        )
+    )
+
+
+def test_what_cannot_be_is_left_out_and_told():
+    kernel = a_kernel(nics=1)
+
+    carry_out(kernel, BOND)
+
+    assert {(d.device, d.what) for d in differences(BOND, kernel.look())} == {("eth1", "device")}
+
+
+def test_leases_modes_and_dns_come_with_what_is_known_around():
+    lease = Lease("xenbr0", 4, gateway=True, dns=True, hostname="h")
+    wanted = PLAIN._replace(addresses=(), routes=(), leases=(lease,), dns=Dns(("10.0.0.1",), ("a.example",)))
+    kernel = a_kernel()
+    old = Lease("xenbr0", 4, gateway=False, dns=False)
+
+    made = carry_out(kernel, wanted, Around(leases=(old,), resolver="old\n"))
+
+    others = [
+        (step.do.verb, dict(step.do.args)) for step in made.steps if step.do.verb in ("lease-stop", "dns")
+    ]
+    assert others[0][0] == "lease-stop"
+    assert others[1][1] == {"before": "old\n", "after": "search a.example\nnameserver 10.0.0.1\n"}
+    first_up = next(i for i, s in enumerate(made.steps) if s.do.device == "xenbr0" and s.do.args.get("up"))
+    assert any(s.do.args.get("path") == "net/ipv6/conf/xenbr0/disable_ipv6" for s in made.steps[:first_up])
+    so = {step.do.args["path"]: step.do.args["value"] for step in made.steps if step.do.verb == "sysctl"}
+    around = Around(sysctls=so, leases=(lease,), resolver="search a.example\nnameserver 10.0.0.1\n")
+    assert plan(wanted, kernel.look(), around).steps == ()
+    assert differences(wanted, kernel.look(), around) == ()
