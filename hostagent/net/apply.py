@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
-from hostagent.net.journal import Journal
-from hostagent.net.operation import Operation, Plan, Step
-from hostagent.net.verify import Difference
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from hostagent.net.journal import Journal
+    from hostagent.net.operation import Operation, Plan, Step
+    from hostagent.net.verify import Difference
 
 NETLINK = {"link-add", "link-set", "link-del", "address-add", "address-del", "route-add", "route-del"}
 NOT_THERE = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
@@ -51,7 +54,7 @@ class Tools(NamedTuple):
     resolver: Callable[[str], None]
     """Makes resolv.conf hold this text."""
     hold: Callable[[str], None] = lambda _: None
-    """A hold point of the fault tests: `begun`, `step-N` after each batch that ends with step N, `applied`, `undoing`."""
+    """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
 
 
 class Trouble(NamedTuple):

@@ -1,4 +1,4 @@
-"""A plan while it is made: the kernel as it will be after the steps so far, and the primitive steps, each with its undo.
+"""A plan while it is made: the kernel as it will be after the steps so far, and the primitive steps with their undo.
 
 An undo gives back what the step changes *and* what the kernel changes along with it (networking.md 4.2): a bridge
 without a set MTU follows its ports, a bond gives members its MAC and MTU, a device that goes down loses its IPv4 routes
@@ -7,7 +7,6 @@ and IPv6 addresses and takes its VLANs down, one that is deleted loses everythin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hostagent.errors import BugError
@@ -23,9 +22,9 @@ from hostagent.net.devices import (
     Route,
 )
 from hostagent.net.operation import Operation, Step
+from hostagent.net.restore import PERMANENT, address_add, creatable, route_add
 from hostagent.net.verify import (
     BY_KERNEL,
-    FOREVER,
     LINK_SCOPE,
     UP,
     Around,
@@ -34,9 +33,7 @@ from hostagent.net.verify import (
     metric_of,
 )
 
-PERMANENT, NO_PROBE = 0x80, 0x02  # IFA_F_PERMANENT, IFA_F_NODAD
-LACP = 4
-WITH_PRIMARY = (1, 5, 6)  # active-backup, balance-tlb, balance-alb
+NO_PROBE = 0x02  # IFA_F_NODAD
 
 
 class Draft:
@@ -311,7 +308,7 @@ class Draft:
         do = Operation("address-add", link.name, link.index, args)
         new = Address(link.index, text, prefix)
         if had is None:
-            delete = {"text": text, "prefix": prefix}
+            delete: dict[str, Any] = {"text": text, "prefix": prefix}
             self.step(do, Operation("address-del", link.name, link.index, delete))
             mine.append(new)
         else:
@@ -325,7 +322,7 @@ class Draft:
         family = family_of(address.text)
         self.addresses[link.index].remove(address)
         routes = [r for r in self.routes.get(link.index, ()) if family_of(r.destination) == family]
-        args = {"text": address.text, "prefix": address.prefix}
+        args: dict[str, Any] = {"text": address.text, "prefix": address.prefix}
         others = [a for a in self.addresses[link.index] if family_of(a.text) == family == 4]
         undo = [address_add(link, each) for each in (address, *others)]
         undo += [route_add(link, route) for route in routes]
@@ -354,7 +351,7 @@ class Draft:
 
     def again_address(self, link: Link, address: Address) -> None:
         """Once more, after an address of its subnet went. The undo makes way for that one, which is primary again."""
-        args = {"text": address.text, "prefix": address.prefix}
+        args: dict[str, Any] = {"text": address.text, "prefix": address.prefix}
         undo = Operation("address-del", link.name, link.index, args)
         self.step(address_add(link, address), undo)
 
@@ -362,7 +359,7 @@ class Draft:
         self.step(route_add(link, route))
 
     def sysctl(self, device: Device, index: int) -> None:
-        """The IPv6 mode, as far as it is not known to be right; known before: `around` has it, or a new device's default."""
+        """The IPv6 mode, as far as `around` does not show it to be right (for a new device: its default)."""
         new = index in self.new
         if self.around is None and not new:
             return
@@ -374,35 +371,3 @@ class Draft:
                 do = Operation("sysctl", device.name, index, {"path": path, "value": value})
                 undo = do._replace(args={"path": path, "value": before})
                 self.step(do, *(() if new or before is None else (undo,)))
-
-
-def address_add(link: Link, address: Address) -> Operation:
-    args: dict[str, Any] = {"text": address.text, "prefix": address.prefix}
-    if address.flags != PERMANENT:
-        args["flags"] = address.flags
-    if address.valid_s != FOREVER:
-        args["valid_s"] = address.valid_s
-    return Operation("address-add", link.name, link.index, args)
-
-
-def route_add(link: Link, route: Route) -> Operation:
-    return Operation("route-add", link.name, link.index, {
-        "destination": route.destination,
-        "gateway": route.gateway,
-        "protocol": route.protocol,
-        "metric": route.metric,
-    })  # fmt: skip
-
-
-def creatable(settings: Mapping[str, int]) -> dict[str, int]:
-    """The settings of a bond as the kernel shows them, without those that it refuses in that mode."""
-    mode = settings.get("mode", 0)
-    timed = settings.get("miimon", 0)
-    return {
-        name: value
-        for name, value in settings.items()
-        if (mode == LACP or not name.startswith("ad_"))
-        and (mode in WITH_PRIMARY or not name.startswith("primary"))
-        and (timed or name not in ("updelay", "downdelay", "peer_notif_delay"))
-        and not (name == "primary" and not value)
-    }

@@ -12,13 +12,15 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import BusyError, OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.operation import Operation, Plan, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BEGUN, APPLIED, COMMITTED, UNDONE = "begun", "applied", "committed", "undone"
 OVER = (COMMITTED, UNDONE)
@@ -106,14 +108,15 @@ def _write(folder: Path, journal: Journal) -> None:
 def _decode(value: Any) -> Journal:
     if not isinstance(value, dict) or value["version"] != VERSION:
         raise ValueError("another version")
-    texts = [value[name] for name in ("state", "boot_id", "digest", "what")]
+    texts: list[str] = [value[name] for name in ("state", "boot_id", "digest", "what")]
     if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, *OVER):
         raise ValueError("state, boot_id, digest or what is missing")
     steps = tuple(
         Step(_operation(do), tuple(_operation(one) for one in undo), tuple(map(str, serves)))
         for do, undo, serves in value["steps"]
     )
-    return Journal(*texts, float(value["begun_s"]), steps)
+    state, boot, digest, what = texts
+    return Journal(state, boot, digest, what, float(value["begun_s"]), steps)
 
 
 def _operation(value: Any) -> Operation:

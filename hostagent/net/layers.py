@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hostagent.net.devices import Address, Lease, Link, Wanted
-from hostagent.net.draft import Draft
 from hostagent.net.operation import Operation
 from hostagent.net.verify import FOREVER, UP, Around, Layer3, family_of, metric_of, resolver_text
+
+if TYPE_CHECKING:
+    from hostagent.net.devices import Address, Lease, Link, Wanted
+    from hostagent.net.draft import Draft
 
 
 def addresses_on(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:

@@ -18,8 +18,9 @@ port of our bridge or bond leaves it (3.3 step 6). Guests' ports (vif*, tap*, an
 their bridge goes, they follow its uplink to the bridge where that, or the bond or VLAN that takes its place, is wanted.
 Their port settings are for whoever made them to set again. Where there is no such bridge they are let go.
 
-In place: everything of a bridge; all of a bond, taking it down and up for what the kernel refuses otherwise; for mode
-and fail_over_mac its members leave for that moment, and the VLANs on it stay. A VLAN with another tag or lower device is
+In place: everything of a bridge; all of a bond, taking it down and up for what the kernel refuses otherwise; for
+mode and fail_over_mac its members leave for that moment, and the VLANs on it stay. A VLAN with another tag
+or lower device is
 made anew. What cannot be (a NIC that is not there, and what lies on it) is left out; `verify` tells.
 """
 
@@ -27,29 +28,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from hostagent.errors import OperatorError
+from hostagent.net.affected import Work, carrying, to_delete, where_guests_go
 from hostagent.net.devices import GROUP, Device, Kernel, Link, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns
 from hostagent.net.operation import Operation, Plan
-from hostagent.net.verify import OWN_KINDS, UP, Around, Layer3, is_member, is_uplink
+from hostagent.net.verify import UP, Around, is_member, is_uplink
 
-FIRST = {"physical": 0, "": 0, "bond": 1, "vlan": 2, "bridge": 3}
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*
 BRIDGE_MTU = 1500  # of a bridge without ports
-
-
-class OccupiedError(OperatorError):
-    """A device that is not ours has the place of a wanted one. XenAPI PIF_CONFIGURATION_ERROR [PIF; message]."""
-
-    code = "PIF_CONFIGURATION_ERROR"
-
-
-class VlanInUseError(OperatorError):
-    """A VLAN device that is not ours has the tag. XenAPI VLAN_IN_USE [device; tag]."""
-
-    code = "VLAN_IN_USE"
 
 
 def plan(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> Plan:
@@ -59,10 +47,10 @@ def plan(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> Plan:
     Raises OccupiedError, VlanInUseError.
     """
     draft = Draft(kernel, around)
-    work = _Work(wanted, draft)
-    doomed = _doomed(work)
-    targets = {index: _targets(work, draft.links[index]) for index in doomed if draft.ports.get(index)}
-    late = _late(work)
+    work = Work(wanted, draft)
+    doomed = to_delete(work)
+    targets = {index: where_guests_go(work, draft.links[index]) for index in doomed if draft.ports.get(index)}
+    late = carrying(work)
     for device in wanted.devices:
         if device.kind in ("bridge", "bond") and device.name not in draft.index:
             _create(work, [device])
@@ -85,146 +73,10 @@ def plan(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> Plan:
     return Plan(tuple(draft.steps))
 
 
-class _Work:
-    """What the phases share."""
-
-    def __init__(self, wanted: Wanted, draft: Draft) -> None:
-        self.wanted = wanted
-        self.draft = draft
-        self.layer3 = Layer3(wanted)
-        self.devices = self.layer3.devices
-        self.ordered = sorted(wanted.devices, key=lambda device: FIRST[device.kind])
-        self.unfinished: list[Device] = []
-        self.members: dict[str, list[str]] = {}
-        for device in wanted.devices:
-            if device.master:
-                self.members.setdefault(device.master, []).append(device.name)
-
-
-# --- what must go ---
-
-
-def _doomed(work: _Work) -> list[int]:
-    """Indexes of the devices to delete, from the top: `gone`, in the way of a wanted one, and VLANs on either."""
-    draft, doomed = work.draft, {}
-    for name in work.wanted.gone:
-        link = draft.link(name)
-        if link is not None and link.kind in OWN_KINDS:
-            doomed[link.index] = link
-    vlans: dict[tuple[str, int], Device] = {}
-    for device in work.wanted.devices:
-        link = draft.link(device.name)
-        if device.kind == "vlan":
-            vlans[device.lower, device.vlan_id] = device
-        if link is None or device.kind == "physical":
-            continue
-        lower = draft.links.get(link.lower)
-        other = device.kind == "vlan" and (
-            lower is None or (lower.name, link.vlan_id) != (device.lower, device.vlan_id)
-        )
-        if link.kind != device.kind or other:
-            _ours_to_replace(link, device)
-            doomed[link.index] = link
-    for lower_index, uppers in draft.vlans.items():
-        lower = draft.links.get(lower_index)
-        for index in uppers:
-            link = draft.links[index]
-            in_way = vlans.get((lower.name, link.vlan_id)) if lower is not None else None
-            if in_way is not None and in_way.name != link.name:
-                if link.group != GROUP and index not in doomed:
-                    raise VlanInUseError(
-                        f"{link.name} has tag {link.vlan_id} on {in_way.lower}, and is not ours",
-                        hint=f"find out who made {link.name} (FCoE?); `ip link del {link.name}` when nobody needs it",
-                        params=(in_way.lower, str(link.vlan_id)),
-                    )
-                doomed[index] = link
-    queue = list(doomed)
-    for index in queue:
-        for upper in draft.vlans.get(index, ()):
-            if upper not in doomed:
-                link = draft.links[upper]
-                if link.group != GROUP and link.name not in work.devices:
-                    _foreign_on_top(link, draft.links[index])
-                doomed[upper] = link
-                queue.append(upper)
-    return sorted(
-        doomed, key=lambda index: -FIRST[doomed[index].kind] if doomed[index].kind != "bridge" else 0
-    )
-
-
-def _ours_to_replace(link: Link, device: Device) -> None:
-    if link.group != GROUP:
-        what = f"{link.name} is a {link.kind or 'NIC'} that is not ours where a {device.kind} is wanted"
-        if link.kind == device.kind:
-            what = f"{link.name} is not ours and has another tag or lower device than the wanted one"
-        hint = f"find out who made it; `ip link del {link.name}` when nobody needs it"
-        raise OccupiedError(what, hint=hint, params=((*device.serves, "")[0], what))
-
-
-def _foreign_on_top(link: Link, lower: Link) -> None:
-    what = f"{lower.name} must go, and {link.name} on it is not ours"
-    raise OccupiedError(what, hint=f"`ip link del {link.name}` when nobody needs it", params=("", what))
-
-
-def _targets(work: _Work, bridge: Link) -> str:
-    """Name of the bridge where the uplink of a bridge that goes is wanted, or what takes its place; "" if nowhere."""
-    draft, devices = work.draft, work.devices
-
-    def place(name: str) -> str:
-        device = devices.get(name)
-        master = devices.get(device.master) if device is not None else None
-        if master is None:
-            return ""
-        return master.name if master.kind == "bridge" else place(master.name)
-
-    for index in draft.ports[bridge.index]:
-        port = draft.links[index]
-        if not is_uplink(port):
-            continue
-        carriers = [port] if port.kind != "vlan" else [draft.links[port.lower]]
-        carriers += [draft.links[i] for i in draft.ports.get(carriers[0].index, ())]
-        names = {link.name for link in carriers}
-        names |= {
-            devices[name].master for name in names if name in devices and is_member(devices[name], devices)
-        }
-        if port.kind != "vlan":
-            found = [place(name) for name in sorted(names)]
-        else:
-            found = [
-                place(d.name)
-                for d in work.wanted.devices
-                if d.kind == "vlan" and d.vlan_id == port.vlan_id and d.lower in names
-            ]
-        for name in found:
-            if name and name != bridge.name:
-                return name
-    return ""
-
-
-def _late(work: _Work) -> set[str]:
-    """Names of the devices that what carries an address now needs, now or as wanted."""
-    draft, devices = work.draft, work.devices
-    late: set[str] = set()
-    queue = [draft.links[index].name for index in draft.addresses if index in draft.links]
-    while queue:
-        name = queue.pop()
-        if name in late or name == "lo":
-            continue
-        late.add(name)
-        link, device = draft.link(name), devices.get(name)
-        queue += work.members.get(name, ())
-        if link is not None:
-            queue += [draft.links[index].name for index in draft.ports.get(link.index, ())]
-            queue += [draft.links[i].name for i in (link.master, link.lower) if i in draft.links]
-        if device is not None:
-            queue += [other for other in (device.master, device.lower) if other]
-    return late
-
-
 # --- what comes into being ---
 
 
-def _create(work: _Work, devices: list[Device]) -> None:
+def _create(work: Work, devices: list[Device]) -> None:
     """Make devices, not yet up: their IPv6 mode must be set before."""
     draft = work.draft
     for device in devices:
@@ -251,7 +103,7 @@ def _create(work: _Work, devices: list[Device]) -> None:
         work.unfinished.append(device)
 
 
-def _finish_new(work: _Work) -> None:
+def _finish_new(work: Work) -> None:
     """IPv6 modes of the devices just made, then all of them up: few changes between netlink and files."""
     draft = work.draft
     for device in work.unfinished:
@@ -269,7 +121,7 @@ def _finish_new(work: _Work) -> None:
     work.unfinished = []
 
 
-def _leave(work: _Work, doomed: list[int], targets: dict[int, str], devices: list[Device]) -> None:
+def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list[Device]) -> None:
     """Ports that are not wanted where they are, and the devices that must go."""
     draft = work.draft
     going = set(doomed)
@@ -299,7 +151,7 @@ def _leave(work: _Work, doomed: list[int], targets: dict[int, str], devices: lis
         draft.delete(draft.links[index])
 
 
-def _join(work: _Work, devices: list[Device]) -> None:
+def _join(work: Work, devices: list[Device]) -> None:
     """What each wanted device still needs, from the bottom."""
     draft = work.draft
     for kind in ("physical", "bond", "vlan", "bridge"):
@@ -318,7 +170,7 @@ def _join(work: _Work, devices: list[Device]) -> None:
     draft.serves = ()
 
 
-def _mend(work: _Work, device: Device, link: Link) -> None:
+def _mend(work: Work, device: Device, link: Link) -> None:
     draft = work.draft
     member = is_member(device, work.devices)
     if link.index not in draft.new:
@@ -357,7 +209,7 @@ def _is_up(link: Link | None) -> bool:
     return link is not None and bool(link.flags & UP)
 
 
-def _give(work: _Work, link: Link, master: Link) -> None:
+def _give(work: Work, link: Link, master: Link) -> None:
     draft = work.draft
     holder = draft.links.get(link.master)
     if master.kind != "bond":
@@ -376,7 +228,7 @@ def _give(work: _Work, link: Link, master: Link) -> None:
     draft.regain([operation for operation in lost if operation.index != link.index])
 
 
-def _bond(work: _Work, device: Device, link: Link) -> Link:
+def _bond(work: Work, device: Device, link: Link) -> Link:
     """Settings of a bond that exists; members come and go for themselves (`_mend` of each)."""
     draft = work.draft
     changed = {name: value for name, value in device.settings.items() if link.settings.get(name) != value}
@@ -425,7 +277,7 @@ def _ethtool(draft: Draft, device: Device, link: Link) -> None:
 # --- MTUs ---
 
 
-def _lower_mtus(work: _Work, devices: list[Device]) -> None:
+def _lower_mtus(work: Work, devices: list[Device]) -> None:
     draft = work.draft
     for device in reversed(devices):
         link = draft.link(device.name)
@@ -436,17 +288,17 @@ def _lower_mtus(work: _Work, devices: list[Device]) -> None:
     draft.serves = ()
 
 
-def _bound(work: _Work, device: Device, link: Link) -> bool:
+def _bound(work: Work, device: Device, link: Link) -> bool:
     """Whether a bond gives it its MTU."""
     holder = work.draft.links.get(link.master)
     return is_member(device, work.devices) and holder is not None and holder.name == device.master
 
 
-def _raise_mtus(work: _Work, devices: list[Device]) -> None:
+def _raise_mtus(work: Work, devices: list[Device]) -> None:
     draft = work.draft
     for device in devices:
         link = draft.link(device.name)
-        if link is None or not device.mtu or link.mtu == device.mtu and device.kind != "bridge":
+        if link is None or not device.mtu or (link.mtu == device.mtu and device.kind != "bridge"):
             continue
         draft.serves = device.serves
         if device.kind != "bridge":

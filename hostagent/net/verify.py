@@ -5,10 +5,12 @@ The judgement of what is stale (an address, a route, a port) is here, so that `p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Dns, Kernel, Lease, Link, Route, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UP = 1  # IFF_UP
 FOREVER = 0xFFFFFFFF

@@ -10,7 +10,7 @@ import errno
 import ipaddress
 import os
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import KernelError
 from hostagent.net.devices import Address, Kernel, Lease, Link, Route
@@ -36,7 +36,7 @@ class RefusedError(KernelError):
         self.executed = executed
 
 
-class _No(Exception):  # noqa: N818 - the kernel says no
+class _No(Exception):
     def __init__(self, number: int, text: str = "") -> None:
         super().__init__(text)
         self.number = number
@@ -107,13 +107,15 @@ class FakeKernel:
                 raise RefusedError(failed[0], failed[1], tuple(executed), failed[2])
 
     def one(self, operation: Operation) -> None:
-        verb, args = operation.verb, operation.args
+        verb = operation.verb
+        args: Any = operation.args
         self.log.append(operation)
         if verb == "link-add":
             self._link_add(operation.device, operation.index, args)
             return
         it = self.links.get(operation.index)
-        refuse(it is None, errno.ENODEV)
+        if it is None:
+            raise _No(errno.ENODEV)
         if verb == "link-set":
             self._link_set(it, args)
         elif verb == "link-del":
@@ -146,7 +148,7 @@ class FakeKernel:
     def _vlans(self, index: int) -> list[SimpleNamespace]:
         return [it for it in self.links.values() if it.kind == "vlan" and it.lower == index]
 
-    def _link_add(self, name: str, index: int, args: Mapping) -> None:
+    def _link_add(self, name: str, index: int, args: Mapping[str, Any]) -> None:
         refuse(len(name) > 15, errno.ERANGE)
         refuse(index in self.links or self._by_name(name), errno.EEXIST)
         kind, lower = args["kind"], args.get("lower", 0)
@@ -177,12 +179,12 @@ class FakeKernel:
             self.links.pop(index)
             raise
 
-    def _bond_settings_fit(self, mode: int, settings: Mapping) -> None:
+    def _bond_settings_fit(self, mode: int, settings: Mapping[str, Any]) -> None:
         lacp = any(name.startswith("ad_") for name in settings)
         refuse(lacp and mode != LACP, errno.EACCES, "option of 802.3ad only")
         refuse(settings.get("primary") and mode not in (1, 5, 6), errno.EACCES, "no primary in this mode")
 
-    def _link_set(self, it: SimpleNamespace, args: Mapping) -> None:
+    def _link_set(self, it: SimpleNamespace, args: Mapping[str, Any]) -> None:
         known = {"up", "mac", "mtu", "master", "group", "settings", "altname", "altname_gone"}
         assert set(args) <= known, args
         if "settings" in args:
@@ -207,7 +209,7 @@ class FakeKernel:
             refuse(args["altname_gone"] not in it.altnames, errno.ENOENT)
             it.altnames.remove(args["altname_gone"])
 
-    def _settings(self, it: SimpleNamespace, settings: Mapping) -> None:
+    def _settings(self, it: SimpleNamespace, settings: Mapping[str, Any]) -> None:
         if it.kind == "bond":
             mode = settings.get("mode", it.settings["mode"])
             changed = {name for name, value in settings.items() if it.settings.get(name) != value}
@@ -268,7 +270,8 @@ class FakeKernel:
 
     def _enslave(self, it: SimpleNamespace, index: int) -> None:
         master = self.links.get(index)
-        refuse(master is None, errno.EINVAL)
+        if master is None:
+            raise _No(errno.EINVAL)
         if master.kind == "bridge":
             refuse(it.kind == "bridge", errno.ELOOP)
             it.master = index
@@ -328,7 +331,7 @@ class FakeKernel:
 
     # --- addresses and routes ---
 
-    def _address_add(self, it: SimpleNamespace, args: Mapping) -> None:
+    def _address_add(self, it: SimpleNamespace, args: Mapping[str, Any]) -> None:
         same = [
             a
             for a in self.addresses
@@ -360,7 +363,7 @@ class FakeKernel:
         if not [a for a in self.addresses if a.device == index and ":" not in a.text]:
             self.routes = [r for r in self.routes if r.device != index or is6(r.destination)]
 
-    def _route_add(self, it: SimpleNamespace, args: Mapping) -> None:
+    def _route_add(self, it: SimpleNamespace, args: Mapping[str, Any]) -> None:
         destination, gateway = args["destination"], args["gateway"]
         refuse(not it.up, errno.ENETDOWN)
         if gateway:

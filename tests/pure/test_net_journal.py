@@ -55,8 +55,15 @@ def test_a_second_change_waits_for_the_end_of_the_first(tmp_path):
         begin(tmp_path)
 
 
-@given(st.binary() | st.recursive(st.none() | st.text() | st.integers(), lambda x: st.lists(x)
-       | st.dictionaries(st.sampled_from(["version", "state", "steps", "boot_id"]), x)).map(lambda v: json.dumps(v).encode()))  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.text() | st.integers(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["version", "state", "steps", "boot_id"]), inner)
+    ),
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(st.binary() | VALUES)
 def test_any_other_content_is_an_error_that_names_the_file(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("net")
     (folder / "journal").write_bytes(content)

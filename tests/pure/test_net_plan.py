@@ -1,4 +1,4 @@
-"""Plans lead to what is wanted, in an order that is safe, and every step can be undone: in a kernel that has the rules."""
+"""Plans lead to what is wanted, in a safe order, and every step can be undone: in a kernel that has the rules."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostagent.net.affected import OccupiedError, VlanInUseError
 from hostagent.net.devices import (
-    Device, Dns, Kernel, Lease, Wanted, WantedAddress, WantedRoute,
+    Device,
+    Dns,
+    Lease,
+    Wanted,
+    WantedAddress,
+    WantedRoute,
 )  # fmt: skip
-from hostagent.net.plan import OccupiedError, VlanInUseError, plan
+from hostagent.net.plan import plan
 from hostagent.net.verify import Around, differences
-from tests.pure.net_kernel import FakeKernel
+from tests.pure.net_kernel import FakeKernel, RefusedError
 
 MAC = "52:54:00:00:00:{:02x}"
 
@@ -111,7 +117,7 @@ def take_back(kernel, steps):
             if operation.verb.startswith(("link", "address", "route")):
                 try:
                     kernel.execute([operation])
-                except Exception as error:
+                except RefusedError as error:
                     if error.errno not in (17, 19, 99, 3, 2):
                         raise
 
