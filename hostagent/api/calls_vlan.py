@@ -1,4 +1,4 @@
-"""Calls that make and unmake VLANs: of the classes VLAN and pool; and those of tunnels and SR-IOV, which are refused."""
+"""Calls that make and unmake VLANs, of the classes VLAN and pool; those of tunnels and SR-IOV, which are refused."""
 
 from __future__ import annotations
 

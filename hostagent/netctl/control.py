@@ -1,7 +1,7 @@
 """One change of the host's network at a time: refusal and change of objects, its effect, and then the database.
 
 The objects are changed twice by the same function. First in a transaction that is thrown away: it tells what the host
-is to become, and holds nobody up while the host is changed. Then, the effect being verified, in one that is made durable.
+is to become, and holds nobody up while the host is changed. Then, that being verified, in one that is made durable.
 """
 
 from __future__ import annotations
