@@ -20,7 +20,12 @@ from hostagent.net.nics_types import Nic
 from hostagent.netctl.control import Control
 
 NICS = tuple(Nic(number, f"eth{number}", f"02:00:00:00:00:0{number}") for number in range(5))
-STATIC = {"ip_configuration_mode": "Static", "IP": "192.0.2.7", "netmask": "255.255.255.0", "gateway": "192.0.2.1"}
+STATIC = {
+    "ip_configuration_mode": "Static",
+    "IP": "192.0.2.7",
+    "netmask": "255.255.255.0",
+    "gateway": "192.0.2.1",
+}
 
 
 async def nobody(_user, _password):
@@ -117,6 +122,7 @@ class Site:
 
     def __init__(self, directory):
         self.db = open_database(directory / "state.db", directory / "volatile.db")
+        self.db._writer.execute("PRAGMA main.synchronous=OFF")  # thousands of small changes, and no power cut
         self.net = FakeNetwork()
         self.control = Control(self.db, "host-uuid", self.net)
         self.core = Core(
@@ -129,9 +135,13 @@ class Site:
         )
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
         with self.db.write() as w:
-            self.host = w.create("host", {"metrics": w.create("host_metrics", {"live": True}), "uuid": "host-uuid"})
+            self.host = w.create(
+                "host", {"metrics": w.create("host_metrics", {"live": True}), "uuid": "host-uuid"}
+            )
             self.pool = w.create("pool", {"master": self.host})
-            self.nets = [w.create("network", {"name_label": f"n{n}", "bridge": f"xenbr{n}"}) for n in range(5)]
+            self.nets = [
+                w.create("network", {"name_label": f"n{n}", "bridge": f"xenbr{n}"}) for n in range(5)
+            ]
             self.pifs = [
                 w.create(
                     "PIF",
@@ -175,7 +185,17 @@ class Site:
         with self.db.read() as view:
             return {
                 cls: dict(view.records(cls))
-                for cls in ("PIF", "network", "Bond", "VLAN", "VIF", "PIF_metrics", "tunnel", "Cluster_host", "pool")
+                for cls in (
+                    "PIF",
+                    "network",
+                    "Bond",
+                    "VLAN",
+                    "VIF",
+                    "PIF_metrics",
+                    "tunnel",
+                    "Cluster_host",
+                    "pool",
+                )
             }
 
     def other_host(self):
@@ -216,7 +236,9 @@ class Site:
             metrics=self.make("PIF_metrics"),
             currently_attached=False,
         )
-        bond = self.make("Bond", master=master, primary_slave=members[0], **{"mode": "active-backup", **values})
+        bond = self.make(
+            "Bond", master=master, primary_slave=members[0], **{"mode": "active-backup", **values}
+        )
         for member in members:
             self.set("PIF", member, bond_slave_of=bond)
         return bond, master

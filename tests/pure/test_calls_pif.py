@@ -217,7 +217,12 @@ def test_what_dhcp_has_found_stays_where_dhcp_stays(site):
     assert site.record("PIF", eth1)["IPv6"] == ["2001:db8::9/64"]
     site.call(*reconfigure(site, eth1, mode="None", ip="", netmask="", gateway="", dns=""))
     record = site.record("PIF", eth1)
-    assert [record[field] for field in ("ip_configuration_mode", "IP", "netmask", "gateway")] == ["None", "", "", ""]
+    assert [record[field] for field in ("ip_configuration_mode", "IP", "netmask", "gateway")] == [
+        "None",
+        "",
+        "",
+        "",
+    ]
 
 
 @pytest.mark.parametrize(
