@@ -1,4 +1,4 @@
-"""A host with NICs in a real database, calls through the dispatcher, and a network that only remembers what it was told."""
+"""A host with NICs in a real database, calls through the dispatcher, and a network that only remembers."""
 
 from __future__ import annotations
 
@@ -259,8 +259,11 @@ class Site:
         return [caught.value.code, *caught.value.params]
 
 
-@pytest.fixture
-def site(tmp_path):
-    made = Site(tmp_path)
-    yield made
-    made.db.close()
+@contextlib.contextmanager
+def opened(directory):
+    """A site whose database is closed at the end."""
+    site = Site(directory)
+    try:
+        yield site
+    finally:
+        site.db.close()

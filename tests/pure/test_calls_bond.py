@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from netctl_host import STATIC, site  # noqa: F401 - a fixture
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import KernelError
 from hostagent.netctl.objects_bond import free_device
+from tests.pure.netctl_host import STATIC, opened
 
 LACP = {"hashing_algorithm": "tcpudp_ports", "lacp-time": "slow", "lacp-fallback-ab": "true"}
 IPV6 = {"ipv6_configuration_mode": "Static", "IPv6": ["2001:db8::7/64"], "ipv6_gateway": "2001:db8::1"}
+
+
+@pytest.fixture
+def site(tmp_path):
+    with opened(tmp_path) as made:
+        yield made
 
 
 def create(site, *members, network=None, mac="", mode="active-backup", properties=None):

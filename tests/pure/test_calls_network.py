@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import pytest
-from netctl_host import STATIC, site  # noqa: F401 - a fixture
 
 from hostagent.errors import KernelError
+from tests.pure.netctl_host import STATIC, opened
+
+
+@pytest.fixture
+def site(tmp_path):
+    with opened(tmp_path) as made:
+        yield made
 
 
 def test_a_network_gets_a_bridge_of_its_own(site):

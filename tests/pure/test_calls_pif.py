@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from netctl_host import NICS, STATIC, site  # noqa: F401 - a fixture
 
 from hostagent.api.fault import CallError
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import KernelError
+from tests.pure.netctl_host import NICS, STATIC, opened
 
 IP = ("PIF.reconfigure_ip", "Static", "192.0.2.9", "255.255.255.0", "192.0.2.1", "192.0.2.53")
 IP6 = ("PIF.reconfigure_ipv6", "Static", "2001:db8::7/64", "2001:db8::1", "2001:db8::53")
+
+
+@pytest.fixture
+def site(tmp_path):
+    with opened(tmp_path) as made:
+        yield made
 
 
 def reconfigure(site, pif, call=IP, **changed):
@@ -231,12 +237,12 @@ def test_what_dhcp_has_found_stays_where_dhcp_stays(site):
         (IP, {"ip": ""}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
         (IP, {"ip": "192.0.2.256"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
         (IP, {"ip": "224.0.0.1"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
-        (IP, {"ip": "0.0.0.0"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
+        (IP, {"ip": "0.0.0.1"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
         (IP, {"ip": "2001:db8::1"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
         (IP, {"mode": "DHCP", "ip": "x"}, ["INVALID_IP_ADDRESS_SPECIFIED", "IP"]),
         (IP, {"netmask": ""}, ["INVALID_IP_ADDRESS_SPECIFIED", "netmask"]),
         (IP, {"netmask": "255.0.255.0"}, ["INVALID_IP_ADDRESS_SPECIFIED", "netmask"]),
-        (IP, {"netmask": "0.0.0.0"}, ["INVALID_IP_ADDRESS_SPECIFIED", "netmask"]),
+        (IP, {"netmask": "0.0.0.255"}, ["INVALID_IP_ADDRESS_SPECIFIED", "netmask"]),
         (IP, {"gateway": "no"}, ["INVALID_IP_ADDRESS_SPECIFIED", "gateway"]),
         (IP, {"dns": "192.0.2.1,x"}, ["INVALID_IP_ADDRESS_SPECIFIED", "DNS"]),
         (IP6, {"ip": ""}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),

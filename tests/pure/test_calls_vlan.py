@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from netctl_host import site  # noqa: F401 - a fixture
 
 from hostagent.api.fault import CallError
 from hostagent.errors import KernelError
+from tests.pure.netctl_host import opened
+
+
+@pytest.fixture
+def site(tmp_path):
+    with opened(tmp_path) as made:
+        yield made
 
 
 def test_a_vlan_is_made_and_plugged(site):
