@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hostagent.api.sessions import Session
     from hostagent.api.tasks import TaskHandle, Tasks
     from hostagent.db.database import Database
+    from hostagent.netctl.control import Control
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Core:
     database: Database | None = None
     events: Events | None = None
     tasks: Tasks | None = None
+    network: Control | None = None
     blocked: Callable[[], CallError | None] = lambda: None
     emergency: Callable[[], bool] = lambda: False
     coordinator: Callable[[], str | None] = lambda: None
@@ -56,6 +58,13 @@ class Core:
         if self.database is None:
             raise CallError("HOST_STILL_BOOTING")
         return self.database
+
+    @property
+    def net(self) -> Control:
+        """This host's network. Raises CallError HOST_STILL_BOOTING while nothing looks after it."""
+        if self.network is None:
+            raise CallError("HOST_STILL_BOOTING")
+        return self.network
 
     def this_host(self) -> str:
         """Our host's reference, null before its record is made."""
