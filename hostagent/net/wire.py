@@ -132,8 +132,8 @@ def _link_set(operation: Operation) -> Parts:
         parts.append((RTM_NEWLINK, 0, head + _attribute(26, of_family)))
     body = _link_attributes(args)
     settings = args.get("settings")
-    if settings and isinstance(settings, Mapping):
-        kind = "bond" if settings.keys() <= BOND_SETTINGS.keys() else "bridge"
+    if settings:
+        kind = "bond" if set(_map(settings)) <= BOND_SETTINGS.keys() else "bridge"
         body += _link_info(kind, _settings(kind, settings))
     up = args.get("up")
     if body or up is not None:
@@ -172,14 +172,18 @@ def _link_info(kind: str, data: bytes) -> bytes:
 def _settings(kind: str, settings: Value) -> bytes:
     if not settings:
         return b""
-    if not isinstance(settings, Mapping):
-        raise TypeError(f"settings are a map, not {settings!r}")
     known = {"bridge": BRIDGE_SETTINGS, "bond": BOND_SETTINGS}[kind]
     data = b""
-    for name, value in settings.items():
+    for name, value in _map(settings).items():
         number, form = known[name]
         data += _attribute(number, struct.pack("=" + form, value))
     return data
+
+
+def _map(settings: Value) -> Mapping[str, int | str | bool]:
+    if not isinstance(settings, Mapping):
+        raise TypeError(f"settings are a map, not {settings!r}")
+    return settings
 
 
 def _address(operation: Operation, type_: int, flags: int) -> Parts:
