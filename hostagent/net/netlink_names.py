@@ -2,6 +2,7 @@
 
 Names are those of `ip -d link` and of the netlink attributes, in lower case; units are the kernel's: of a bridge
 1/100 s, of a bond milliseconds, `primary` and `active_slave` are indexes (linux/if_link.h, IFLA_BR_* and IFLA_BOND_*).
+The kernel keeps times of bridges in its own ticks: 12345 comes back as 12344 where a tick is 4 ms.
 A name is a bridge's or a bond's, never both: the names alone say which of the two a message is about.
 
 Only what we set or check is here, because every entry is read for every bridge of every look.

@@ -40,6 +40,7 @@ INDEX = 0x10000005
 NEW_LINK, DEL_LINK, NEW_ADDRESS, DEL_ADDRESS, NEW_ROUTE, DEL_ROUTE = 16, 17, 20, 21, 24, 25
 DONE, ERROR = 3, 2
 UNKNOWN_TO_PYROUTE2 = {"peer_notif_delay", "ad_lacp_active", "missed_max"}
+MARSHAL = MarshalRtnl()
 LARGEST = {"B": 0xFF, "H": 0xFFFF, "I": 0xFFFFFFFF}
 
 macs = st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":"))
@@ -63,7 +64,7 @@ def op(verb: str, args: dict[str, Any] | None = None, device: str = "xapi1") -> 
 
 
 def read_by_pyroute2(data: bytes) -> list[Any]:
-    return list(MarshalRtnl().parse(data))
+    return list(MARSHAL.parse(data))
 
 
 def written_by_pyroute2(message: Any, type_: int, attributes: list[tuple[str, Any]], **fields: int) -> bytes:
