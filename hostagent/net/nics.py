@@ -7,6 +7,7 @@ caller says where. What there is to see, `nics_look.py` reads.
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import OperatorError
@@ -280,7 +281,7 @@ def _doubles(earlier: Sequence[Nic], seen: Iterable[Seen]) -> tuple[str, ...]:
 def _twice(values: Sequence[str]) -> list[str]:
     """Those that are there more than once, in order."""
     ordered = sorted(values)
-    return sorted({value for value, after in zip(ordered, ordered[1:], strict=False) if value == after})
+    return sorted({value for value, after in pairwise(ordered) if value == after})
 
 
 def _macs(placed: Mapping[int, Nic]) -> set[str]:

@@ -8,7 +8,6 @@ as not there, for devices come and go.
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.nics import Seen
@@ -16,6 +15,7 @@ from hostagent.net.nics_types import Nic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from hostagent.net.devices import Link
 
@@ -64,7 +64,7 @@ class Hardware(NamedTuple):
     duplex: bool = False
 
 
-def look(root: str, links: Iterable[Link] = (), *, names_of: bool = True) -> tuple[Seen, ...]:
+def look(root: Path, links: Iterable[Link] = (), *, names_of: bool = True) -> tuple[Seen, ...]:
     """The NICs of the host. `links`, of a look at the kernel, tell permanent MAC addresses for certain; sysfs does so
     unless somebody changed the address. `names_of`: with names of makers and models, from the file of PCI numbers.
     """
@@ -76,7 +76,7 @@ def look(root: str, links: Iterable[Link] = (), *, names_of: bool = True) -> tup
         if not left_out(each) and permanent_mac(each, permanent).lower() not in booted
     ]
     wanted = {(each.vendor, each.product) for each in nics if each.vendor}
-    words = pci_names(_bytes(f"{root}/{PCI_IDS}", PCI_IDS_LIMIT_BYTES), wanted) if names_of and wanted else {}
+    words = pci_names(_bytes(root / PCI_IDS, PCI_IDS_LIMIT_BYTES), wanted) if names_of and wanted else {}
     return tuple(seen(each, permanent_mac(each, permanent), words) for each in nics)
 
 
@@ -127,59 +127,58 @@ def seen(each: Hardware, mac: str, names: Mapping[tuple[str, str], tuple[str, st
     return Seen(nic, each.onboard, each.label, each.port)
 
 
-def read(root: str) -> list[Hardware]:
-    """Every network device of this network namespace, by name."""
-    folder = f"{root}/{NETS}"
+def read(root: Path) -> list[Hardware]:
+    """Every network device with hardware in this network namespace, by name. Of those without, of which a host has
+    thousands, nothing is read."""
     try:
-        names = sorted(os.listdir(folder))
+        return [
+            hardware(root, here.name) for here in sorted((root / NETS).iterdir()) if _is_link(here / "device")
+        ]
     except OSError:
         return []
-    return [hardware(root, name) for name in names if os.path.isdir(f"{folder}/{name}")]  # noqa: PTH112
 
 
-def hardware(root: str, name: str) -> Hardware:
+def hardware(root: Path, name: str) -> Hardware:
     """What sysfs says of one device."""
-    here = f"{root}/{NETS}/{name}"
-    link = f"{here}/device"
-    device = os.path.realpath(link) if os.path.islink(link) else ""  # noqa: PTH114
+    here = root / NETS / name
+    device = (here / "device").resolve() if _is_link(here / "device") else None
     function = _pci_function(device)
     return Hardware(
         name=name,
-        type=_number(f"{here}/type", -1),
-        mac=_text(f"{here}/address"),
-        assigned=_number(f"{here}/addr_assign_type", -1),
-        member_mac=_text(f"{here}/bonding_slave/perm_hwaddr"),
-        mtu=_number(f"{here}/mtu", 0),
-        device=device,
-        bus=_target(f"{device}/subsystem") if device else "",
-        driver=_target(f"{device}/driver") if device else "",
-        pci=os.path.basename(function),  # noqa: PTH119
-        vendor=_hexadecimal(f"{function}/vendor") if function else "",
-        product=_hexadecimal(f"{function}/device") if function else "",
-        virtual_function=bool(function) and os.path.islink(f"{function}/physfn"),  # noqa: PTH114
+        type=_number(here / "type", -1),
+        mac=_text(here / "address"),
+        assigned=_number(here / "addr_assign_type", -1),
+        member_mac=_text(here / "bonding_slave/perm_hwaddr"),
+        mtu=_number(here / "mtu", 0),
+        device=str(device or ""),
+        bus=_target(device / "subsystem") if device else "",
+        driver=_target(device / "driver") if device else "",
+        pci=function.name if function else "",
+        vendor=_hexadecimal(function / "vendor") if function else "",
+        product=_hexadecimal(function / "device") if function else "",
+        virtual_function=function is not None and _is_link(function / "physfn"),
         radio=_is_radio(here),
-        port=_number(f"{here}/dev_port", 0),
-        port_name=_text(f"{here}/phys_port_name"),
+        port=_number(here / "dev_port", 0),
+        port_name=_text(here / "phys_port_name"),
         onboard=_onboard(function),
-        label=_text(f"{function}/label") if function else "",
-        functions=_number(f"{function}/sriov_totalvfs", 0) if function else 0,
-        carrier=_text(f"{here}/carrier") == "1",
-        speed=max(0, _number(f"{here}/speed", 0)),
-        duplex=_text(f"{here}/duplex") == "full",
+        label=_text(function / "label") if function else "",
+        functions=_number(function / "sriov_totalvfs", 0) if function else 0,
+        carrier=_text(here / "carrier") == "1",
+        speed=max(0, _number(here / "speed", 0)),
+        duplex=_text(here / "duplex") == "full",
     )
 
 
-def booted_from(root: str) -> frozenset[str]:
+def booted_from(root: Path) -> frozenset[str]:
     """The MAC addresses of the NICs in the firmware's table of its boot over iSCSI, lower case."""
-    folder = f"{root}/{BOOTED_FROM}"
     try:
-        names = os.listdir(folder)
+        entries = sorted((root / BOOTED_FROM).iterdir())
     except OSError:
         return frozenset()
     return frozenset(
-        _text(f"{folder}/{name}/mac").lower()
-        for name in names
-        if name.startswith("ethernet") and _number(f"{folder}/{name}/flags", BLOCK_VALID) & BLOCK_VALID
+        _text(entry / "mac").lower()
+        for entry in entries
+        if entry.name.startswith("ethernet") and _number(entry / "flags", BLOCK_VALID) & BLOCK_VALID
     ) - {""}
 
 
@@ -192,19 +191,20 @@ def pci_names(data: bytes, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str,
         start = data.find(f"\n{vendor}  ".encode())
         if not vendor or start < 0:
             continue
-        end = start + 1
-        model = ""
-        while True:
-            end = data.find(b"\n", end) + 1
-            line = data[end : data.find(b"\n", end) if data.find(b"\n", end) >= 0 else len(data)]
-            if not end or not line.startswith((b"\t", b"#")):
-                break
-            if device and line.startswith(f"\t{device}  ".encode()):
-                model = _clean(line[7:])
-                break
-        name = data[start + 7 :].split(b"\n", 1)[0]
-        found[vendor, device] = (_clean(name), model)
+        first, *lines = data[start + 1 : _next_maker(data, start + 1)].split(b"\n")
+        begin = f"\t{device}  ".encode()
+        model = next((line[len(begin) :] for line in lines if line.startswith(begin)), b"")
+        found[vendor, device] = (_clean(first[6:]), _clean(model))
     return found
+
+
+def _next_maker(data: bytes, position: int) -> int:
+    """Where the lines of a maker end: those of its models begin with a tab, remarks with #."""
+    while (position := data.find(b"\n", position)) >= 0:
+        position += 1
+        if data[position : position + 1] not in (b"\t", b"#"):
+            return position - 1
+    return len(data)
 
 
 def _stands_for_function(port_name: str) -> bool:
@@ -214,20 +214,17 @@ def _stands_for_function(port_name: str) -> bool:
     return bool(physical) and number != rest and number.startswith(("vf", "sf"))
 
 
-def _is_radio(here: str) -> bool:
-    if os.path.exists(f"{here}/wireless") or os.path.lexists(f"{here}/phy80211"):  # noqa: PTH110
+def _is_radio(here: Path) -> bool:
+    if _is_link(here / "phy80211"):
         return True
-    lines = _text(f"{here}/uevent").split("\n")
+    lines = _text(here / "uevent").split("\n")
     return any(line == f"DEVTYPE={kind}" for line in lines for kind in RADIO_TYPES)
 
 
-def _pci_function(device: str) -> str:
-    """The folder of the PCI function that a device is, or hangs from; empty if there is none."""
-    while len(device) > 1:
-        if _is_pci_address(os.path.basename(device)):  # noqa: PTH119
-            return device
-        device = os.path.dirname(device)  # noqa: PTH120
-    return ""
+def _pci_function(device: Path | None) -> Path | None:
+    """The folder of the PCI function that a device is, or hangs from."""
+    places = (device, *device.parents) if device else ()
+    return next((place for place in places if _is_pci_address(place.name)), None)
 
 
 def _is_pci_address(text: str) -> bool:
@@ -240,21 +237,28 @@ def _is_pci_address(text: str) -> bool:
     )
 
 
-def _onboard(function: str) -> int:
+def _onboard(function: Path | None) -> int:
     """The number that the firmware gives to a NIC on the board: by ACPI, else by SMBIOS; 0 for none."""
-    if not function:
+    if function is None:
         return 0
-    return _number(f"{function}/acpi_index", 0) or _number(f"{function}/index", 0)
+    return _number(function / "acpi_index", 0) or _number(function / "index", 0)
 
 
-def _target(link: str) -> str:
+def _is_link(path: Path) -> bool:
     try:
-        return os.path.basename(os.readlink(link))  # noqa: PTH115, PTH119
+        return path.is_symlink()
+    except OSError:
+        return False
+
+
+def _target(link: Path) -> str:
+    try:
+        return link.readlink().name
     except OSError:
         return ""
 
 
-def _number(path: str, default: int) -> int:
+def _number(path: Path, default: int) -> int:
     text = _text(path)
     try:
         return int(text, 0)
@@ -262,20 +266,19 @@ def _number(path: str, default: int) -> int:
         return default
 
 
-def _hexadecimal(path: str) -> str:
+def _hexadecimal(path: Path) -> str:
     digits = _text(path).lower().removeprefix("0x")
     return digits if len(digits) == 4 and not digits.strip("0123456789abcdef") else ""
 
 
-def _text(path: str) -> str:
+def _text(path: Path) -> str:
     return _clean(_bytes(path, LIMIT_BYTES))
 
 
-def _bytes(path: str, limit: int) -> bytes:
+def _bytes(path: Path, limit: int) -> bytes:
     """Up to `limit` bytes of a file; none when it cannot be read, as `speed` while the link is down."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with os.fdopen(descriptor, "rb") as file:
+        with path.open("rb") as file:
             return file.read(limit)
     except OSError:
         return b""

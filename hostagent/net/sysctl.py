@@ -14,6 +14,7 @@ from hostagent.errors import BugError, KernelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 CONF = "net/ipv6/conf"
 MODES = {
@@ -93,7 +94,7 @@ def mode_of(device: str, host: Ipv6, found: dict[str, str]) -> str:
     return ""
 
 
-def ipv6_of_host(root: str) -> Ipv6:
+def ipv6_of_host(root: Path) -> Ipv6:
     """What the host says about IPv6; raises SysctlError when it cannot be read."""
     off = read(root, f"{CONF}/all/disable_ipv6")
     if off is None:
@@ -101,7 +102,7 @@ def ipv6_of_host(root: str) -> Ipv6:
     return Ipv6(enabled=off == "0", forwarding=read(root, f"{CONF}/all/forwarding") not in (None, "0"))
 
 
-def read_ipv6(root: str, devices: Iterable[str]) -> dict[str, str]:
+def read_ipv6(root: Path, devices: Iterable[str]) -> dict[str, str]:
     """What the files of our modes hold, by path, for the devices that are there and for `default`, which new devices
     begin with. Empty when the kernel has no IPv6. Raises SysctlError."""
     found = {}
@@ -116,7 +117,7 @@ def read_ipv6(root: str, devices: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def read(root: str, path: str) -> str | None:
+def read(root: Path, path: str) -> str | None:
     """The value without the line's end; None when there is no such setting (or device). Raises SysctlError."""
     try:
         descriptor = os.open(_file(root, path), os.O_RDONLY | os.O_CLOEXEC)
@@ -130,7 +131,7 @@ def read(root: str, path: str) -> str | None:
         raise _failed("read", path, error) from error
 
 
-def write(root: str, path: str, value: str) -> None:
+def write(root: Path, path: str, value: str) -> None:
     """Set it and read it back; raises SysctlError when it is not there, not to be written, or other than written."""
     try:
         descriptor = os.open(_file(root, path), os.O_WRONLY | os.O_CLOEXEC)
@@ -145,10 +146,10 @@ def write(root: str, path: str, value: str) -> None:
         raise SysctlError(f"/proc/sys/{path} was set to {value} and is {is_}", number=0)
 
 
-def _file(root: str, path: str) -> str:
+def _file(root: Path, path: str) -> str:
     if path.startswith("/") or not {"", ".", ".."}.isdisjoint(path.split("/")):
         raise BugError(f"no path below /proc/sys: {path!r}", hint="report this")
-    return f"{root.rstrip('/')}/proc/sys/{path}"
+    return f"{root}/proc/sys/{path}"
 
 
 def _failed(verb: str, path: str, error: OSError) -> SysctlError:
