@@ -30,3 +30,5 @@ class Nic(NamedTuple):
     """Mb/s, 0 when not known."""
     duplex: bool = False
     """Full duplex."""
+    driver: str = ""
+    """Of the kernel."""
