@@ -58,7 +58,7 @@ def encode(operation: Operation, sequence: int, *, ack: bool = False) -> bytes:
       message more for each. That for `addrgen` comes first: the kernel heeds it only before the device is up.
     - `master` is handled before `up` by the kernel: a port of a bond is set down by an operation of its own before.
     - address-add gives an address that is there the lifetime and flags asked for (`valid_s`: for ever if absent), so
-      that one from a lease becomes permanent without ever being away. Another prefix the kernel does not give it in IPv6.
+      that one from a lease becomes permanent without ever being away. In IPv6 the kernel keeps its old prefix.
     - `metric` 0 of an IPv6 route is sent as what the kernel would make of it, so that a deletion finds that one only.
 
     Raises BugError for what is no operation of netlink, has unknown args or values that do not fit. An index is
