@@ -101,7 +101,9 @@ def of_leases(leases: Iterable[Lease], *, management: str = "", client_id: str =
     """One client per bridge, from what is wanted of both families. `management`: the bridge that keeps its last lease."""
     clients: dict[str, Client] = {}
     for wanted in leases:
-        found = clients.get(wanted.device) or Client(wanted.device, ipv4=False, ipv6=False, client_id=client_id)
+        found = clients.get(wanted.device) or Client(
+            wanted.device, ipv4=False, ipv6=False, client_id=client_id
+        )
         found = found._replace(
             hostname=found.hostname or wanted.hostname, keep_last=wanted.device == management
         )
@@ -148,7 +150,11 @@ def _ipv4(client: Client) -> list[str]:
     return [
         "option subnet_mask broadcast_address",
         *([f"request {client.request}"] if client.request else []),
-        *(["option routers classless_static_routes"] if client.gateway else ["nogateway", f"nooption {routes}"]),
+        *(
+            ["option routers classless_static_routes"]
+            if client.gateway
+            else ["nogateway", f"nooption {routes}"]
+        ),
         *(["option domain_name_servers domain_name domain_search"] if client.dns4 else []),
     ]
 
@@ -250,7 +256,9 @@ def lease(bridge: str, family: int) -> Leased | None:
     return parse_lease(finished.stdout, family)
 
 
-def wait(bridge: str, family: int, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep) -> Leased:
+def wait(
+    bridge: str, family: int, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Leased:
     """The lease, once there is one. The client goes on trying after the deadline.
 
     Raises DhcpError at the deadline, with what the client has sent and heard until then (networking.md 5, row 36).
@@ -280,7 +288,14 @@ def no_answer(bridge: str, timeout_s: float, tried: Tries) -> DhcpError:
 
 
 def log_of(bridge: str) -> str:
-    argv = ["journalctl", "--no-pager", "--boot", "--output=cat", f"--lines={LOG_LINES}", f"--unit={unit(bridge)}"]
+    argv = [
+        "journalctl",
+        "--no-pager",
+        "--boot",
+        "--output=cat",
+        f"--lines={LOG_LINES}",
+        f"--unit={unit(bridge)}",
+    ]
     return run(argv, timeout_s=COMMAND_TIMEOUT_S, package="systemd", check=False).stdout
 
 

@@ -18,7 +18,24 @@ PROGRAMS = ("dhclient", "dhcpcd", "udhcpc", "systemd-networkd", "NetworkManager"
 """By the first 15 characters, as the kernel keeps them in `comm`."""
 CLIENT_PORTS = {68, 546}
 WITH_VALUE = {
-    "dhclient": {"-p", "-s", "-sf", "-lf", "-pf", "-cf", "-df", "-e", "-I", "-D", "-B", "-H", "-C", "-R", "-V", "-F"},
+    "dhclient": {
+        "-p",
+        "-s",
+        "-sf",
+        "-lf",
+        "-pf",
+        "-cf",
+        "-df",
+        "-e",
+        "-I",
+        "-D",
+        "-B",
+        "-H",
+        "-C",
+        "-R",
+        "-V",
+        "-F",
+    },
     "dhcpcd": set("-C -c -e -F -f -h -I -i -j -l -m -O -o -Q -r -S -s -t -u -v -W -w -X -y -Z -z".split())
     | {"--config", "--script", "--hostname", "--timeout", "--metric", "--clientid", "--nohook", "--logfile"},
 }
@@ -47,7 +64,9 @@ class Running(NamedTuple):
 
 def foreign(device: str, root: Path, addresses: Mapping[str, str]) -> list[Running]:
     """The clients at work on this device that are not ours."""
-    return [client for client in running(root, addresses) if client.device in (device, "") and not client.ours]
+    return [
+        client for client in running(root, addresses) if client.device in (device, "") and not client.ours
+    ]
 
 
 def running(root: Path, addresses: Mapping[str, str]) -> list[Running]:
@@ -176,7 +195,9 @@ def _placed(root: Path, pid: int) -> tuple[str, bool]:
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         path = line.rpartition(":")[2]
         if line.startswith("0::"):
-            return next((part for part in reversed(path.split("/")) if "." in part), ""), bool(OURS.search(path))
+            return next((part for part in reversed(path.split("/")) if "." in part), ""), bool(
+                OURS.search(path)
+            )
     return "", False
 
 
