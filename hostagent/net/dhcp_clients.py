@@ -7,11 +7,11 @@ on a client's port the address of one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 PROGRAMS = ("dhclient", "dhcpcd", "udhcpc", "systemd-networkd", "NetworkManager", "connmand", "pump")
@@ -99,7 +99,7 @@ def running(root: Path, addresses: Mapping[str, str]) -> list[Running]:
 
 
 def devices_of(program: str, words: list[str]) -> list[str]:
-    """The devices that a command line names; `[""]` for a client that takes all it finds; `[]` where it says nothing."""
+    """The devices that a command line names; `[""]`: it takes all it finds; `[]`: it does not say."""
     if program in ("systemd-networkd", "NetworkManager", "connmand"):
         return []
     if words and words[0].startswith("dhcpcd:"):

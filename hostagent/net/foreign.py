@@ -1,7 +1,7 @@
 """Which other network daemons have a card, what they give to it, and how to keep them from it.
 
-Two daemons on one card make its address come and go (networking.md 5, row 46), so nothing is begun on a card that has an
-owner; `hostagent net adopt` takes it over from one. Read from files below a root directory; nothing is asked or changed.
+Two daemons on one card make its address come and go (networking.md 5, row 46), so nothing is begun on a card that
+has an owner; `hostagent net adopt` takes it over. Read from files below a root directory; nothing is asked or changed.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.files import FileError, read_bounded
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 LIMIT_BYTES = 1 << 20
@@ -19,7 +19,7 @@ class Nic(NamedTuple):
     """A card, as the files of network daemons may name it. `mac` is the permanent one where it has one."""
 
     name: str
-    index: int = 0
+    ifindex: int = 0
     mac: str = ""
     driver: str = ""
     path: str = ""
@@ -57,7 +57,7 @@ Sections = list[tuple[str, list[tuple[str, str]]]]
 
 
 def sections(text: str) -> Sections:
-    """Sections of an ini file in order, with repeated sections and keys kept apart; lines that are neither are left out.
+    """Sections of an ini file in order, repeated sections and keys kept apart; lines that are neither are left out.
 
     A line that ends in a backslash goes on in the next (systemd.syntax(7)); `#` and `;` begin comments.
     """

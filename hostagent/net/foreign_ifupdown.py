@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.foreign_files import Nic, Owner, address, first, is_address, shown, text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 FILE = "etc/network/interfaces"
@@ -162,7 +162,7 @@ def _comment_out(names: list[str], file: str) -> str:
 
 
 def parse_lease(content: str) -> dict[str, str]:
-    """The last IPv4 lease of a dhclient lease file: address (with prefix), routers, dns, search; "" for what it lacks."""
+    """The last IPv4 lease of a dhclient file: address (with prefix), routers, dns, search; "" for what it lacks."""
     blocks = LEASE.findall(content)
     block = blocks[-1] if blocks else ""
 

@@ -32,16 +32,20 @@ FOLDERS = (
 )
 """A file in an earlier one replaces that of the same name in a later one."""
 LINKS, LEASES = "run/systemd/netif/links", "run/systemd/netif/leases"
-DISABLE = "printf '[Match]\\nName={name}\\n\\n[Link]\\nUnmanaged=yes\\n' > /etc/systemd/network/00-hostagent-{name}.network"
+DISABLE = (
+    "printf '[Match]\\nName={name}\\n\\n[Link]\\nUnmanaged=yes\\n'"
+    " > /etc/systemd/network/00-hostagent-{name}.network"
+)
 YES = {"yes", "true", "on", "1", "y", "t"}
 NO = {"no", "false", "off", "0", "n", "f"}
+EVERYWHERE = ("0.0.0.0/0", "::/0")
 DHCP4 = {*YES, "both", "ipv4", "v4"}
 DHCP6 = {*YES, "both", "ipv6", "v6"}
 
 
 def owner(nic: Nic, root: Path) -> Owner | None:
     """Networkd's hold on the card; None when it leaves it alone, or does not run and is not enabled."""
-    link = assignments(text(root / LINKS / str(nic.index))) if nic.index else {}
+    link = assignments(text(root / LINKS / str(nic.ifindex))) if nic.ifindex else {}
     if link.get("ADMIN_STATE") == "unmanaged":
         return None
     if link:
@@ -55,7 +59,7 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     if value(parsed, "Link", "Unmanaged") in YES:
         return None
     through = value(parsed, "Network", "Bridge") or value(parsed, "Network", "Bond")
-    lease = assignments(text(root / LEASES / str(nic.index))) if nic.index else {}
+    lease = assignments(text(root / LEASES / str(nic.ifindex))) if nic.ifindex else {}
     return describe(nic, parsed, lease)._replace(
         files=tuple(shown(one, root) for one in read),
         disable=DISABLE.format(name=nic.name),
@@ -115,12 +119,7 @@ def _default_routes(parsed: Sections) -> list[str]:
     found = []
     for name, pairs in parsed:
         route = dict(pairs)
-        if name == "Route" and route.get("Destination", "0.0.0.0/0") in (
-            "0.0.0.0/0",
-            "::/0",
-            "0.0.0.0",
-            "::",
-        ):
+        if name == "Route" and route.get("Destination", EVERYWHERE[0]) in EVERYWHERE:
             found.append(route.get("Gateway", ""))
     return found
 

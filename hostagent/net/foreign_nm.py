@@ -34,7 +34,7 @@ MODES6 = {"auto": "Autoconf", "dhcp": "DHCP", "manual": "Static"}
 
 def owner(nic: Nic, root: Path) -> Owner | None:
     """NetworkManager's hold on the card; None when it leaves it alone, or does not run and is not enabled."""
-    state = sections(text(root / DEVICES / str(nic.index))) if nic.index else []
+    state = sections(text(root / DEVICES / str(nic.ifindex))) if nic.ifindex else []
     if value(state, "device", "managed") in ("false", "0"):
         return None
     uuid = value(state, "device", "connection-uuid")

@@ -1,22 +1,23 @@
 """The emergency ladder: what to try next when the management network does not come up at boot (networking.md 5).
 
-Pure choice, as data: (1) the same plan once more, (2) the last records that were verified, (3) a plain card with the same
-fixed address, (4) DHCP on one card after the other, also with the VLAN tags seen there, (5) link-local addresses and a
-message on the console. Rungs 3, 4 and the addresses of 5 only on cards that the operator listed (decisions 4): anything
-else could open a door of this host on somebody else's wire. Without a list that leaves 1, 2 and the message.
+Pure choice, as data: (1) the same plan once more, (2) the last records that were verified, (3) a plain card with the
+same fixed address, (4) DHCP on one card after the other, also with the VLAN tags seen there, (5) link-local addresses
+and a message on the console. Rungs 3, 4 and the addresses of 5 only on cards that the operator listed (decisions 4):
+anything else could open a door of this host on somebody else's wire. Without a list that leaves 1, 2 and the message.
 
 The records of rungs 3 and 4 are of one card alone: bridges of guests are not in them, so nothing touches those.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.records import Network, Pif, Records, Vlan
 
 if TYPE_CHECKING:
-    from hostagent.net.dhcp import Leased
+    from collections.abc import Collection, Iterator, Sequence
+
+    from hostagent.net.dhcp_lease import Leased
 
 RETRY, RESTORE, PLAIN, DHCP, CONSOLE = 1, 2, 3, 4, 5
 ACTIONS = {RETRY: "retry", RESTORE: "restore", PLAIN: "plain", DHCP: "dhcp", CONSOLE: "console"}
@@ -112,7 +113,7 @@ def rungs(situation: Situation) -> Iterator[Rung]:
 
 
 def usable(situation: Situation) -> list[Seen]:
-    """The listed cards that have carrier, in the operator's order; those outside a bond first, which are whole alone."""
+    """The listed cards that have carrier, in the operator's order; those outside a bond first: they are whole alone."""
     seen = {card.name: card for card in situation.cards}
     bonded = {pif.device for pif in situation.records.pifs.values() if pif.bond_slave_of}
     found = [seen[name] for name in dict.fromkeys(situation.listed) if name in seen and seen[name].carrier]

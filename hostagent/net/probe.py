@@ -1,8 +1,8 @@
 """Probes on the wire: is the gateway there, has another host our address, can a peer be reached; and announcements.
 
 ARP (RFC 826, 5227) and neighbour discovery (RFC 4861) are asked by frames of our own on the device itself, so that an
-answer is of now and not out of the kernel's table. Before a change of the management network some probes are made, after
-it those that worked are made again (`lost`).
+answer is of now and not out of the kernel's table. Before a change of the management network some probes are made,
+after it those that worked are made again (`lost`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ETH_ARP, ETH_IPV6 = 0x0806, 0x86DD
 BROADCAST = b"\xff" * 6
@@ -271,7 +273,7 @@ def _icmpv6(mac: bytes, source: bytes, group: bytes, kind: int, flags: int, rest
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
