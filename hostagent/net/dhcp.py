@@ -99,9 +99,9 @@ def configuration(client: Client) -> str:
     Raises InvalidValueError for a value that would be read as another line.
     """
     for field, value in zip(Client._fields, client, strict=True):
-        if isinstance(value, str) and any(ord(character) <= 32 or character in '"#\\' for character in value):
+        if isinstance(value, str) and not all("!" <= letter <= "~" and letter not in '"#\\' for letter in value):
             raise InvalidValueError(
-                field, value, f"{field} {value!r} has a blank, quote or control character", hint="set it anew"
+                field, value, f"{field} {value!r} has a blank, a quote or a letter that is not ASCII", hint="set it anew"
             )
     lines = [
         f"# for {client.bridge}; written by hostagent, which replaces it",

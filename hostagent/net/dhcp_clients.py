@@ -127,7 +127,7 @@ def _plain_words(program: str, words: list[str]) -> Iterator[str]:
 
 
 def _value_of(words: list[str], *options: str) -> str:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         for option in options:
             if word == option:
                 return following
@@ -195,7 +195,7 @@ def _placed(root: Path, pid: int) -> tuple[str, bool]:
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         path = line.rpartition(":")[2]
         if line.startswith("0::"):
-            return next((part for part in reversed(path.split("/")) if "." in part), ""), bool(
+            return next((part for part in reversed(path.split("/")) if part.endswith(".service")), ""), bool(
                 OURS.search(path)
             )
     return "", False

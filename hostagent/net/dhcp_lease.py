@@ -108,11 +108,14 @@ def last(bridge: str, family: int, state_dir: Path) -> Leased | None:
         found = json.loads(content(last_file(bridge, family, state_dir)) or "null")
         if not isinstance(found, dict) or found.get("family") != family:
             return None
-        lists = {name: tuple(map(str, found[name])) for name in ("addresses", "routers", "dns", "search")}
-        kept = Leased(family, str(found["reason"]), lease_s=int(found["lease_s"]), **lists)
+        addresses, routers, dns, search = (
+            tuple(map(str, found[name])) for name in ("addresses", "routers", "dns", "search")
+        )
+        lease_s, server = int(found["lease_s"]), str(found["server"])
+        kept = Leased(family, str(found["reason"]), addresses, routers, dns, search, server, lease_s)
     except (ValueError, TypeError, KeyError):
         return None
-    return kept._replace(server=str(found.get("server", "")))
+    return kept
 
 
 def content(file: Path) -> str | None:
