@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from nested_xen import network, process
@@ -31,10 +31,10 @@ class Two:
     def __init__(self, lab: str) -> None:
         self.lab = lab
 
-    def ours(self, function: Callable):
+    def ours(self, function: Callable[[], Any]):
         return network.call_inside(self.lab, function)
 
-    def peer(self, function: Callable):
+    def peer(self, function: Callable[[], Any]):
         return network.call_inside(self.lab, function, segment=FAR)
 
 
@@ -142,7 +142,7 @@ def test_announcements_reach_the_peer(two):
         ],
         segment=FAR,
     )
-    heard = []
+    heard: list[tuple[str, str]] = []
 
     def listen(wire):
         until = time.monotonic() + LONG_S
@@ -151,7 +151,11 @@ def test_announcements_reach_the_peer(two):
             arp, neighbour = probe.parse_arp(frame), probe.parse_neighbour(frame)
             if arp is not None and arp.sender == arp.target == socket.inet_aton("10.9.0.1"):
                 heard.append(("arp", probe.text_of(arp.sender_mac)))
-            if neighbour is not None and neighbour.kind == probe.ADVERTISEMENT and neighbour.source == neighbour.target:
+            if (
+                neighbour is not None
+                and neighbour.kind == probe.ADVERTISEMENT
+                and neighbour.source == neighbour.target
+            ):
                 heard.append(("na", probe.text_of(neighbour.link_address)))
 
     def watch():
@@ -195,9 +199,7 @@ def test_a_tcp_peer_answers_by_accepting_and_by_refusing(two):
     assert silent.answered is False
 
 
-@pytest.mark.parametrize(
-    ("device", "said"), [("nothere", "No such device"), ("xb0", "Network is down")]
-)
+@pytest.mark.parametrize(("device", "said"), [("nothere", "No such device"), ("xb0", "Network is down")])
 def test_a_device_that_cannot_be_probed_is_an_error(two, device, said):
     network.batch(two.lab, ["link set xb0 down"])
 

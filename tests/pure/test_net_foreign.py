@@ -256,7 +256,8 @@ def test_an_included_file_and_dhclients_last_lease(root):
 def test_a_port_of_ifupdowns_bridge_is_about_the_bridge(root):
     root.put(
         "etc/network/interfaces",
-        "iface eth0 inet manual\nauto br0\niface br0 inet static\n  bridge_ports eth0 \\\n   eth1\n  address 10.0.0.7/24\n",
+        "iface eth0 inet manual\nauto br0\n"
+        "iface br0 inet static\n  bridge_ports eth0 \\\n   eth1\n  address 10.0.0.7/24\n",
     )
 
     found = root.owner()
@@ -399,7 +400,10 @@ def test_a_clients_own_unit(root):
     root.enable("dhclient@eth0.service")
     root.enable("dhcpcd.service")
 
-    assert [(owner.daemon, owner.mode) for owner in root.owners()] == [("dhclient", "DHCP"), ("dhcpcd", "DHCP")]
+    assert [(owner.daemon, owner.mode) for owner in root.owners()] == [
+        ("dhclient", "DHCP"),
+        ("dhcpcd", "DHCP"),
+    ]
     root.put("etc/dhcpcd.conf", "denyinterfaces eth1, eth0\n")
     assert [owner.disable for owner in root.owners()] == ["systemctl disable dhclient@eth0.service"]
 
@@ -439,13 +443,18 @@ def test_no_text_breaks_a_reader(text):
     pairs = foreign_files.assignments(text)
     for found in (foreign_networkd.describe(CARD, parsed, pairs), foreign_nm.describe(CARD, parsed, pairs)):
         assert all(foreign_files.address(address) == address for address in found.addresses)
-    assert foreign_ifupdown.parse_lease(f"lease {{\n{text}\n}}\n").keys() == {"address", "routers", "dns", "search"}
+    assert foreign_ifupdown.parse_lease(f"lease {{\n{text}\n}}\n").keys() == {
+        "address",
+        "routers",
+        "dns",
+        "search",
+    }
 
 
 WORDS = st.sampled_from(
-    ["iface", "eth0", "inet", "inet6", "static", "dhcp", "auto", "address", "10.0.0.7/24", "netmask", "source", "\\", "#",
-     "gateway", "bridge_ports", "allow-hotplug", "mapping", "Address=", "[Match]", "Name=!", "Gateway=::1", "DNS=[", "="]
-)  # fmt: skip
+    "iface eth0 inet inet6 static dhcp auto address 10.0.0.7/24 netmask source \\ # gateway bridge_ports allow-hotplug "
+    "mapping Address= [Match] Name=! Gateway=::1 DNS=[ =".split()
+)
 
 
 @given(st.lists(st.lists(WORDS, max_size=6).map(" ".join), max_size=12).map("\n".join))
@@ -457,7 +466,10 @@ def test_no_interfaces_file_breaks_ifupdowns_reader(tmp_path_factory, text):
         assert owner.files == ("/etc/network/interfaces",)
 
 
-@given(st.sampled_from(["DHCP", "Address", "Gateway", "DNS", "Domains", "Bridge"]), st.lists(WORDS, max_size=4).map(" ".join))
+@given(
+    st.sampled_from(["DHCP", "Address", "Gateway", "DNS", "Domains", "Bridge"]),
+    st.lists(WORDS, max_size=4).map(" ".join),
+)
 def test_no_value_breaks_networkds_reader(key, value):
     found = foreign_networkd.describe(CARD, foreign_files.sections(f"[Network]\n{key}={value}"), {})
 

@@ -15,7 +15,13 @@ NETWORKS = {
     name: Network(name, name, name, bridge)
     for name, bridge in {"n0": "xenbr0", "n1": "xenbr1", "nb": "xapi0", "nv": "xapi1"}.items()
 }
-FIXED = {"ip_mode": "Static", "ip": "10.0.0.7", "netmask": "255.255.255.0", "gateway": "10.0.0.1", "dns": "10.0.0.1"}
+FIXED = {
+    "ip_mode": "Static",
+    "ip": "10.0.0.7",
+    "netmask": "255.255.255.0",
+    "gateway": "10.0.0.1",
+    "dns": "10.0.0.1",
+}
 CARDS = (
     Seen("eth0", "02:00:00:00:00:00", carrier=True),
     Seen("eth1", "02:00:00:00:00:01", carrier=True, tags=(5, 7)),
@@ -80,7 +86,9 @@ def test_listed_cards_with_carrier_are_tried_plain_and_then_by_dhcp_with_the_tag
 
 
 def test_the_plain_card_has_the_fixed_address_on_its_own_bridge_and_nothing_else():
-    (plain,) = [rung for rung in ladder.rungs(Situation(STATIC, None, CARDS, ("eth0",))) if rung.number == PLAIN]
+    (plain,) = [
+        rung for rung in ladder.rungs(Situation(STATIC, None, CARDS, ("eth0",))) if rung.number == PLAIN
+    ]
 
     tried = plain.records
     assert tried is not None
@@ -135,7 +143,9 @@ def test_a_management_network_that_used_dhcp_has_the_address_of_its_last_lease()
 
 
 def test_a_fixed_ipv6_address_alone_is_enough():
-    found = ladder.fixed_address(records(ipv6_mode="Static", ipv6=("fd00::7/64",), ipv6_gateway="fd00::1"), None)
+    found = ladder.fixed_address(
+        records(ipv6_mode="Static", ipv6=("fd00::7/64",), ipv6_gateway="fd00::1"), None
+    )
 
     assert found is not None
     assert (found.ip_mode, found.ipv6, found.ipv6_gateway) == ("None", ("fd00::7/64",), "fd00::1")
@@ -153,7 +163,7 @@ def test_the_inventory_names_management_where_no_pif_is_marked():
 
 
 def climb(situation):
-    tried = []
+    tried: list[tuple[int, str, int]] = []
     while (rung := ladder.choose(situation, tried)) is not None:
         tried.append(rung.key)
     return tried

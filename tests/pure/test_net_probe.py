@@ -25,7 +25,9 @@ def test_a_question_by_arp_is_as_the_rfc_has_it():
     frame = probe.arp_frame(MAC, probe.REQUEST, probe.NOBODY4, FOUR)
 
     assert frame[:14].hex() == "ffffffffffff" + "020000000001" + "0806"
-    assert frame[14:42].hex() == "0001080006040001" + "020000000001" + "00000000" + "000000000000" + "0a000007"
+    assert (
+        frame[14:42].hex() == "0001080006040001" + "020000000001" + "00000000" + "000000000000" + "0a000007"
+    )
     assert len(frame) == 60
 
 

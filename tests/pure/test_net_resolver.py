@@ -166,9 +166,9 @@ def test_options_of_the_operator_stay():
 
 
 def test_of_several_search_lines_the_last_one_counts():
-    assert resolver.parse("domain a\nsearch b c\nnameserver 1.1.1.1\nnameserver 1.1.1.1 x\nnameserver\n") == Dns(
-        ("1.1.1.1",), ("b", "c")
-    )
+    assert resolver.parse(
+        "domain a\nsearch b c\nnameserver 1.1.1.1\nnameserver 1.1.1.1 x\nnameserver\n"
+    ) == Dns(("1.1.1.1",), ("b", "c"))
 
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
