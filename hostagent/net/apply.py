@@ -1,0 +1,265 @@
+"""Carrying a plan out, and back.
+
+Steps that are netlink messages go out together, as many as stand in a row; the others through the caller's tools. The
+first failure undoes, in reverse, exactly the steps that happened. `undo` does that from the journal, where nobody knows
+how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm, nor
+does a second time.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from hostagent.errors import HostagentError, KernelError
+from hostagent.net import journal as journals
+from hostagent.net.devices import Kernel, Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from hostagent.net.journal import Journal
+    from hostagent.net.operation import Operation, Plan, Step
+    from hostagent.net.verify import Difference
+
+NETLINK = {"link-add", "link-set", "link-del", "address-add", "address-del", "route-add", "route-del"}
+NOT_THERE = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
+DONE_ALREADY = (*NOT_THERE, errno.EEXIST)
+"""What the kernel says to an undo of what did not happen, or is undone already."""
+AFTER_REBOOT = {"dns"}
+"""What lasts beyond the kernel's life."""
+
+
+class Netlink(Protocol):
+    """As `netlink.Netlink`. A KernelError of `execute` has `position` (of the first that failed), `errno`, and
+    `executed`, the positions that happened."""
+
+    def look(self) -> Kernel: ...
+
+    def execute(self, operations: Sequence[Operation]) -> None: ...
+
+
+class Tools(NamedTuple):
+    """What carries out each verb. All raise HostagentError."""
+
+    netlink: Netlink
+    sysctl: Callable[[str, str], None]
+    """Path below /proc/sys, value."""
+    ethtool: Callable[[str, Mapping[str, Any]], None]
+    """Device; `link` and `features` as an ethtool operation has them."""
+    lease_start: Callable[[Lease], None]
+    lease_stop: Callable[[Lease], None]
+    resolver: Callable[[str], None]
+    """Makes resolv.conf hold this text."""
+    hold: Callable[[str], None] = lambda _: None
+    """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
+
+
+class Trouble(NamedTuple):
+    """An operation of an undo that failed and may matter."""
+
+    operation: Operation
+    found: str
+
+
+class Applied(NamedTuple):
+    milliseconds: tuple[float, ...]
+    """Of each step; those that went out together share the time evenly."""
+    differences: tuple[Difference, ...] = ()
+    """What is not as wanted all the same, and was accepted."""
+
+
+class RolledBackError(KernelError):
+    """A plan failed and was undone. XenAPI PIF_CONFIGURATION_ERROR [PIF; message].
+
+    `troubles` are what the undo could not do: empty when all is as before.
+    """
+
+    code = "PIF_CONFIGURATION_ERROR"
+
+    def __init__(
+        self, found: str, *, hint: str, serves: tuple[str, ...] = (), troubles: tuple[Trouble, ...] = ()
+    ) -> None:
+        rest = "; ".join(trouble.found for trouble in troubles)
+        back = "the network is as before" if not troubles else f"undoing it failed in part: {rest}"
+        super().__init__(f"{found}; {back}", hint=hint, params=((*serves, "")[0], found))
+        self.troubles = troubles
+
+
+def carry_out(
+    plan: Plan,
+    tools: Tools,
+    folder: Path,
+    *,
+    boot: str,
+    digest: str,
+    what: str,
+    check: Callable[[Kernel], tuple[Difference, ...]],
+    accept: Callable[[tuple[Difference, ...]], bool] = lambda found: not found,
+) -> tuple[Journal, Applied]:
+    """Journal, apply, look again and check. The journal returned is `applied`: the caller commits or undoes it.
+
+    `accept` judges what `check` finds. Raises RolledBackError when a step failed or the outcome is not accepted (all is
+    undone; the journal stays `begun` where that had troubles); FileError, BusyError before anything happened.
+    """
+    journal = journals.begin(folder, plan, boot=boot, digest=digest, what=what)
+    tools.hold("begun")
+    try:
+        applied = apply(plan, tools)
+    except RolledBackError as error:
+        if not error.troubles:
+            journals.mark(folder, journal, journals.UNDONE)
+        raise
+    found = check(tools.netlink.look())
+    if not accept(found):
+        troubles = undo(journal, tools, boot=boot)
+        if not troubles:
+            journals.mark(folder, journal, journals.UNDONE)
+        raise RolledBackError(
+            f"after all {len(plan.steps)} steps {_told(found)}",
+            hint="`hostagent net check` compares again; the kernel's log may say why",
+            serves=next((one.serves for one in found if one.serves), ()),
+            troubles=troubles,
+        )
+    journal = journals.mark(folder, journal, journals.APPLIED)
+    tools.hold("applied")
+    return journal, applied._replace(differences=found)
+
+
+def _told(found: tuple[Difference, ...]) -> str:
+    told = [f"{one.device or 'the resolver'}: {one.what} {one.found}, not {one.wanted}" for one in found[:5]]
+    return "; ".join(told) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+
+
+def apply(plan: Plan, tools: Tools) -> Applied:
+    """All steps in order. Raises RolledBackError after undoing those that happened."""
+    steps = plan.steps
+    done: list[int] = []
+    milliseconds = [0.0] * len(steps)
+    try:
+        for first, after in _batches([step.do for step in steps]):
+            started = time.perf_counter()
+            _forward(steps, first, after, tools, done)
+            each = (time.perf_counter() - started) * 1000 / (after - first)
+            milliseconds[first:after] = [each] * (after - first)
+            tools.hold(f"step-{after}")
+    except HostagentError as error:
+        failed = steps[_failed(steps, done)]
+        troubles = _back([steps[position] for position in done], tools)
+        raise RolledBackError(
+            f"{_words(failed.do)} failed: {error.found}",
+            hint=error.hint,
+            serves=failed.serves,
+            troubles=troubles,
+        ) from error
+    except BaseException:
+        _back([steps[position] for position in done], tools)
+        raise
+    return Applied(tuple(milliseconds))
+
+
+def undo(journal: Journal, tools: Tools, *, boot: str) -> tuple[Trouble, ...]:
+    """Undo all of a journal, however far it came; the caller marks it afterwards. Repeatable.
+
+    Returns what failed and may matter. After a reboot only what lies in files is undone.
+    """
+    steps: Iterable[Step] = journal.steps
+    if boot != journal.boot_id:
+        steps = [step for step in steps if step.do.verb in AFTER_REBOOT]
+    return _back(list(steps), tools)
+
+
+def _batches(operations: Sequence[Operation]) -> Iterable[tuple[int, int]]:
+    """First and after-last positions: runs of netlink operations, every other one alone."""
+    first = 0
+    while first < len(operations):
+        after = first + 1
+        if operations[first].verb in NETLINK:
+            while after < len(operations) and operations[after].verb in NETLINK:
+                after += 1
+        yield first, after
+        first = after
+
+
+def _forward(steps: Sequence[Step], first: int, after: int, tools: Tools, done: list[int]) -> None:
+    if steps[first].do.verb not in NETLINK:
+        done.append(first)  # even a half-done one is to be undone
+        _other(steps[first].do, tools)
+        return
+    left = list(range(first, after))
+    while left:
+        try:
+            tools.netlink.execute([steps[position].do for position in left])
+        except KernelError as error:
+            happened = {left[position] for position in getattr(error, "executed", ())}
+            failed = left[getattr(error, "position", 0)]
+            done += sorted(happened)
+            gone = steps[failed].do.verb.endswith("-del") and getattr(error, "errno", 0) in NOT_THERE
+            if not gone:
+                raise
+            done.append(failed)
+            left = [position for position in left if position not in happened and position != failed]
+        else:
+            done += left
+            return
+
+
+def _failed(steps: Sequence[Step], done: Sequence[int]) -> int:
+    """The first step that did not happen, or the last that was begun."""
+    if done and steps[done[-1]].do.verb not in NETLINK:
+        return done[-1]
+    happened = set(done)
+    return next((position for position in range(len(steps)) if position not in happened), len(steps) - 1)
+
+
+def _back(steps: Sequence[Step], tools: Tools) -> tuple[Trouble, ...]:
+    tools.hold("undoing")
+    operations = [operation for step in reversed(steps) for operation in step.undo]
+    troubles: list[Trouble] = []
+    for first, after in _batches(operations):
+        if operations[first].verb in NETLINK:
+            _netlink_back(operations[first:after], tools, troubles)
+            continue
+        try:
+            _other(operations[first], tools)
+        except HostagentError as error:
+            if getattr(error, "errno", None) not in DONE_ALREADY:
+                troubles.append(Trouble(operations[first], error.found))
+    return tuple(troubles)
+
+
+def _netlink_back(operations: Sequence[Operation], tools: Tools, troubles: list[Trouble]) -> None:
+    """All of them, in order, one by one where some fail: the next may depend on it."""
+    left = list(operations)
+    while left:
+        try:
+            tools.netlink.execute(left)
+        except KernelError as error:
+            failed = getattr(error, "position", 0)
+            if getattr(error, "errno", 0) not in DONE_ALREADY:
+                troubles.append(Trouble(left[failed], f"{_words(left[failed])} failed: {error.found}"))
+            happened = set(getattr(error, "executed", ()))
+            left = [one for at, one in enumerate(left) if at > failed and at not in happened]
+        else:
+            return
+
+
+def _other(operation: Operation, tools: Tools) -> None:
+    args: Any = operation.args
+    if operation.verb == "sysctl":
+        tools.sysctl(args["path"], args["value"])
+    elif operation.verb == "ethtool":
+        tools.ethtool(operation.device, args)
+    elif operation.verb == "lease-start":
+        tools.lease_start(Lease(operation.device, **args))
+    elif operation.verb == "lease-stop":
+        tools.lease_stop(Lease(operation.device, **args))
+    else:
+        tools.resolver(args["after"])
+
+
+def _words(operation: Operation) -> str:
+    told = " ".join(f"{name}={value}" for name, value in operation.args.items())
+    return f"{operation.verb} {operation.device} {told}".rstrip()

@@ -1,0 +1,316 @@
+"""What can be known before a network change is begun: rows of the failure catalogue (networking.md 5) as findings.
+
+They need the records, and where given a look at the kernel; what needs the wire (probes, LACP, tags) is elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostagent.net import inet, model
+from hostagent.net.chains import bond_of, lower_of, members, text
+from hostagent.net.devices import GROUP, PROTOCOL
+from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hostagent.net.devices import Device, Kernel, Link
+    from hostagent.net.model import Survey
+    from hostagent.net.records import Pif, Records
+
+UP = 1
+"""IFF_UP."""
+SCOPE_LINK = 253
+"""RT_SCOPE_LINK: addresses that the kernel gives by itself."""
+
+
+def check(
+    records: Records,
+    up: Iterable[str],
+    *,
+    down: Iterable[str] = (),
+    becoming_management: str = "",
+    kernel: Kernel | None = None,
+    boot: bool = False,
+) -> tuple[Finding, ...]:
+    """Findings of a change, those that stop it first. Arguments as `model.want`.
+
+    STOP: PIFs it names are not to be brought up (`usable` leaves them out). DEGRADE: it is done with less. At boot,
+    what could be had with less is DEGRADE, and for a change that is asked for now STOP.
+    """
+    up, down = tuple(up), tuple(down)
+    links = kernel.by_name() if kernel else None
+    found = model.survey(records, up, down=down, becoming_management=becoming_management, links=links)
+    findings = [
+        *found.findings,
+        *_management(records, found, becoming_management),
+        *_bonds(records, found),
+        *_subnets(records, found),
+        *_records(records, found),
+    ]
+    if kernel is not None and links is not None:
+        findings = _renamed(records, findings, links)
+        findings += _nics(records, found, kernel, links)
+        findings += _taken(found, kernel, links)
+        findings += _unmanaged(records, found, links)
+    middle = DEGRADE if boot else STOP
+    settled = dict.fromkeys(
+        finding._replace(severity=middle) if finding.severity == STOP_UNLESS_BOOT else finding
+        for finding in findings
+    )
+    return tuple(sorted(settled, key=lambda finding: finding.severity != STOP))
+
+
+def usable(up: Iterable[str], findings: Iterable[Finding]) -> tuple[str, ...]:
+    """What of `up` no finding stops."""
+    stopped = {ref for finding in findings if finding.severity == STOP for ref in finding.refs}
+    return tuple(ref for ref in up if ref not in stopped)
+
+
+def _management(records: Records, found: Survey, becoming: str) -> list[Finding]:
+    """Row 14: the management PIF would go."""
+    findings = []
+    for ref in found.chains.leaving:
+        pif = records.pifs[ref]
+        if not pif.management or (becoming != ref and becoming in found.chains.attached):
+            continue
+        root = lower_of(records, pif) or ref
+        causes = [
+            each
+            for made, uppers in found.chains.made.items()
+            if _exclude_each_other(records, made, root)
+            for each in (made, *uppers)
+        ]
+        findings.append(
+            Finding(
+                14,
+                STOP,
+                (*causes, ref),
+                f"{text(pif)} is the management interface and would be taken down",
+                "move management first: host.management_reconfigure",
+                "PIF_IS_MANAGEMENT_INTERFACE",
+                (ref,),
+            )
+        )
+    return findings
+
+
+def _exclude_each_other(records: Records, made: str, root: str) -> bool:
+    bonds = [bond_of(records, records.pifs[made]), bond_of(records, records.pifs[root])]
+    slaves = [bond.slaves if bond else () for bond in bonds]
+    return root in slaves[0] or made in slaves[1]
+
+
+def _bonds(records: Records, found: Survey) -> list[Finding]:
+    """Row 12: members with addresses of their own, of which at most one could have become the bond's."""
+    findings = []
+    for root, uppers in found.chains.made.items():
+        pif = records.pifs[root]
+        with_ip = [
+            slave for slave in members(records, pif) if slave.ip_mode != "None" or slave.ipv6_mode != "None"
+        ]
+        if len(with_ip) > 1:
+            which = ", ".join(f"{slave.device} ({slave.ip or slave.ip_mode})" for slave in with_ip)
+            findings.append(
+                Finding(
+                    12,
+                    STOP_UNLESS_BOOT,
+                    (root, *uppers),
+                    f"more than one member of {pif.device} has an address configuration: {which}",
+                    "keep at most one: PIF.reconfigure_ip of the others with mode None",
+                    "PIF_BOND_MORE_THAN_ONE_IP",
+                    (),
+                )
+            )
+    return findings
+
+
+def _subnets(records: Records, found: Survey) -> list[Finding]:
+    """Rows 2, 37 and 40: subnets that overlap, addresses that are there twice, among all PIFs that will be up."""
+    spans = []
+    for ref in found.chains.attached:
+        pif = records.pifs[ref]
+        for address, prefix in _addresses(pif):
+            hosts = inet.BITS[inet.family(address)] - prefix
+            first = inet.number(address) >> hosts << hosts
+            spans.append((inet.family(address), first, -(first | ((1 << hosts) - 1)), pif.uuid, ref, address))
+    spans.sort()
+    concerned = {each for root, uppers in found.chains.made.items() for each in (root, *uppers)}
+    findings = []
+    widest = spans[0] if spans else None
+    for span in spans[1:]:
+        if widest and span[0] == widest[0] and span[1] <= -widest[2]:
+            one, other = records.pifs[widest[4]], records.pifs[span[4]]
+            if one.ref != other.ref and concerned.intersection((one.ref, other.ref)):
+                findings.append(_overlap(one, widest[5], other, span[5]))
+            if span[2] > widest[2]:
+                continue
+        widest = span
+    return findings
+
+
+def _overlap(one: Pif, address: str, other: Pif, other_address: str) -> Finding:
+    refs = (other.ref, one.ref)
+    if address == other_address:
+        found = f"{text(one)} and {text(other)} both have {address}"
+        return Finding(40, STOP_UNLESS_BOOT, refs, found, "give one of them another address, or mode None")
+    found = f"{text(one)} with {address} and {text(other)} with {other_address} are in the same subnet"
+    return Finding(
+        37, DEGRADE, refs, found, "answers may take the other way; clear the address that is not used"
+    )
+
+
+def _addresses(pif: Pif) -> list[tuple[str, int]]:
+    """What the records say a PIF has: given for Static, the last result for the other modes."""
+    found = []
+    if (
+        pif.ip_mode != "None"
+        and (address := inet.address(pif.ip))
+        and (prefix := inet.prefix_of(pif.netmask)) > 0
+    ):
+        found.append((address, prefix))
+    if pif.ipv6_mode != "None":
+        found += [
+            each for element in pif.ipv6 if (each := inet.cidr(element)) and not each[0].startswith("fe80:")
+        ]
+    return found
+
+
+def _records(records: Records, found: Survey) -> list[Finding]:
+    """Rows 29, 62 and 63: records that contradict each other."""
+    findings = []
+    devices: dict[tuple[str, int], Pif] = {}
+    macs: dict[str, Pif] = {}
+    bridges = []
+    for pif in records.pifs.values():
+        other = devices.setdefault((pif.device, pif.vlan), pif)
+        if other is not pif:
+            what = f"{text(other)} and PIF {pif.uuid} are for the same device"
+            findings.append(Finding(63, DEGRADE, (pif.ref, other.ref), what, "forget one: PIF.forget"))
+        if pif.physical and pif.mac:
+            other = macs.setdefault(pif.mac.lower(), pif)
+            if other is not pif:
+                what = f"{text(other)} and {text(pif)} both have MAC {pif.mac}"
+                findings.append(Finding(29, DEGRADE, (pif.ref, other.ref), what, "scan again: PIF.scan"))
+        if pif.management and (network := records.networks.get(pif.network)):
+            bridges.append((pif, network.bridge))
+    for pif, bridge in bridges:
+        if records.bridge and bridge != records.bridge:
+            what = (
+                f"{text(pif)} is the management interface, on {bridge}; the inventory says {records.bridge}"
+            )
+            findings.append(
+                Finding(62, DEGRADE, (pif.ref,), what, "set it anew: host.management_reconfigure")
+            )
+    return [f for f in findings if f.row == 62 or not found.chains.attached.isdisjoint(f.refs)]
+
+
+def _renamed(records: Records, findings: list[Finding], links: dict[str, Link]) -> list[Finding]:
+    """Row 30 becomes row 26 where the NIC is there under another name."""
+    by_mac = {link.permanent_mac: link for link in links.values() if link.permanent_mac and not link.kind}
+    told = []
+    for finding in findings:
+        if finding.row == 30:
+            for ref in finding.refs:
+                pif = records.pifs[ref]
+                parts = members(records, pif) or [pif]
+                names = [
+                    f"{part.device} of {text(part)} is now called {link.name}"
+                    for part in parts
+                    if part.device not in links and (link := by_mac.get(part.mac.lower()))
+                ]
+                if names:
+                    what = "the NIC " + " and ".join(names)
+                    finding = finding._replace(row=26, found=what, hint="scan again: PIF.scan")
+                    break
+        told.append(finding)
+    return told
+
+
+def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link]) -> list[Finding]:
+    """Rows 26, 27, 46 and 57: another NIC under the name, somebody else's NIC, no carrier."""
+    by_device = {pif.device: pif for pif in records.pifs.values() if pif.physical}
+    by_mac = {link.permanent_mac: link for link in links.values() if link.permanent_mac and not link.kind}
+    wanted = {device.name for device in found.wanted.devices}
+    foreign: dict[int, list[str]] = {}
+    for address in kernel.addresses:
+        if address.scope != SCOPE_LINK:
+            foreign.setdefault(address.device, []).append(f"{address.text}/{address.prefix}")
+    for route in kernel.routes:
+        if route.protocol != PROTOCOL and route.destination in ("default4", "default6"):
+            foreign.setdefault(route.device, []).append(f"the default route over {route.gateway or 'it'}")
+    findings = []
+    for device in found.wanted.devices:
+        link = links.get(device.name)
+        if device.kind != "physical" or link is None:
+            continue
+        pif = by_device.get(device.name)
+        if pif and link.permanent_mac and pif.mac and link.permanent_mac != pif.mac.lower():
+            findings.append(_another_nic(pif, device, link, by_mac.get(pif.mac.lower())))
+        master = kernel.links.get(link.master)
+        if master and master.group != GROUP and master.name not in wanted:
+            what = f"{link.name} is a port of {master.name}, which is not ours"
+            hint = f"take it out of {master.name} where that is configured"
+            findings.append(Finding(46, STOP, device.serves, what, hint))
+        elif device.master and link.index in foreign and not link.master:
+            what = f"{link.name} has {', '.join(foreign[link.index])}, given by another program"
+            hint = "take the NIC over with its address: hostagent net adopt"
+            findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
+        if link.flags & UP and not link.carrier:
+            what, hint = f"no carrier on {link.name}", "look at the cable, the switch port, the transceiver"
+            findings.append(Finding(57, DEGRADE, device.serves, what, hint))
+    return findings
+
+
+def _another_nic(pif: Pif, device: Device, link: Link, now: Link | None) -> Finding:
+    if now:
+        what = f"the NIC of {text(pif)} is now called {now.name}; {link.name} is another one ({link.permanent_mac})"
+        return Finding(26, STOP, device.serves, what, "scan again: PIF.scan")
+    what = f"{link.name} has MAC {link.permanent_mac}, and {text(pif)} {pif.mac}: another NIC is in its place"
+    return Finding(27, STOP_UNLESS_BOOT, device.serves, what, "take it over: PIF.scan, or forget the PIF")
+
+
+def _taken(found: Survey, kernel: Kernel, links: dict[str, Link]) -> list[Finding]:
+    """Rows 21 and 46: names and tags that somebody else has in the kernel."""
+    tags = {
+        (link.lower, link.vlan_id): link
+        for link in kernel.links.values()
+        if link.kind == "vlan" and link.group != GROUP
+    }
+    findings = []
+    for device in found.wanted.devices:
+        if device.kind == "physical":
+            continue
+        link = links.get(device.name)
+        if link and link.kind != device.kind:
+            what = f"{device.name} is there already, as a {link.kind or 'NIC'}"
+            hint = f"remove or rename {device.name} where it is configured"
+            findings.append(Finding(46, STOP, device.serves, what, hint))
+        elif device.kind == "vlan":
+            lower = links.get(device.lower)
+            if lower and (link := tags.get((lower.index, device.vlan_id))):
+                what = f"tag {device.vlan_id} on {device.lower} is taken by {link.name}, which is not ours"
+                hint = f"remove {link.name} where it is configured (FCoE?), or use another tag"
+                params = (device.lower, str(device.vlan_id))
+                findings.append(Finding(21, STOP, device.serves, what, hint, "VLAN_IN_USE", params))
+        elif link and link.group != GROUP:
+            what = f"{device.name} is there already, made by another program"
+            hint = "remove it where it is configured, or take it over: hostagent net adopt"
+            findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
+    return findings
+
+
+def _unmanaged(records: Records, found: Survey, links: dict[str, Link]) -> list[Finding]:
+    """A network whose bridge others make is only looked at."""
+    findings = []
+    for root, uppers in found.chains.made.items():
+        for ref in ((root,) if root in found.chains.attached else ()) + tuple(uppers):
+            network = records.networks[records.pifs[ref].network]
+            if not network.managed and network.bridge not in links:
+                what = f"the bridge {network.bridge} of an unmanaged network is not there"
+                hint = "make it where it is configured"
+                findings.append(
+                    Finding(0, STOP, (ref,), what, hint, "BRIDGE_NOT_AVAILABLE", (network.bridge,))
+                )
+    return findings

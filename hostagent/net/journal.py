@@ -1,0 +1,186 @@
+"""The journal of a network change: what undoes it, on the disk before the first step; and the lock of all changes.
+
+One JSON file holds the whole plan, so that undoing needs no database. Its state is `begun` (steps may have happened),
+`applied` (all have, and wait for their confirmation), `committed` or `undone`. A journal in one of the first two is
+undone at the next start: the kernel's part only within the same boot, what lies in files (resolv.conf) always. One that
+is over keeps no steps.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hostagent.errors import BusyError, OperatorError
+from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.net.operation import Operation, Plan, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BEGUN, APPLIED, COMMITTED, UNDONE = "begun", "applied", "committed", "undone"
+OVER = (COMMITTED, UNDONE)
+NAME, LOCK = "journal", "lock"
+LIMIT_BYTES = 64 << 20  # 4000 VLAN networks make 10 MB
+HOLDER_LIMIT_BYTES = 200
+POLL_S = 0.05  # flock has no deadline of its own
+VERSION = 1
+BOOT_ID = "proc/sys/kernel/random/boot_id"
+
+
+class JournalError(OperatorError):
+    """The journal is there and cannot be understood."""
+
+
+class Journal(NamedTuple):
+    state: str
+    boot_id: str
+    digest: str
+    """Of the records that the plan leads to: the caller compares it with what the database says."""
+    what: str
+    """What was asked for, in words."""
+    begun_s: float
+    """When, in seconds since 1970."""
+    steps: tuple[Step, ...]
+
+
+def boot_id(root: Path = Path("/")) -> str:
+    return read_bounded(root / BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
+
+
+def begin(folder: Path, plan: Plan, *, boot: str, digest: str, what: str) -> Journal:
+    """Write the journal of a plan that is about to be carried out; it is on the disk when this returns.
+
+    Raises FileError, JournalError; BusyError where another change is neither committed nor undone: that comes first.
+    """
+    unfinished = pending(folder)
+    if unfinished is not None:
+        raise BusyError(
+            f"the network change before ({unfinished.what}) is {unfinished.state} and not committed",
+            hint="confirm it (`hostagent net confirm`) or wait for its undo",
+            params=("network", unfinished.what),
+        )
+    journal = Journal(BEGUN, boot, digest, what, time.time(), plan.steps)
+    _write(folder, journal)
+    return journal
+
+
+def mark(folder: Path, journal: Journal, state: str) -> Journal:
+    """Write the journal's next state. Raises FileError: then it is in the state before."""
+    journal = journal._replace(state=state, steps=() if state in OVER else journal.steps)
+    _write(folder, journal)
+    return journal
+
+
+def pending(folder: Path) -> Journal | None:
+    """The journal of a change that is neither committed nor undone, or None. Raises FileError, JournalError."""
+    path = folder / NAME
+    try:
+        text = read_bounded(path, limit_bytes=LIMIT_BYTES)
+    except FileError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    try:
+        journal = _decode(json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise JournalError(
+            f"{path} is not a journal of ours: {error}",
+            hint=f"look at it and at `ip addr`; move {path} away when the network is as it is to be",
+        ) from error
+    return None if journal.state in OVER else journal
+
+
+def _write(folder: Path, journal: Journal) -> None:
+    value = {
+        "version": VERSION,
+        **journal._asdict(),
+        "steps": [[step.do, step.undo, step.serves] for step in journal.steps],
+    }
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_atomic(folder / NAME, json.dumps(value, separators=(",", ":")) + "\n", mode=0o600)
+
+
+def _decode(value: Any) -> Journal:
+    if not isinstance(value, dict) or value["version"] != VERSION:
+        raise ValueError("another version")
+    texts: list[str] = [value[name] for name in ("state", "boot_id", "digest", "what")]
+    if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, *OVER):
+        raise ValueError("state, boot_id, digest or what is missing")
+    steps = tuple(
+        Step(_operation(do), tuple(_operation(one) for one in undo), tuple(map(str, serves)))
+        for do, undo, serves in value["steps"]
+    )
+    state, boot, digest, what = texts
+    return Journal(state, boot, digest, what, float(value["begun_s"]), steps)
+
+
+def _operation(value: Any) -> Operation:
+    verb, device, index, args = value
+    if not (isinstance(verb, str) and isinstance(device, str) and isinstance(args, dict)):
+        raise TypeError("an operation has a verb, a device, an index and arguments")
+    return Operation(verb, device, int(index), args)
+
+
+class Lock:
+    """That only one change of the network goes on in this host, whichever process makes it; a context manager.
+
+    `name` says who we are to those who wait. Waits at most `wait_s`. Raises BusyError, with the holder's name and pid.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, *, wait_s: float, sleep: Callable[[float], None] | None = None
+    ) -> None:
+        self._path = folder / LOCK
+        self._name = name
+        self._wait_s = wait_s
+        self._sleep = sleep
+        self._file = -1
+
+    def __enter__(self) -> Lock:
+        try:
+            self._path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            self._file = os.open(self._path, flags, 0o600)
+        except OSError as error:
+            raise FileError(
+                f"{self._path} could not be opened: {error.strerror}",
+                hint="run as root, and look at the disk: `df -h`, `mount`",
+                number=error.errno or 0,
+            ) from error
+        try:
+            self._take()
+        except BaseException:
+            os.close(self._file)
+            raise
+        return self
+
+    def _take(self) -> None:
+        deadline = time.monotonic() + self._wait_s
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise self._busy() from None
+                (self._sleep or time.sleep)(POLL_S)
+            else:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, f"{self._name} (pid {os.getpid()})\n".encode(), 0)
+                return
+
+    def _busy(self) -> BusyError:
+        holder = os.pread(self._file, HOLDER_LIMIT_BYTES, 0).decode(errors="replace").strip() or "unknown"
+        return BusyError(
+            f"the network is being changed by {holder}, for longer than {self._wait_s:g} s",
+            hint=f"wait for it; `fuser -v {self._path}` tells whether it lives",
+            params=("network", holder),
+        )
+
+    def __exit__(self, *exc: object) -> None:
+        os.ftruncate(self._file, 0)
+        os.close(self._file)

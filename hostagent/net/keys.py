@@ -1,0 +1,301 @@
+"""The `other_config` keys of PIFs and networks that change networking (networking.md 1.6), as typed values.
+
+Reading never fails: what can be used is, and each key or element that cannot is told as a KeyProblem with its place, so
+that one typing error costs one route and not all of them. `check_pif` and `check_network` refuse the same texts when
+they are set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.errors import InvalidValueError
+from hostagent.net import inet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MTU_LEAST, MTU_MOST = 68, 65535
+"""What the kernel takes at all; a NIC's own limits are checked against the kernel."""
+DUPLEX = ("half", "full")
+OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
+FLAGS = {"on": True, "true": True, "off": False, "false": False}
+INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
+NOTHING: Mapping[str, str] = {}
+
+
+class KeyProblem(NamedTuple):
+    key: str
+    value: str
+    found: str
+    """A sentence that names the key, and of a list the element by number and column (both from 1)."""
+    hint: str
+
+
+class PifKeys(NamedTuple):
+    default_route: bool = False
+    peer_dns: bool = False
+    domain: tuple[str, ...] = ()
+    mtu: int = 0
+    """Bytes; 0: as the network has it."""
+    bond: Mapping[str, str] = {}
+    """`bond-*`, without that word: `bonds.py` reads them."""
+    link: Mapping[str, int | str] = {}
+    """speed (Mb/s), duplex (half, full), autoneg (on, off), advertise (mask of link modes)."""
+    features: Mapping[str, bool] = {}
+    problems: tuple[KeyProblem, ...] = ()
+
+
+class StaticRoute(NamedTuple):
+    destination: str
+    """`address/length`, as the kernel has it."""
+    gateway: str
+
+
+class NetworkKeys(NamedTuple):
+    routes: tuple[StaticRoute, ...] = ()
+    mtu: int = 0
+    """Bytes; 0: not given. From the time before networks had a field for it."""
+    link: Mapping[str, int | str] = {}
+    features: Mapping[str, bool] = {}
+    persist: bool = False
+    guest_installer: bool = False
+    host_internal: bool = False
+    first: str = INTERNAL_FIRST
+    """dom0's address on the host-internal network (`ip_begin`)."""
+    last: str = INTERNAL_LAST
+    netmask: str = INTERNAL_NETMASK
+    problems: tuple[KeyProblem, ...] = ()
+
+
+PIF_KEYS = frozenset(("defaultroute", "peerdns", "domain", "mtu"))
+NETWORK_FLAGS = ("persist", "is_guest_installer_network", "is_host_internal_management_network")
+NETWORK_KEYS = frozenset((*NETWORK_FLAGS, "static-routes", "mtu", "ip_begin", "ip_end", "netmask"))
+NO_PIF_KEYS = PifKeys()
+NO_NETWORK_KEYS = NetworkKeys()
+
+
+def of_pif(other_config: Mapping[str, str]) -> PifKeys:
+    """What a PIF's other_config says. Keys that are not about networking, or only about Open vSwitch, do nothing."""
+    if not _any(other_config, PIF_KEYS, ("ethtool-", "bond-")):
+        return NO_PIF_KEYS
+    problems: list[KeyProblem] = []
+    link, features = _ethtool(other_config, problems)
+    return PifKeys(
+        default_route=_flag(other_config, "defaultroute", problems),
+        peer_dns=_flag(other_config, "peerdns", problems),
+        domain=words(other_config.get("domain", "")),
+        mtu=_mtu(other_config, problems),
+        bond={key[5:]: value for key, value in other_config.items() if key.startswith("bond-")},
+        link=link,
+        features=features,
+        problems=tuple(problems),
+    )
+
+
+def of_network(other_config: Mapping[str, str]) -> NetworkKeys:
+    """What a network's other_config says."""
+    if not _any(other_config, NETWORK_KEYS, ("ethtool-",)):
+        return NO_NETWORK_KEYS
+    problems: list[KeyProblem] = []
+    link, features = _ethtool(other_config, problems)
+    routes, wrong = static_routes(other_config.get("static-routes", ""))
+    problems += wrong
+    netmask = other_config.get("netmask", INTERNAL_NETMASK)
+    if inet.prefix_of(netmask) < 0:
+        problems.append(_problem("netmask", netmask, "is no netmask", "use a form like 255.255.0.0"))
+        netmask = INTERNAL_NETMASK
+    return NetworkKeys(
+        routes=routes,
+        mtu=_mtu(other_config, problems),
+        link=link,
+        features=features,
+        persist=_flag(other_config, "persist", problems),
+        guest_installer=_flag(other_config, "is_guest_installer_network", problems),
+        host_internal=_flag(other_config, "is_host_internal_management_network", problems),
+        first=_ipv4(other_config, "ip_begin", INTERNAL_FIRST, problems),
+        last=_ipv4(other_config, "ip_end", INTERNAL_LAST, problems),
+        netmask=netmask,
+        problems=tuple(problems),
+    )
+
+
+def _any(other_config: Mapping[str, str], known: frozenset[str], beginnings: tuple[str, ...]) -> bool:
+    """Whether there is anything to read; of a thousand networks, few have it."""
+    return any(key in known or key.startswith(beginnings) for key in other_config)
+
+
+def check_pif(other_config: Mapping[str, str]) -> None:
+    """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a PIF that cannot be used."""
+    _check(of_pif(other_config).problems)
+
+
+def check_network(other_config: Mapping[str, str]) -> None:
+    """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a network that cannot be used."""
+    _check(of_network(other_config).problems)
+
+
+def _check(problems: tuple[KeyProblem, ...]) -> None:
+    for problem in problems:
+        raise InvalidValueError(
+            f"other_config:{problem.key}", problem.value, problem.found, hint=problem.hint
+        )
+
+
+def wants_default_route(other_config: Mapping[str, str]) -> bool:
+    """The `defaultroute` key alone: the choice of the gateway asks it of every PIF."""
+    return FLAGS.get(other_config.get("defaultroute", "").lower(), False)
+
+
+def wants_dns(other_config: Mapping[str, str]) -> bool:
+    """The `peerdns` key alone."""
+    return FLAGS.get(other_config.get("peerdns", "").lower(), False)
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The elements of a list parted by commas, blanks taken off, empty ones left out, each once."""
+    return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+
+
+def static_routes(text: str) -> tuple[tuple[StaticRoute, ...], list[KeyProblem]]:
+    """The routes of `net/length/gateway,net/length/gateway`, IPv4 or IPv6, and what is wrong with the rest.
+
+    A default route is none of these: it belongs to the PIF that owns the gateway.
+    """
+    routes: dict[str, StaticRoute] = {}
+    problems: list[KeyProblem] = []
+    column = 1
+    for count, part in enumerate(text.split(","), 1):
+        element = part.strip()
+        if element:
+            route = _static_route(element)
+            if isinstance(route, str):
+                problems.append(_element(text, count, column, part, route))
+            elif route.destination in routes:
+                problems.append(_element(text, count, column, part, f"a second route to {route.destination}"))
+            else:
+                routes[route.destination] = route
+        column += len(part) + 1
+    return tuple(routes.values()), problems
+
+
+def _static_route(element: str) -> StaticRoute | str:
+    """One route, or what is wrong with it."""
+    parts = [part.strip() for part in element.split("/")]
+    if len(parts) != 3:
+        return "not of the form net/length/gateway"
+    net, length, gateway = inet.address(parts[0]), parts[1], inet.address(parts[2])
+    if not net:
+        return f"{parts[0]!r} is no address"
+    if not (length.isascii() and length.isdigit() and len(length) <= 3):
+        return f"prefix {length!r} is no number"
+    prefix = int(length)
+    if prefix > inet.BITS[inet.family(net)]:
+        return f"prefix {prefix}"
+    if not gateway:
+        return f"the gateway {parts[2]!r} is no address"
+    if inet.family(net) != inet.family(gateway):
+        return f"the gateway {gateway} is not of the same family as {net}"
+    if not prefix:
+        return "a default route is set as the gateway of a PIF with defaultroute=true"
+    if (start := inet.subnet(net, prefix)) != net:
+        return f"{net}/{prefix} is no network (did you mean {start}/{prefix}?)"
+    return StaticRoute(f"{net}/{prefix}", gateway)
+
+
+def _element(text: str, count: int, column: int, part: str, found: str) -> KeyProblem:
+    column += len(part) - len(part.lstrip())
+    return KeyProblem(
+        "static-routes",
+        text,
+        f"static-routes, element {count} (column {column}, {part.strip()!r}): {found}",
+        "write net/length/gateway, parted by commas, as in 10.8.0.0/16/10.1.1.254",
+    )
+
+
+def _ethtool(
+    other_config: Mapping[str, str], problems: list[KeyProblem]
+) -> tuple[Mapping[str, int | str], Mapping[str, bool]]:
+    link: dict[str, int | str] = {}
+    features: dict[str, bool] = {}
+    for key, value in other_config.items():
+        if not key.startswith("ethtool-"):
+            continue
+        name = key[8:]
+        flag = FLAGS.get(value.strip().lower())
+        if name in OFFLOADS or name in ("autoneg", "ufo"):
+            if flag is None:
+                problems.append(_problem(key, value, "is neither on nor off", "use on or off"))
+            elif name == "autoneg":
+                link[name] = "on" if flag else "off"
+            elif name != "ufo":
+                features[name] = flag
+            elif flag:
+                problems.append(
+                    _problem(key, value, "has no effect: Linux has no ufo since 4.14", "remove the key")
+                )
+        elif name == "speed":
+            if 0 < (speed := _whole(value)) <= 0x7FFFFFFF:
+                link[name] = speed
+            else:
+                problems.append(_problem(key, value, "is no speed", "give Mb/s, as in 1000"))
+        elif name == "duplex":
+            if value.strip() in DUPLEX:
+                link[name] = value.strip()
+            else:
+                problems.append(_problem(key, value, "is no duplex mode", "use half or full"))
+        elif name == "advertise":
+            if (mask := _mask(value)) > 0:
+                link[name] = mask
+            else:
+                problems.append(
+                    _problem(key, value, "is no mask of link modes", "use hexadecimal, as in 0x1000")
+                )
+        else:
+            problems.append(_problem(key, value, "is no setting that we know", f"remove {key}"))
+    return link, features
+
+
+def _flag(other_config: Mapping[str, str], key: str, problems: list[KeyProblem]) -> bool:
+    text = other_config.get(key, "")
+    flag = FLAGS.get(text.strip().lower())
+    if flag is None and text:
+        problems.append(_problem(key, text, "is neither true nor false", "use true or false"))
+    return bool(flag)
+
+
+def _mtu(other_config: Mapping[str, str], problems: list[KeyProblem]) -> int:
+    text = other_config.get("mtu", "")
+    if not text or MTU_LEAST <= (mtu := _whole(text)) <= MTU_MOST:
+        return mtu if text else 0
+    problems.append(
+        _problem(
+            "mtu", text, f"is no MTU between {MTU_LEAST} and {MTU_MOST}", "use a number of bytes, as in 9000"
+        )
+    )
+    return 0
+
+
+def _ipv4(other_config: Mapping[str, str], key: str, default: str, problems: list[KeyProblem]) -> str:
+    text = other_config.get(key, default)
+    if ":" not in text and (found := inet.address(text)):
+        return found
+    problems.append(_problem(key, text, "is no IPv4 address", f"remove it to have {default}"))
+    return default
+
+
+def _whole(text: str) -> int:
+    """A number written in digits; -1 for anything else."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else -1
+
+
+def _mask(text: str) -> int:
+    digits = text.strip().lower().removeprefix("0x")
+    if not digits or len(digits) > 64 or digits.strip("0123456789abcdef"):
+        return -1
+    return int(digits, 16)
+
+
+def _problem(key: str, value: str, found: str, hint: str) -> KeyProblem:
+    return KeyProblem(key, value, f"{key}={value!r} {found}", hint)

@@ -1,0 +1,85 @@
+"""Which PIF owns the default route and which the resolver, and why: operators ask (networking.md 1.4).
+
+The order is the reference's: a PIF that says so itself, the PIF that is becoming management, the management PIF, the
+first one with an address. Two things differ. Only PIFs that are up, or coming up, can own: an owner that is unplugged
+leaves the host without a gateway. And each family has its own owner, so that a PIF without IPv6 does not take
+the IPv6 gateway away from the one that has it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.net import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hostagent.net.records import Pif, Records
+
+
+class Owner(NamedTuple):
+    ref: str
+    """Of a PIF; empty: nobody."""
+    reason: str
+    ignored: tuple[str, ...] = ()
+    """PIFs that ask for it themselves as well (`defaultroute`, `peerdns`) and do not get it."""
+
+
+def gateway_owner(
+    records: Records, up: Iterable[str], family: int, *, becoming_management: str = ""
+) -> Owner:
+    """The owner of the default route of a family (4 or 6) when these PIFs are up."""
+    candidates = [pif for ref in up if _has_address(pif := records.pifs[ref], family)]
+    return _choose(
+        candidates, "defaultroute", keys.wants_default_route, becoming_management, f"an IPv{family} address"
+    )
+
+
+def dns_owner(records: Records, up: Iterable[str], *, becoming_management: str = "") -> Owner:
+    """The owner of the resolver when these PIFs are up."""
+    candidates = [pif for ref in up if _has_primary_address(pif := records.pifs[ref])]
+    return _choose(
+        candidates, "peerdns", keys.wants_dns, becoming_management, "an address of its primary family"
+    )
+
+
+def _has_address(pif: Pif, family: int) -> bool:
+    mode = pif.ip_mode if family == 4 else pif.ipv6_mode
+    return mode != "None" and not pif.bond_slave_of and pif.managed
+
+
+def _has_primary_address(pif: Pif) -> bool:
+    return _has_address(pif, 6 if pif.primary_address_type == "IPv6" else 4)
+
+
+def _choose(
+    candidates: list[Pif],
+    key: str,
+    asks: Callable[[Mapping[str, str]], bool],
+    becoming: str,
+    what: str,
+) -> Owner:
+    if not candidates:
+        return Owner("", f"no PIF that is up has {what}")
+    candidates.sort(key=in_order)
+    asking = [pif for pif in candidates if asks(pif.other_config)]
+    if asking:
+        others = f", the first of {len(asking)} that do" if asking[1:] else ""
+        return Owner(
+            asking[0].ref, f"it has other_config:{key}=true{others}", tuple(p.ref for p in asking[1:])
+        )
+    for pif in candidates:
+        if pif.ref == becoming:
+            return Owner(pif.ref, f"it is becoming the management interface, and no PIF has {key}=true")
+    for pif in candidates:
+        if pif.management:
+            return Owner(pif.ref, f"it is the management interface, and no PIF has {key}=true")
+    return Owner(
+        candidates[0].ref, f"it is the first PIF with {what}; no PIF has {key}=true and none is management"
+    )
+
+
+def in_order(pif: Pif) -> tuple[int, int, str, str]:
+    """The order of "first": untagged before tagged, eth2 before eth10."""
+    return pif.vlan, len(pif.device), pif.device, pif.uuid

@@ -1,0 +1,266 @@
+"""What of the wanted devices, addresses, routes and settings is not so: the check after a plan, and the drift check.
+
+The judgement of what is stale (an address, a route, a port) is here, so that `plan` removes exactly what this reports.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Dns, Kernel, Lease, Link, Route, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+UP = 1  # IFF_UP
+FOREVER = 0xFFFFFFFF
+LINK_SCOPE = 253
+BY_KERNEL, BY_ADVERTISEMENT = 2, 9
+"""Protocols of the routes that come with an address, and of those from router advertisements."""
+OWN_KINDS = ("bridge", "bond", "vlan")
+UPLINK_KINDS = ("", "bond", "vlan")
+METRIC6 = 1024
+"""What the kernel makes of metric 0 in an IPv6 route."""
+
+IPV6 = {
+    "off": (("disable_ipv6", "1"),),
+    "link-local": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
+    "static": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
+    "dhcp": (("accept_ra", "1"), ("autoconf", "0"), ("disable_ipv6", "0")),
+    "autoconf": (("accept_ra", "1"), ("autoconf", "1"), ("disable_ipv6", "0")),
+}
+"""Files below net/ipv6/conf/DEVICE for each mode of `Device.ipv6`, in the order they are written: disable_ipv6 last, so
+that no router advertisement is taken in between (networking.md 3.2, 3.7)."""
+
+
+class Around(NamedTuple):
+    """What a look at the kernel's devices does not hold. What is missing in it is taken as wrong, and written."""
+
+    sysctls: Mapping[str, str] = {}
+    """By path below /proc/sys. `net/ipv6/conf/default/…` is what new devices begin with."""
+    link: Mapping[str, Mapping[str, int | str]] = {}
+    features: Mapping[str, Mapping[str, bool]] = {}
+    leases: tuple[Lease, ...] = ()
+    """Of the DHCP clients of ours that run."""
+    resolver: str = ""
+    """Content of resolv.conf."""
+
+
+class Difference(NamedTuple):
+    device: str
+    what: str
+    """device, kind, lower, vlan_id, up, mac, mtu, master, group, altname, port, address, route, lease, dns, or the name
+    of a setting."""
+    wanted: str
+    found: str
+    serves: tuple[str, ...] = ()
+
+
+def ipv6_sysctls(device: Device) -> tuple[tuple[str, str], ...]:
+    """Path below /proc/sys and value for each."""
+    return tuple((f"net/ipv6/conf/{device.name}/{name}", value) for name, value in IPV6[device.ipv6])
+
+
+def resolver_text(dns: Dns) -> str:
+    search = f"search {' '.join(dns.search)}\n" if dns.search else ""
+    return search + "".join(f"nameserver {server}\n" for server in dns.servers)
+
+
+def is_uplink(link: Link) -> bool:
+    """Whether a port of a bridge leads out of the host: a NIC, bond or VLAN. Guests' ports are vif* and tap*."""
+    return link.kind in UPLINK_KINDS and not link.name.startswith(("vif", "tap"))
+
+
+def family_of(text: str) -> int:
+    return 6 if ":" in text or text == "default6" else 4
+
+
+def metric_of(destination: str, metric: int) -> int:
+    """The metric as the kernel shows it."""
+    return metric or (METRIC6 if family_of(destination) == 6 else 0)
+
+
+class Layer3:
+    """Addresses and routes as wanted, by device, and the judgement of those that the kernel has."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.devices = {device.name: device for device in wanted.devices}
+        self.addresses = {(address.device, address.text, address.prefix) for address in wanted.addresses}
+        self.routes = {
+            (r.device, r.destination, r.gateway, metric_of(r.destination, r.metric)) for r in wanted.routes
+        }
+        self.leases = {(lease.device, lease.family) for lease in wanted.leases}
+
+    def serves(self, name: str) -> tuple[str, ...]:
+        return self.devices[name].serves if name in self.devices else ()
+
+    @staticmethod
+    def is_it(route: Route, destination: str, gateway: str, metric: int) -> bool:
+        """Whether a route of the kernel is this one, and ours."""
+        have = (route.destination, route.gateway, metric_of(destination, route.metric), route.protocol)
+        return have == (destination, gateway, metric, PROTOCOL)
+
+    def _by_others(self, name: str, family: int) -> bool:
+        """Whether a DHCP client or router advertisements give this device addresses and routes."""
+        by_router = family == 6 and self.devices[name].ipv6 in ("dhcp", "autoconf")
+        return by_router or (name, family) in self.leases
+
+    def address_is_stale(self, name: str, address: Address) -> bool:
+        if address.scope >= LINK_SCOPE or (name, address.text, address.prefix) in self.addresses:
+            return False
+        return not self._by_others(name, family_of(address.text))
+
+    def route_is_stale(self, name: str, route: Route) -> bool:
+        if route.protocol == BY_KERNEL:
+            return False
+        key = (name, route.destination, route.gateway, metric_of(route.destination, route.metric))
+        if route.protocol == PROTOCOL:
+            return key not in self.routes
+        return key not in self.routes and not self._by_others(name, family_of(route.destination))
+
+
+def differences(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> tuple[Difference, ...]:
+    """Everything that is not as wanted, devices in their order; () when all is right.
+
+    Without `around`, only what the kernel's devices, addresses and routes show is compared.
+    """
+    found: list[Difference] = []
+    by_name = kernel.by_name()
+    indexes = {name: link.index for name, link in by_name.items()}
+    names = {index: link.name for index, link in kernel.links.items()}
+    devices = {device.name: device for device in wanted.devices}
+    for device in wanted.devices:
+        link = by_name.get(device.name)
+        if link is None:
+            found.append(Difference(device.name, "device", device.kind, "missing", device.serves))
+        else:
+            _compare(found, device, link, indexes, devices)
+    _ports(found, devices, kernel, names)
+    for name in wanted.gone:
+        link = by_name.get(name)
+        if link is not None and link.kind in OWN_KINDS:
+            found.append(Difference(name, "device", "none", link.kind))
+    _addresses_and_routes(found, wanted, kernel, names)
+    if around is not None:
+        _around(found, wanted, around, by_name)
+    return tuple(found)
+
+
+def _compare(
+    found: list[Difference], device: Device, link: Link, indexes: dict[str, int], devices: dict[str, Device]
+) -> None:
+    def differs(what: str, wanted: object, is_: object) -> None:
+        found.append(Difference(device.name, what, str(wanted), str(is_), device.serves))
+
+    if device.kind != "physical":
+        if link.kind != device.kind:
+            differs("kind", device.kind, link.kind)
+            return
+        if link.group != GROUP:
+            differs("group", GROUP, link.group)
+        if device.kind == "vlan":
+            if link.lower != indexes.get(device.lower):
+                differs("lower", device.lower, _named(link.lower, indexes))
+            if link.vlan_id != device.vlan_id:
+                differs("vlan_id", device.vlan_id, link.vlan_id)
+    if not link.flags & UP:
+        differs("up", "up", "down")
+    if device.mac and link.mac != device.mac and not is_member(device, devices):
+        differs("mac", device.mac, link.mac)
+    if device.mtu and link.mtu != device.mtu:
+        differs("mtu", device.mtu, link.mtu)
+    if device.master and link.master != indexes.get(device.master):
+        differs("master", device.master, _named(link.master, indexes))
+    if device.altname and device.altname not in link.altnames:
+        differs("altname", device.altname, " ".join(link.altnames))
+    for name, value in device.settings.items():
+        if link.settings.get(name) != value:
+            differs(name, value, link.settings.get(name, "unknown"))
+
+
+def _named(index: int, indexes: dict[str, int]) -> str:
+    return next((name for name, other in indexes.items() if other == index), "none")
+
+
+def is_member(device: Device, devices: Mapping[str, Device]) -> bool:
+    """Whether it is to be a member of a bond, which gives it its MAC address."""
+    master = devices.get(device.master)
+    return master is not None and master.kind == "bond"
+
+
+def _ports(
+    found: list[Difference], devices: dict[str, Device], kernel: Kernel, names: dict[int, str]
+) -> None:
+    """Uplinks in our bridges and members of our bonds that are not named (networking.md 3.3 step 6)."""
+    for link in kernel.links.values():
+        if link.master:
+            master = devices.get(names.get(link.master, ""))
+            if master is not None:
+                device = devices.get(link.name)
+                if (device is None or not device.master) and (master.kind == "bond" or is_uplink(link)):
+                    found.append(Difference(master.name, "port", "none", link.name, master.serves))
+
+
+def _addresses_and_routes(
+    found: list[Difference], wanted: Wanted, kernel: Kernel, names: dict[int, str]
+) -> None:
+    layer3 = Layer3(wanted)
+    devices = layer3.devices
+    held: dict[tuple[str, str, int], Address] = {}
+    for address in kernel.addresses:
+        name = names.get(address.device, "")
+        if name in devices:
+            held[name, address.text, address.prefix] = address
+            if layer3.address_is_stale(name, address):
+                text = f"{address.text}/{address.prefix}"
+                found.append(Difference(name, "address", "none", text, devices[name].serves))
+    for need in wanted.addresses:
+        have = held.get(need)
+        if have is None or have.valid_s != FOREVER:
+            is_ = "none" if have is None else f"only for {have.valid_s} s"
+            serves = devices[need.device].serves if need.device in devices else ()
+            found.append(Difference(need.device, "address", f"{need.text}/{need.prefix}", is_, serves))
+    ours = set()
+    for route in kernel.routes:
+        name = names.get(route.device, "")
+        if name in devices:
+            if layer3.route_is_stale(name, route):
+                found.append(Difference(name, "route", "none", _told(route), devices[name].serves))
+            elif route.protocol == PROTOCOL:
+                ours.add((name, route.destination, route.gateway, route.metric))
+    for device, destination, gateway, metric in sorted(layer3.routes - ours):
+        serves = devices[device].serves if device in devices else ()
+        told = _told(Route(0, destination, gateway, metric=metric))
+        found.append(Difference(device, "route", told, "none", serves))
+
+
+def _told(route: Route) -> str:
+    via = f" via {route.gateway}" if route.gateway else ""
+    return f"{route.destination}{via}" + (f" metric {route.metric}" if route.metric else "")
+
+
+def _around(found: list[Difference], wanted: Wanted, around: Around, by_name: Mapping[str, Link]) -> None:
+    scope = {*wanted.gone}
+    for device in wanted.devices:
+        scope.add(device.name)
+        if device.name not in by_name:
+            continue
+        pairs = [(path, value, around.sysctls.get(path)) for path, value in ipv6_sysctls(device)]
+        modes, features = around.link.get(device.name, {}), around.features.get(device.name, {})
+        pairs += [(name, str(value), _text(modes.get(name))) for name, value in device.link.items()]
+        pairs += [(name, str(value), _text(features.get(name))) for name, value in device.features.items()]
+        for what, value, is_ in pairs:
+            if value != is_:
+                found.append(Difference(device.name, what, value, is_ or "unknown", device.serves))
+    for lease in wanted.leases:
+        if lease not in around.leases:
+            found.append(Difference(lease.device, "lease", f"IPv{lease.family}", "no DHCP client"))
+    for lease in around.leases:
+        if lease.device in scope and lease not in wanted.leases:
+            found.append(Difference(lease.device, "lease", "none", f"a DHCP client for IPv{lease.family}"))
+    if wanted.dns is not None and around.resolver != resolver_text(wanted.dns):
+        found.append(Difference("", "dns", resolver_text(wanted.dns), around.resolver))
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,536 @@
+"""Links, addresses and routes that we make, in a network namespace of the test's own; iproute2 says what is there."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from hostagent.net.devices import Address, Link, Route
+from hostagent.net.follow import Follower
+from hostagent.net.netlink import ABSENT, Netlink, NetlinkError
+from hostagent.net.operation import Operation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from hostagent.net.operation import Value
+
+CLONE_NEWNET = 0x40000000
+A, B, C, D = range(0x10000000, 0x10000004)
+SOON_S = 5
+
+
+@pytest.fixture(autouse=True)
+def segments(kernel: None) -> Iterator[None]:
+    """Instead of a lab's segments: the test is in an empty namespace, which goes with the last socket in it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    try:
+        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        yield
+        assert libc.setns(home, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    finally:
+        os.close(home)
+
+
+@pytest.fixture
+def netlink(segments: None) -> Iterator[Netlink]:
+    with Netlink() as made:
+        yield made
+
+
+def ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, timeout=20)
+
+
+def ip_json(*arguments: str) -> list[dict[str, Any]]:
+    done = subprocess.run(["ip", "-j", *arguments], check=True, capture_output=True, text=True, timeout=20)
+    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+    return found
+
+
+def device(name: str) -> dict[str, Any]:
+    [found] = ip_json("-d", "link", "show", "dev", name)
+    return found
+
+
+def add(name: str, index: int, kind: str = "bridge", **args: Value) -> Operation:
+    return Operation("link-add", name, index, {"kind": kind, **args})
+
+
+def change(verb: str, name: str, index: int, **args: Value) -> Operation:
+    return Operation(verb, name, index, args)
+
+
+def link(netlink: Netlink, name: str) -> Link:
+    return netlink.look().by_name()[name]
+
+
+def needs(netlink: Netlink, kind: str, **args: Value) -> None:
+    """Skip, naming the kind, when this kernel cannot make it."""
+    probe = add("probe", D, kind, **args)
+    try:
+        netlink.execute([probe, change("link-del", "probe", D)])
+    except NetlinkError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        pytest.skip(f"the kernel has no {kind} device: {error.text}")
+
+
+BRIDGE = add(
+    "xapi1",
+    A,
+    mac="02:00:00:00:00:01",
+    mtu=1400,
+    group=171,
+    up=True,
+    settings={"forward_delay": 0, "mcast_snooping": 0, "priority": 4096, "ageing_time": 12000},
+)
+
+
+def test_a_bridge_is_there_as_asked_for_in_one_message(netlink: Netlink) -> None:
+    netlink.execute([BRIDGE])
+
+    seen = device("xapi1")
+    data = seen["linkinfo"]["info_data"]
+    assert (seen["ifindex"], seen["address"], seen["mtu"], seen["group"]) == (
+        A,
+        "02:00:00:00:00:01",
+        1400,
+        "171",
+    )
+    assert "UP" in seen["flags"]
+    assert seen["linkinfo"]["info_kind"] == "bridge"
+    assert (data["forward_delay"], data["mcast_snooping"], data["priority"], data["ageing_time"]) == (
+        0,
+        0,
+        4096,
+        12000,
+    )
+
+
+def test_a_look_says_what_ip_says(netlink: Netlink) -> None:
+    ip("link", "add", "veth0", "mtu", "1300", "type", "veth", "peer", "name", "veth1")
+    netlink.execute([BRIDGE, change("link-set", "xapi1", A, altname="network-of-the-guests")])
+    ip("link", "set", "veth0", "master", "xapi1", "up")
+    ip("link", "set", "veth1", "up")
+
+    kernel = netlink.look()
+    seen = {entry["ifindex"]: entry for entry in ip_json("-d", "link")}
+    assert kernel.links.keys() == seen.keys()
+    for index, ours in kernel.links.items():
+        theirs = seen[index]
+        assert (ours.name, ours.mtu, ours.mac) == (theirs["ifname"], theirs["mtu"], theirs["address"])
+        assert ours.kind == theirs.get("linkinfo", {}).get("info_kind", "")
+        assert (ours.min_mtu, ours.max_mtu) == (theirs["min_mtu"], theirs["max_mtu"])
+        assert list(ours.altnames) == theirs.get("altnames", [])
+        assert bool(ours.flags & 1) == ("UP" in theirs["flags"])
+        assert (
+            ours.carrier == ("NO-CARRIER" not in theirs["flags"] and "UP" in theirs["flags"])
+            or ours.name == "lo"
+        )
+        assert (kernel.links[ours.master].name if ours.master else None) == theirs.get("master")
+    data = seen[A]["linkinfo"]["info_data"]
+    ours_too = {name: value for name, value in kernel.links[A].settings.items() if name in data}
+    assert {name: int(str(data[name]), 0) for name in ours_too} == ours_too
+    assert {"forward_delay", "ageing_time", "mcast_snooping", "priority"} <= kernel.links[A].settings.keys()
+
+
+def test_a_link_is_changed_in_place(netlink: Netlink) -> None:
+    netlink.execute([BRIDGE])
+    netlink.execute(
+        [
+            change(
+                "link-set",
+                "xapi1",
+                A,
+                up=False,
+                mac="02:00:00:00:00:09",
+                mtu=9000,
+                group=5,
+                settings={"forward_delay": 200},
+            )
+        ]
+    )
+
+    seen = device("xapi1")
+    assert (seen["address"], seen["mtu"], seen["group"]) == ("02:00:00:00:00:09", 9000, "5")
+    assert "UP" not in seen["flags"]
+    assert seen["linkinfo"]["info_data"]["forward_delay"] == 200
+    assert seen["linkinfo"]["info_data"]["ageing_time"] == 12000
+
+
+def test_a_port_joins_and_leaves(netlink: Netlink) -> None:
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    port = link(netlink, "veth0").index
+    netlink.execute([BRIDGE, change("link-set", "veth0", port, master=A, up=True)])
+    assert device("veth0")["master"] == "xapi1"
+
+    netlink.execute([change("link-set", "veth0", port, master=0)])
+    assert "master" not in device("veth0")
+    assert "UP" in device("veth0")["flags"]
+
+
+def test_alternative_names_come_and_go(netlink: Netlink) -> None:
+    long = "enp129s0f1np1.4094-of-the-second-floor"
+    netlink.execute(
+        [BRIDGE, change("link-set", "xapi1", A, altname=long), change("link-set", "xapi1", A, altname="b")]
+    )
+    assert sorted(device(long)["altnames"]) == ["b", long]
+
+    netlink.execute([change("link-set", "xapi1", A, altname_gone=long)])
+    assert device("xapi1")["altnames"] == ["b"]
+
+
+def test_the_address_generation_mode_holds_when_it_comes_with_up(netlink: Netlink) -> None:
+    if not Path("/proc/sys/net/ipv6").exists():
+        pytest.skip("the kernel has no IPv6")
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    ip("link", "set", "veth1", "up")
+    port = link(netlink, "veth0").index
+    netlink.execute([change("link-set", "veth0", port, addrgen=1, up=True)])
+
+    assert device("veth0")["inet6_addr_gen_mode"] == "none"
+    assert [address for address in netlink.look().addresses if address.device == port] == []
+    other = link(netlink, "veth1").index
+    assert [address.scope for address in netlink.look().addresses if address.device == other] == [253]
+
+
+def test_a_deleted_link_is_gone(netlink: Netlink) -> None:
+    netlink.execute([BRIDGE, change("link-del", "xapi1", A)])
+
+    assert [entry["ifname"] for entry in ip_json("link")] == ["lo"]
+
+
+def test_addresses_come_and_go(netlink: Netlink) -> None:
+    netlink.execute(
+        [
+            BRIDGE,
+            change("address-add", "xapi1", A, text="192.0.2.1", prefix=24),
+            change("address-add", "xapi1", A, text="192.0.2.2", prefix=32, flags=0, valid_s=600),
+            change("address-add", "xapi1", A, text="2001:db8::1", prefix=64),
+        ]
+    )
+
+    def seen() -> dict[str, tuple[int, bool]]:
+        [entry] = ip_json("addr", "show", "dev", "xapi1")
+        return {
+            info["local"]: (info["prefixlen"], bool(info.get("dynamic")))
+            for info in entry["addr_info"]
+            if info["scope"] == "global"
+        }
+
+    assert seen() == {"192.0.2.1": (24, False), "192.0.2.2": (32, True), "2001:db8::1": (64, False)}
+    ours = {a.text: a for a in netlink.look().addresses if a.scope == 0 and a.device == A}
+    assert {text: (a.prefix, not a.flags & 0x80) for text, a in ours.items()} == seen()
+    assert 590 <= ours["192.0.2.2"].valid_s <= 600
+    assert ours["192.0.2.1"] == Address(A, "192.0.2.1", 24)
+
+    netlink.execute(
+        [
+            change("address-add", "xapi1", A, text="192.0.2.2", prefix=32, replace=True),
+            change("address-del", "xapi1", A, text="192.0.2.1", prefix=24),
+            change("address-del", "xapi1", A, text="2001:db8::1", prefix=64),
+        ]
+    )
+    assert seen() == {"192.0.2.2": (32, False)}
+
+
+WAYS = [
+    ("-4", "default", {"destination": "default4", "gateway": "192.0.2.254"}),
+    ("-4", "198.51.100.0/24", {"destination": "198.51.100.0/24", "gateway": "192.0.2.253", "metric": 7}),
+    ("-4", "203.0.113.0/24", {"destination": "203.0.113.0/24", "gateway": ""}),
+    ("-6", "default", {"destination": "default6", "gateway": "2001:db8::ff"}),
+    ("-6", "2001:db8:1::/48", {"destination": "2001:db8:1::/48", "gateway": "2001:db8::fe", "metric": 9}),
+]
+
+
+@pytest.fixture
+def addressed(netlink: Netlink) -> Netlink:
+    """xapi1 with 192.0.2.1/24 and 2001:db8::1/64, and carrier."""
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    ip("link", "set", "veth1", "up")
+    netlink.execute(
+        [
+            BRIDGE,
+            change("link-set", "veth0", link(netlink, "veth0").index, master=A, up=True),
+            change("address-add", "xapi1", A, text="192.0.2.1", prefix=24),
+            change("address-add", "xapi1", A, text="2001:db8::1", prefix=64),
+        ]
+    )
+    return netlink
+
+
+@pytest.mark.parametrize(("family", "name", "args"), WAYS, ids=[f"{w[0]}-{w[1]}" for w in WAYS])
+def test_a_route_comes_and_goes(
+    addressed: Netlink, family: str, name: str, args: Mapping[str, Value]
+) -> None:
+    route = Operation("route-add", "xapi1", A, {**args, "protocol": 171})
+    addressed.execute([route, route])  # it replaces
+
+    [seen] = ip_json(family, "route", "show", name, "proto", "171")
+    assert (seen["dev"], seen.get("gateway", "")) == ("xapi1", args["gateway"])
+    metric = args.get("metric") or (1024 if family == "-6" else 0)
+    assert seen.get("metric", 0) == metric
+    wanted = Route(A, str(args["destination"]), str(args["gateway"]), 171, int(str(args.get("metric") or 0)))
+    assert [r for r in addressed.look().routes if r.protocol == 171] == [wanted]
+
+    addressed.execute([route._replace(verb="route-del")])
+    assert ip_json(family, "route", "show", "proto", "171") == []
+
+
+def test_a_default_route_moves_to_another_gateway_and_one_of_another_owner_stays(addressed: Netlink) -> None:
+    ip("route", "add", "default", "via", "192.0.2.100", "metric", "1002", "proto", "dhcp")
+    for gateway in ("192.0.2.254", "192.0.2.253"):
+        addressed.execute(
+            [change("route-add", "xapi1", A, destination="default4", gateway=gateway, protocol=171, metric=0)]
+        )
+
+    def gateways() -> dict[str, str]:
+        return {entry["gateway"]: entry["protocol"] for entry in ip_json("-4", "route", "show", "default")}
+
+    assert gateways() == {"192.0.2.253": "171", "192.0.2.100": "dhcp"}
+    addressed.execute(
+        [change("route-del", "xapi1", A, destination="default4", gateway="192.0.2.253", protocol=171)]
+    )
+    assert gateways() == {"192.0.2.100": "dhcp"}
+
+
+def test_routes_that_the_kernel_made_are_seen_as_its_own(addressed: Netlink) -> None:
+    routes = addressed.look().routes
+
+    assert Route(A, "192.0.2.0/24", "", 2) in routes
+    assert not [route for route in routes if route.destination.startswith(("127.", "ff00"))]
+
+
+REFUSALS = [
+    pytest.param(add("xapi9", A), errno.EEXIST, id="index-taken"),
+    pytest.param(add("xapi1", B), errno.EEXIST, id="name-taken"),
+    pytest.param(change("link-set", "xapi2", B, up=True), errno.ENODEV, id="no-device-to-set"),
+    pytest.param(change("link-del", "xapi2", B), errno.ENODEV, id="no-device-to-delete"),
+    pytest.param(change("link-set", "xapi1", A, master=B), errno.EINVAL, id="no-master"),
+    pytest.param(change("link-set", "xapi1", A, altname="xapi1"), errno.EEXIST, id="altname-taken"),
+    pytest.param(change("link-set", "xapi1", A, altname_gone="nobody"), errno.ENOENT, id="no-altname"),
+    pytest.param(change("link-set", "xapi1", A, mtu=10), errno.EINVAL, id="mtu-too-small"),
+    pytest.param(add("a-name-of-16-byt", B), errno.ERANGE, id="name-too-long"),
+    pytest.param(add("xapi2", B, "no-such-kind"), errno.EOPNOTSUPP, id="no-kind"),
+    pytest.param(
+        change("address-add", "xapi1", A, text="192.0.2.1", prefix=24), errno.EEXIST, id="address-there"
+    ),
+    pytest.param(
+        change("address-del", "xapi1", A, text="192.0.2.9", prefix=24), errno.EADDRNOTAVAIL, id="no-address"
+    ),
+    pytest.param(
+        change("address-add", "xapi2", B, text="192.0.2.1", prefix=24), errno.ENODEV, id="no-device"
+    ),
+    pytest.param(
+        change("route-add", "xapi1", A, destination="default4", gateway="198.51.100.1"),
+        errno.ENETUNREACH,
+        id="gateway-out-of-reach",
+    ),
+    pytest.param(
+        change("route-del", "xapi1", A, destination="default4", gateway="192.0.2.254"),
+        errno.ESRCH,
+        id="no-route",
+    ),
+]
+
+
+@pytest.mark.parametrize(("operation", "number"), REFUSALS)
+def test_a_refusal_has_its_errno_and_changes_nothing(
+    addressed: Netlink, operation: Operation, number: int
+) -> None:
+    before = addressed.look()
+    with pytest.raises(NetlinkError) as caught:
+        addressed.execute([operation])
+
+    assert caught.value.errno == number
+    assert (caught.value.position, caught.value.executed) == (0, ())
+    assert (number in ABSENT) == (number in (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH))
+    after = addressed.look()
+    assert (after.links.keys(), after.addresses) == (before.links.keys(), before.addresses)
+
+
+def test_the_kernels_words_are_in_the_error(netlink: Netlink) -> None:
+    with pytest.raises(NetlinkError, match="Unknown device type") as caught:
+        netlink.execute([add("xapi2", B, "no-such-kind")])
+
+    assert caught.value.text == "Unknown device type"
+    assert "xapi2" in caught.value.found
+
+
+def test_after_a_failure_the_rest_of_the_chunk_happened_and_no_later_chunk(netlink: Netlink) -> None:
+    bridges = [add(f"b{i}", A + i) for i in range(210)]
+    bridges[3] = add("b3", A + 3, master=0x1FFFFFFE)
+    with pytest.raises(NetlinkError) as caught:
+        netlink.execute(bridges)
+
+    there = {entry["ifname"] for entry in ip_json("link")} - {"lo"}
+    assert caught.value.position == 3
+    assert there == {f"b{i}" for i in caught.value.executed} == {f"b{i}" for i in range(200) if i != 3}
+
+
+def test_all_failures_of_a_chunk_are_answered_within_the_buffer(netlink: Netlink) -> None:
+    netlink.execute([BRIDGE])
+    with pytest.raises(NetlinkError) as caught:
+        netlink.execute([add("xapi1", B)] * 200)
+
+    assert caught.value.failures == dict.fromkeys(range(200), (errno.EEXIST, caught.value.text))
+    assert netlink.look().by_name().keys() == {"lo", "xapi1"}
+
+
+def test_who_may_not_change_may_look(netlink: Netlink) -> None:
+    netlink.execute([BRIDGE])
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(65534)
+            with Netlink() as allowed:
+                seen = sorted(allowed.look().by_name())
+                try:
+                    allowed.execute([change("link-del", "xapi1", A)])
+                except NetlinkError as error:
+                    seen.append(errno.errorcode[error.errno])
+            os.write(writer, json.dumps(seen).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        assert json.load(pipe) == ["lo", "xapi1", "EPERM"]
+    os.waitpid(child, 0)
+
+
+# Bonds and VLANs: where the kernel has them
+
+
+def test_a_bond_is_made_with_all_its_settings_and_its_port_tells_its_state(netlink: Netlink) -> None:
+    needs(netlink, "bond")
+    settings = {
+        "mode": 4,
+        "miimon": 100,
+        "updelay": 31000,
+        "downdelay": 200,
+        "xmit_hash_policy": 1,
+        "ad_lacp_rate": 1,
+        "ad_user_port_key": 7,
+    }
+    netlink.execute([add("bond0", A, "bond", mac="02:00:00:00:00:05", group=171, settings=settings)])
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    port = link(netlink, "veth0").index
+    netlink.execute(
+        [
+            change("link-set", "veth0", port, up=False),
+            change("link-set", "veth0", port, master=A),
+            change("link-set", "bond0", A, up=True),
+        ]
+    )
+
+    data = device("bond0")["linkinfo"]["info_data"]
+    assert (data["mode"], data["miimon"], data["updelay"], data["downdelay"]) == ("802.3ad", 100, 31000, 200)
+    assert (data["xmit_hash_policy"], data["ad_lacp_rate"], data["ad_user_port_key"]) == (
+        "layer3+4",
+        "fast",
+        7,
+    )
+    assert device("bond0")["address"] == "02:00:00:00:00:05"
+    assert device("veth0")["master"] == "bond0"
+    bond, member = link(netlink, "bond0"), link(netlink, "veth0")
+    assert {name: bond.settings[name] for name in settings} == settings
+    assert bond.partner == ""
+    assert {
+        "state",
+        "mii_status",
+        "ad_aggregator_id",
+        "ad_actor_state",
+        "ad_partner_state",
+    } <= member.port.keys()
+
+
+def test_a_setting_of_a_bond_is_changed_in_place(netlink: Netlink) -> None:
+    needs(netlink, "bond")
+    netlink.execute([add("bond0", A, "bond", settings={"mode": 1, "miimon": 100})])
+    netlink.execute([change("link-set", "bond0", A, settings={"miimon": 50, "updelay": 100})])
+
+    data = device("bond0")["linkinfo"]["info_data"]
+    assert (data["mode"], data["miimon"], data["updelay"]) == ("active-backup", 50, 100)
+
+
+def test_a_vlan_is_made_on_a_device_and_as_a_port_of_a_bridge(netlink: Netlink) -> None:
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    lower = link(netlink, "veth0").index
+    needs(netlink, "vlan", lower=lower, vlan_id=1)
+    netlink.execute(
+        [BRIDGE, add("veth0.5", B, "vlan", lower=lower, vlan_id=5, master=A, group=171, mtu=1400, up=True)]
+    )
+
+    seen = device("veth0.5")
+    data = seen["linkinfo"]["info_data"]
+    assert (seen["ifindex"], seen["link"], seen["master"], seen["mtu"]) == (B, "veth0", "xapi1", 1400)
+    assert (data["id"], data["protocol"]) == (5, "802.1Q")
+    ours = link(netlink, "veth0.5")
+    assert (ours.kind, ours.lower, ours.master, ours.vlan_id, ours.vlan_protocol) == (
+        "vlan",
+        lower,
+        A,
+        5,
+        0x8100,
+    )
+
+
+# Events
+
+
+def test_what_happens_is_told_in_order(netlink: Netlink) -> None:
+    with Follower() as follower:
+        assert follower.read() == []
+        netlink.execute([BRIDGE])
+        ip("addr", "add", "192.0.2.1/24", "dev", "xapi1")
+        ip("route", "add", "default", "via", "192.0.2.254")
+        ip("link", "del", "xapi1")
+
+        assert follower.wait(SOON_S)
+        events = follower.read()
+        assert events is not None
+
+    kinds = [(event.gone, type(event.what)) for event in events]
+    assert kinds[0] == (False, Link)
+    assert isinstance(events[0].what, Link)
+    assert (events[0].what.name, events[0].what.index) == ("xapi1", A)
+    assert (False, Address) in kinds
+    assert any(event.what == Route(A, "default4", "192.0.2.254", 3) for event in events if not event.gone)
+    assert [event.what.name for event in events if event.gone and isinstance(event.what, Link)] == ["xapi1"]
+
+
+def test_a_port_that_leaves_is_still_there(netlink: Netlink) -> None:
+    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
+    port = link(netlink, "veth0").index
+    netlink.execute([BRIDGE, change("link-set", "veth0", port, master=A)])
+    with Follower() as follower:
+        netlink.execute([change("link-set", "veth0", port, master=0)])
+        assert follower.wait(SOON_S)
+        events = follower.read() or []
+
+    of_port = [event for event in events if isinstance(event.what, Link) and event.what.index == port]
+    assert of_port
+    assert not any(event.gone for event in of_port)
+    assert isinstance(of_port[-1].what, Link)
+    assert of_port[-1].what.master == 0
+
+
+def test_who_reads_too_late_is_told_and_then_hears_again(netlink: Netlink) -> None:
+    with Follower(receive_bytes=4096) as follower:
+        netlink.execute([add(f"b{i}", A + i) for i in range(50)])
+        assert follower.read() is None
+
+        netlink.execute([add("last", A + 50)])
+        names = [event.what.name for event in follower.read() or [] if isinstance(event.what, Link)]
+        assert names[:1] == ["last"]
+        assert len(netlink.look().links) == 52

@@ -1,0 +1,192 @@
+"""A plan is carried out whole or undone; what is not so afterwards is told."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostagent.errors import KernelError
+from hostagent.net import apply, journal
+from hostagent.net.apply import RolledBackError, Tools
+from hostagent.net.devices import Dns
+from hostagent.net.operation import Operation, Plan, Step
+from hostagent.net.plan import plan
+from hostagent.net.verify import Around, differences
+from tests.pure.net_kernel import FakeKernel
+from tests.pure.test_net_plan import BOND, TWO, a_kernel, carry_out
+
+
+class Killed(BaseException):
+    """As a kill at a hold point, which leaves no time for anything."""
+
+
+class Host:
+    """A kernel and files, with tools that change them; `fails` names an operation that does not work."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.sysctls = {}
+        self.resolver = "old\n"
+        self.held = []
+        self.fails = None
+
+    def look(self):
+        return self.kernel.look()
+
+    def execute(self, operations):
+        self.kernel.execute(operations)
+
+    def write(self, path, value):
+        if self.fails and self.fails in path:
+            raise KernelError("no such file", hint="")
+        self.sysctls[path] = value
+
+    def resolve(self, text):
+        if self.fails == "dns" and text != "old\n":
+            raise KernelError("read-only", hint="remount it")
+        self.resolver = text
+
+    def nothing(self, *_):
+        raise AssertionError("not in these plans")
+
+    def tools(self):
+        return Tools(
+            self, self.write, self.nothing, self.nothing, self.nothing, self.resolve, self.held.append
+        )
+
+
+WANTED = BOND._replace(dns=Dns(("10.0.0.1",)))
+
+
+@pytest.fixture
+def host():
+    kernel = a_kernel()
+    carry_out(kernel, TWO)
+    return Host(kernel)
+
+
+def carry(host, folder, made, *, accept=lambda found: not found):
+    def check(kernel):
+        return differences(WANTED, kernel)
+
+    return apply.carry_out(
+        made, host.tools(), folder, boot="b1", digest="d", what="bond", check=check, accept=accept
+    )
+
+
+def the_plan(host):
+    return plan(WANTED, host.look(), Around(resolver="old\n"))
+
+
+def test_a_plan_is_applied_and_waits_for_its_commit(host, tmp_path):
+    made = the_plan(host)
+
+    applied, told = carry(host, tmp_path, made)
+
+    assert differences(BOND, host.look()) == ()
+    assert host.resolver == "nameserver 10.0.0.1\n"
+    assert journal.pending(tmp_path) == applied
+    assert applied.state == journal.APPLIED
+    assert len(told.milliseconds) == len(made.steps)
+    assert (host.held[0], host.held[-2:]) == ("begun", [f"step-{len(made.steps)}", "applied"])
+
+
+@pytest.mark.parametrize("fails", ["dns", "bond0/disable_ipv6"])
+def test_a_step_that_fails_undoes_those_before(host, tmp_path, fails):
+    before = host.look()
+    host.fails = fails
+
+    with pytest.raises(RolledBackError, match="the network is as before"):
+        carry(host, tmp_path, the_plan(host))
+
+    assert host.look() == before
+    assert host.resolver == "old\n"
+    assert journal.pending(tmp_path) is None
+
+
+def test_each_netlink_operation_that_the_kernel_refuses_undoes_those_before(host):
+    before = host.look()
+    made = the_plan(host)
+    for position, step in enumerate(made.steps):
+        there = Host(FakeKernel(before))
+        bad = step._replace(do=Operation("link-set", step.do.device, 4242, {"up": True}))
+        with pytest.raises(RolledBackError, match="link-set") as caught:
+            apply.apply(Plan((*made.steps[:position], bad)), there.tools())
+        assert caught.value.code == "PIF_CONFIGURATION_ERROR"
+        assert there.look() == before
+
+
+def test_an_outcome_that_is_not_accepted_is_undone(host, tmp_path):
+    before = host.look()
+    made = the_plan(host)
+
+    with pytest.raises(
+        RolledBackError, match=r"after all 0 steps eth0: master xenbr0, not bond0; .* and 5 more"
+    ):
+        carry(host, tmp_path, Plan(()))
+    with pytest.raises(RolledBackError):
+        carry(host, tmp_path, made, accept=lambda _: False)
+
+    assert host.look() == before
+    assert journal.pending(tmp_path) is None
+
+
+def test_a_kill_at_any_hold_point_is_undone_from_the_journal_and_a_second_time_does_no_harm(host, tmp_path):
+    before = host.look()
+    carry(host, tmp_path / "count", the_plan(host))
+    points = list(host.held)
+    assert len(points) > 3
+    for number, point in enumerate(points):
+        there = Host(FakeKernel(before))
+
+        def hold(name, point=point):
+            if name == point:
+                raise Killed
+
+        tools = there.tools()._replace(hold=hold)
+        folder = tmp_path / str(number)
+        made = plan(WANTED, before, Around(resolver="old\n"))
+        begun = journal.begin(folder, made, boot="b1", digest="d", what="bond")
+        # what the process did before it died, without the roll-back that a living one does
+        for first, after in apply._batches([step.do for step in made.steps]):
+            if point == "begun":
+                break
+            apply._forward(made.steps, first, after, tools, [])
+            if f"step-{after}" == point:
+                break
+        found = journal.pending(folder)
+        assert found == begun
+        for _ in range(2):
+            assert apply.undo(found, there.tools(), boot="b1") == ()
+            assert there.look() == before
+            assert there.resolver == "old\n"
+
+
+def test_after_a_reboot_only_files_are_undone(host, tmp_path):
+    applied, _ = carry(host, tmp_path, the_plan(host))
+    after = host.look()
+
+    assert apply.undo(applied, host.tools(), boot="b2") == ()
+
+    assert host.look() == after
+    assert host.resolver == "old\n"
+
+
+def test_an_undo_that_fails_is_told_and_stays_pending(host, tmp_path):
+    bad = Operation("link-set", "eth0", 1, {"mtu": 20})
+    made = Plan((Step(Operation("link-set", "eth0", 1, {"altname": "x"}), (bad,)),))
+
+    with pytest.raises(RolledBackError, match="undoing it failed in part") as caught:
+        carry(host, tmp_path, made)
+
+    assert [trouble.operation for trouble in caught.value.troubles] == [bad]
+    assert journal.pending(tmp_path) is not None
+
+
+def test_deleting_what_has_gone_by_itself_is_no_failure(host):
+    made = Plan((Step(Operation("address-del", "eth0", 1, {"text": "10.9.0.1", "prefix": 24}), ()),))
+
+    apply.apply(made, host.tools())
+
+
+def test_a_plan_of_nothing_does_nothing(host):
+    assert apply.apply(plan(TWO, host.look()), host.tools()).milliseconds == ()

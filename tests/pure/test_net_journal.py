@@ -1,0 +1,86 @@
+"""The journal says after any crash what is to be undone; one process at a time changes the network."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostagent.errors import BusyError
+from hostagent.net import journal
+from hostagent.net.operation import Operation, Plan, Step
+
+PLAN = Plan((
+    Step(
+        Operation("link-add", "xapi1", 7, {"kind": "bridge", "settings": {"stp_state": 0}}),
+        (Operation("link-del", "xapi1", 7),),
+        ("OpaqueRef:1",),
+    ),
+))  # fmt: skip
+
+
+def begin(folder):
+    return journal.begin(folder, PLAN, boot="b1", digest="d", what="plug")
+
+
+def test_a_begun_journal_is_read_back_whole(tmp_path):
+    begun = begin(tmp_path / "net")
+
+    assert journal.pending(tmp_path / "net") == begun
+    assert begun.steps == PLAN.steps
+    assert (tmp_path / "net" / "journal").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("state", [journal.COMMITTED, journal.UNDONE])
+def test_what_is_over_is_no_longer_pending(tmp_path, state):
+    applied = journal.mark(tmp_path, begin(tmp_path), journal.APPLIED)
+    assert journal.pending(tmp_path) == applied
+
+    journal.mark(tmp_path, applied, state)
+
+    assert journal.pending(tmp_path) is None
+    begin(tmp_path)
+
+
+def test_nothing_is_pending_where_there_never_was_a_journal(tmp_path):
+    assert journal.pending(tmp_path) is None
+
+
+def test_a_second_change_waits_for_the_end_of_the_first(tmp_path):
+    begin(tmp_path)
+
+    with pytest.raises(BusyError, match=r"plug\) is begun"):
+        begin(tmp_path)
+
+
+VALUES = st.recursive(
+    st.none() | st.text() | st.integers(),
+    lambda inner: (
+        st.lists(inner) | st.dictionaries(st.sampled_from(["version", "state", "steps", "boot_id"]), inner)
+    ),
+).map(lambda value: json.dumps(value).encode())
+
+
+@given(st.binary() | VALUES)
+def test_any_other_content_is_an_error_that_names_the_file(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("net")
+    (folder / "journal").write_bytes(content)
+
+    with pytest.raises(journal.JournalError, match="journal is not a journal of ours"):
+        journal.pending(folder)
+
+
+def test_the_lock_names_its_holder_to_who_waits_in_vain(tmp_path):
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+
+    with journal.Lock(tmp_path, "the undo timer", wait_s=0):
+        with pytest.raises(BusyError, match=r"changed by the undo timer \(pid \d+\)"):
+            journal.Lock(tmp_path, "second", wait_s=0.002, sleep=sleep).__enter__()
+    assert slept
+    with journal.Lock(tmp_path, "third", wait_s=0):
+        assert (tmp_path / "lock").read_text().startswith("third (pid ")

@@ -1,0 +1,106 @@
+"""Every attribute that is not as wanted is told, with what is there; nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostagent.net.devices import Address, Device, Lease, Route, Wanted
+from hostagent.net.verify import IPV6, Around, differences
+from tests.pure.test_net_plan import BOND, LACP, PLAIN, VLANS, a_kernel, carry_out
+
+
+def up_with(wanted):
+    kernel = a_kernel()
+    carry_out(kernel, wanted)
+    assert differences(wanted, kernel.look()) == ()
+    return kernel
+
+
+def told(wanted, kernel, around=None):
+    return [(d.device, d.what, d.wanted, d.found) for d in differences(wanted, kernel.look(), around)]
+
+
+@pytest.mark.parametrize(
+    ("device", "attribute", "value", "what"),
+    [
+        ("bond0", "mac", "52:54:00:00:00:77", "mac"),
+        ("bond0", "mtu", 1400, "mtu"),
+        ("bond0", "up", False, "up"),
+        ("bond0", "master", 0, "master"),
+        ("bond0", "group", 0, "group"),
+        ("bond0", "kind", "bridge", "kind"),
+        ("bond0.5", "vlan_id", 6, "vlan_id"),
+        ("bond0.5", "lower", 1, "lower"),
+        ("bond0", "settings", {}, "mode"),
+    ],
+)
+def test_each_attribute_of_a_device(device, attribute, value, what):
+    kernel = up_with(BOND)
+    setattr(next(it for it in kernel.links.values() if it.name == device), attribute, value)
+
+    assert (device, what) in [one[:2] for one in told(BOND, kernel)]
+
+
+def test_addresses_and_routes_too_many_and_too_few():
+    kernel = up_with(PLAIN)
+    bridge = kernel.look().by_name()["xenbr0"].index
+    kernel.addresses = [Address(bridge, "10.0.0.9", 24), Address(bridge, "fe80::1", 64, scope=253)]
+    kernel.routes = [Route(bridge, "10.9.0.0/16", "10.0.0.2", 3), Route(bridge, "10.0.0.0/24", "", 2)]
+
+    assert told(PLAIN, kernel) == [
+        ("xenbr0", "address", "none", "10.0.0.9/24"),
+        ("xenbr0", "address", "10.0.0.5/24", "none"),
+        ("xenbr0", "route", "none", "10.9.0.0/16 via 10.0.0.2"),
+        ("xenbr0", "route", "default4 via 10.0.0.1", "none"),
+    ]
+
+
+def test_an_address_with_a_lifetime_is_not_the_static_one():
+    kernel = up_with(PLAIN)
+    kernel.addresses = [kernel.addresses[0]._replace(valid_s=99)]
+
+    assert told(PLAIN, kernel) == [("xenbr0", "address", "10.0.0.5/24", "only for 99 s")]
+
+
+def test_what_a_dhcp_client_or_router_gives_is_not_stale():
+    wanted = PLAIN._replace(addresses=(), routes=(), leases=(Lease("xenbr0", 4, gateway=True, dns=True),))
+    kernel = up_with(PLAIN)
+
+    assert [one[1] for one in told(wanted, kernel)] == ["route"]  # ours; the address may be the client's
+
+
+def test_a_stray_port_and_a_device_that_must_be_gone():
+    kernel = up_with(VLANS)
+    kernel.links[2].master = kernel.look().by_name()["xenbr0"].index
+    wanted = VLANS._replace(gone=("bond0", "xapi3"))
+
+    assert told(wanted, kernel) == [
+        ("xenbr0", "port", "none", "eth1"),
+        ("xapi3", "device", "none", "bridge"),
+    ]
+
+
+def test_settings_around_the_kernel():
+    wanted = Wanted((Device("eth0", "physical", link={"speed": 1000}, features={"gro": True}),))
+    kernel = up_with(wanted)
+    right = Around(
+        {"net/ipv6/conf/eth0/disable_ipv6": "1"}, {"eth0": {"speed": 1000}}, {"eth0": {"gro": True}}
+    )
+
+    assert told(wanted, kernel, right) == []
+    assert [one[1] for one in told(wanted, kernel, Around())] == [
+        "net/ipv6/conf/eth0/disable_ipv6",
+        "speed",
+        "gro",
+    ]
+
+
+def test_the_mode_that_switches_ipv6_on_does_so_last():
+    assert all(steps[-1][0] == "disable_ipv6" for steps in IPV6.values())
+
+
+def test_lacp_settings_are_compared():
+    kernel = up_with(LACP)
+    next(it for it in kernel.links.values() if it.kind == "bond").settings["ad_lacp_rate"] = 0
+
+    assert told(LACP, kernel) == [("bond0", "ad_lacp_rate", "1", "0")]
