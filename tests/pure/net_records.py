@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from hostagent.net.devices import GROUP, Kernel, Link
 from hostagent.net.records import Bond, Network, Pif, Records, Vlan
 
-STATIC = {
+STATIC: dict[str, Any] = {
     "ip_mode": "Static",
     "ip": "10.1.0.2",
     "netmask": "255.255.255.0",
     "gateway": "10.1.0.1",
     "dns": "10.1.0.1",
 }
-DHCP = {"ip_mode": "DHCP"}
+DHCP: dict[str, Any] = {"ip_mode": "DHCP"}
 
 
 class Host:
@@ -179,7 +179,7 @@ def changes(draw: st.DrawFn) -> Change:
             free = free[len(slaves) :]
             mode = draw(st.sampled_from(("active-backup", "active-backup", "lacp", "balance-slb")))
             properties = draw(st.sampled_from(({}, {"hashing_algorithm": "src_mac"}, {"lacp-time": "fast"})))
-            where = {"bridge": f"xapi{count}", "network": network()}
+            where: dict[str, Any] = {"bridge": f"xapi{count}", "network": network()}
             host.bond(
                 f"bond{count}", slaves, mode=mode, bond_properties=properties, **where, **draw(ip_layers())
             )

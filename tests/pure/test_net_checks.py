@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from net_records import DHCP, STATIC, Host, changes, kernel_of, link
+from hypothesis import given
 
 from hostagent.net.checks import check, usable
 from hostagent.net.devices import Address, Kernel, Route
 from hostagent.net.finding import DEGRADE, STOP
 from hostagent.net.model import want
+from tests.pure.net_records import DHCP, STATIC, Host, changes, kernel_of, link
 
 MAC0, MAC1 = "02:00:00:00:00:00", "02:00:00:00:00:01"
 NICS = (link(2, "eth0", mac=MAC0), link(3, "eth1", mac=MAC1))
-thorough = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def two_nics(**fields: Any) -> Host:
@@ -265,7 +264,6 @@ def test_a_network_that_others_manage_needs_their_bridge():
     assert rows(host, "eth0", kernel=kernel_of(*NICS, link(9, "xenbr0", "bridge", group=0))) == []
 
 
-@thorough
 @given(changes())
 def test_what_no_finding_stops_can_be_wanted(change):
     for kernel in (None, kernel_of(*NICS)):
@@ -279,7 +277,6 @@ def test_what_no_finding_stops_can_be_wanted(change):
         want(change.records, rest, links=links, **arguments)
 
 
-@thorough
 @given(changes())
 def test_a_change_that_is_asked_for_is_stopped_by_all_that_degrades_the_boot_or_less(change):
     now = check(change.records, change.up, down=change.down)

@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from net_records import DHCP, STATIC, Change, Host, changes, kernel_of, link
+from hypothesis import given
 
 from hostagent.errors import BugError
 from hostagent.net.devices import Device, Dns, Lease, Wanted, WantedAddress, WantedRoute
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.model import survey, want, want_network
+from tests.pure.net_records import DHCP, STATIC, Change, Host, changes, kernel_of, link
 
 BRIDGE = {"forward_delay": 0, "stp_state": 0, "mcast_snooping": 0}
 NIC = {"gro": True, "lro": False}
 BOND = {"mode": 1, "miimon": 100, "updelay": 31000, "downdelay": 200}
 MAC0, MAC1 = "02:00:00:00:00:00", "02:00:00:00:00:01"
-
-thorough = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def by_name(wanted: Wanted) -> dict[str, Device]:
@@ -744,13 +742,11 @@ def check_any(change: Change) -> None:
     assert sum(lease.dns for lease in wanted.leases) + (wanted.dns is not None) <= 1
 
 
-@thorough
 @given(changes())
 def test_any_host_has_devices_in_order_names_that_fit_and_one_owner_of_everything(change):
     check_any(change)
 
 
-@thorough
 @given(changes())
 def test_every_pif_asked_for_is_served_or_stopped_or_displaced_nothing(change):
     found = survey(
@@ -769,7 +765,6 @@ def test_every_pif_asked_for_is_served_or_stopped_or_displaced_nothing(change):
         )
 
 
-@thorough
 @given(changes())
 def test_want_raises_exactly_when_something_stops(change):
     arguments: dict[str, Any] = {"down": change.down, "becoming_management": change.becoming_management}

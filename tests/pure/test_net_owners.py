@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from net_records import DHCP, STATIC, Host, changes
+from hypothesis import given
 
 from hostagent.net.owners import dns_owner, gateway_owner
+from tests.pure.net_records import DHCP, STATIC, Host, changes
 
-ASKS = {"other_config": {"defaultroute": "true", "peerdns": "true"}}
+ASKS: dict[str, Any] = {"other_config": {"defaultroute": "true", "peerdns": "true"}}
 
 
 def three(**eth1: Any) -> Host:
@@ -96,7 +96,6 @@ def test_untagged_comes_before_tagged_and_two_before_ten():
     assert gateway_owner(host.records(), ["eth10.3", "eth2.3"], 4).ref == "eth2.3"
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changes())
 def test_any_owner_is_up_and_has_an_address_of_the_family(change):
     for family in (4, 6):
