@@ -70,6 +70,8 @@ class Host(NamedTuple):
     wait: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     by: str = "interface-reconfigure"
+    soft: list[str] = []  # noqa: RUF012 - given by who opens the host; tools add to it
+    """What tools could not do and what does not fail a change."""
 
 
 class Op(TypedDict):
@@ -227,6 +229,9 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
         return wanted
     for operation, took in zip(result["operations"], applied.milliseconds, strict=True):
         operation["milliseconds"] = round(took, 4)
+    if host.soft:
+        result["told"] += host.soft
+        result["outcome"] = "degraded"
     if request.confirm:
         result["outcome"] = "waiting"
         result["told"].append(f"undone in {request.timeout_s:g} s unless confirmed (hint: hostagent net confirm)")

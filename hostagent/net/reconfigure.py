@@ -27,11 +27,12 @@ ANSWER_SPARE_S = 30.0
 """What the daemon has beyond the deadline of the change, to undo it."""
 SYSLOG_NOTICE = 29  # daemon.notice (RFC 5424 6.2.1)
 
-OpenHost = Callable[[Path], Any]
+OpenHost = Callable[[Path, str], Any]
+"""Makes a `bring.Host` of the root folder and the management bridge."""
 
 
 def main(words: Sequence[str], *, open_host: OpenHost | None = None, out: TextIO | None = None) -> int:
-    """The whole program; returns its exit code. `open_host` makes a `bring.Host` from the root folder."""
+    """The whole program; returns its exit code. `open_host` is for tests."""
     out = out or sys.stdout
     try:
         options = parse(list(words))
@@ -88,7 +89,7 @@ def _work(options: Options, open_host: OpenHost) -> Any:
         )
     found = cache.read(folder, _host_uuid(root))
     found = found._replace(told=(*told, *found.told))
-    host = open_host(root)
+    host = open_host(root, found.cached.records.bridge)
     if options.explain:
         return _explained(options, found, host)
     from hostagent.net.bring import bring
@@ -187,10 +188,10 @@ def _host_uuid(root: Path) -> str:
     return ""
 
 
-def _open_host(root: Path) -> Any:
+def _open_host(root: Path, management: str) -> Any:
     from hostagent.net.host import open_host
 
-    return open_host(root, state=root / STATE, run=root / RUN)
+    return open_host(root, state=root / STATE, run=root / RUN, management=management)
 
 
 def text_of(result: Any) -> str:
