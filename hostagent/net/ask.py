@@ -89,16 +89,18 @@ def result_of(answer: bytes) -> Any:
     if len(status) < 2 or not status[0].startswith(b"HTTP/1."):
         raise NoAnswerError("the daemon's answer is no HTTP", hint=hint)
     if status[1] != b"200":
-        raise NoAnswerError(f"the daemon answered HTTP {status[1][:20].decode('ascii', 'replace')}", hint=hint)
+        raise NoAnswerError(
+            f"the daemon answered HTTP {status[1][:20].decode('ascii', 'replace')}", hint=hint
+        )
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise NoAnswerError("the daemon's answer is not whole, or no JSON", hint=hint) from error
-    error = value.get("error") if isinstance(value, dict) else None
-    if isinstance(error, dict):
-        params = error.get("data")
+    fault = value.get("error") if isinstance(value, dict) else None
+    if isinstance(fault, dict):
+        params = fault.get("data")
         raise AnsweredError(
-            str(error.get("message")), tuple(map(str, params)) if isinstance(params, list) else ()
+            str(fault.get("message")), tuple(map(str, params)) if isinstance(params, list) else ()
         )
     if not isinstance(value, dict) or "result" not in value:
         raise NoAnswerError("the daemon's answer is no JSON-RPC", hint=hint)

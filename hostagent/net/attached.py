@@ -35,9 +35,7 @@ def as_now(records: Records, kernel: Kernel) -> Records:
     return records._replace(pifs={**records.pifs, **changed}) if changed else records
 
 
-def device_of(
-    pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]
-) -> Link | None:
+def device_of(pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]) -> Link | None:
     """The device that carries a PIF's frames: NIC, bond, or the VLAN device on one of them."""
     lower = links.get(pif.device)
     if lower is None or pif.vlan < 0:

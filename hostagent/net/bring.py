@@ -22,7 +22,7 @@ from hostagent.net.model import want
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.records import Pif, Records
-from hostagent.net.verify import Around, differences
+from hostagent.net.verify import Around, Difference, differences
 
 UP, DOWN = "up", "down"
 DO, PLAN, CHECK = "do", "plan", "check"
@@ -133,7 +133,7 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
     cached = found.cached
     pif = find(cached.records, request)
     what = f"{request.action} {_name(pif)}"
-    result = _result(what, f"cache generation {cached.generation}{', verified' * cached.verified}")
+    result = empty_result(what, f"cache generation {cached.generation}{', verified' * cached.verified}")
     result["told"] += found.told
     if request.mode != DO:
         _look(request, pif, cached.records, host, result)
@@ -156,9 +156,17 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
     return result
 
 
-def _result(what: str, source: str = "", outcome: str = "unchanged") -> Result:
+def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Result:
+    """A result with nothing done."""
     return Result(
-        what=what, outcome=outcome, operations=[], differences=[], told=[], seconds=0.0, source=source, error=None
+        what=what,
+        outcome=outcome,
+        operations=[],
+        differences=[],
+        told=[],
+        seconds=0.0,
+        source=source,
+        error=None,
     )
 
 
@@ -172,13 +180,11 @@ def _look(request: Request, pif: Pif, records: Records, host: Host, result: Resu
     wanted = _wanted(request, pif, records, kernel, result)
     around = host.around(wanted, kernel)
     if request.mode == PLAN:
-        _put_plan(result, plan_of(wanted, kernel, around))
+        put_plan(result, plan_of(wanted, kernel, around))
         result["outcome"] = "planned"
         return
     differing = differences(wanted, kernel, around)
-    result["differences"] = [
-        {"device": one.device, "what": one.what, "wanted": one.wanted, "found": one.found} for one in differing
-    ]
+    put_differences(result, differing)
     result["outcome"] = "differs" if differing else "right"
 
 
@@ -202,7 +208,7 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
     kernel = host.tools.netlink.look()
     wanted = _wanted(request, pif, records, kernel, result)
     planned = plan_of(wanted, kernel, host.around(wanted, kernel))
-    _put_plan(result, planned)
+    put_plan(result, planned)
     if not planned.steps:
         return wanted
 
@@ -234,7 +240,9 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
         result["outcome"] = "degraded"
     if request.confirm:
         result["outcome"] = "waiting"
-        result["told"].append(f"undone in {request.timeout_s:g} s unless confirmed (hint: hostagent net confirm)")
+        result["told"].append(
+            f"undone in {request.timeout_s:g} s unless confirmed (hint: hostagent net confirm)"
+        )
         return wanted
     journal.mark(host.folder, written, journal.COMMITTED)
     if result["outcome"] == "unchanged":
@@ -262,10 +270,10 @@ def confirm(host: Host) -> Result:
     with journal.Lock(host.folder, f"{host.by} confirm", wait_s=10.0, sleep=host.wait):
         left = journal.pending(host.folder)
         if left is None or left.state != journal.APPLIED or left.boot_id != host.boot:
-            return _result("confirm", outcome="nothing")
+            return empty_result("confirm", outcome="nothing")
         host.disarm()
         journal.mark(host.folder, left, journal.COMMITTED)
-        result = _result(left.what, outcome="confirmed")
+        result = empty_result(left.what, outcome="confirmed")
         _record(host, None, result)
         return result
 
@@ -275,9 +283,9 @@ def undo(host: Host) -> Result:
     with journal.Lock(host.folder, f"{host.by} undo", wait_s=60.0, sleep=host.wait):
         left = journal.pending(host.folder)
         if left is None:
-            return _result("undo", outcome="nothing")
+            return empty_result("undo", outcome="nothing")
         troubles = apply.undo(left, host.tools, boot=host.boot)
-        result = _result(left.what, outcome="undone")
+        result = empty_result(left.what, outcome="undone")
         result["told"] = [trouble.found for trouble in troubles]
         if not troubles:
             journal.mark(host.folder, left, journal.UNDONE)
@@ -296,7 +304,9 @@ def _settle(wanted: Wanted, ref: str, host: Host, deadline: float) -> list[str]:
         links = kernel.by_name()
         passed = host.clock() - began
         dark = [name for name in uplinks if name in links and not links[name].carrier]
-        without = [lease for lease in leases if not _has_address(kernel, links[lease.device].index, lease.family)]
+        without = [
+            lease for lease in leases if not _has_address(kernel, links[lease.device].index, lease.family)
+        ]
         late = host.clock() >= deadline
         if late or ((not dark or passed >= CARRIER_S) and not without):
             break
@@ -318,7 +328,8 @@ def _has_address(kernel: Kernel, index: int, family: int) -> bool:
     )
 
 
-def _put_plan(result: Result, planned: Plan) -> None:
+def put_plan(result: Result, planned: Plan) -> None:
+    """The operations of a plan, into a result."""
     result["operations"] = [
         Op(
             verb=step.do.verb,
@@ -328,6 +339,14 @@ def _put_plan(result: Result, planned: Plan) -> None:
             milliseconds=None,
         )
         for step in planned.steps
+    ]
+
+
+def put_differences(result: Result, differing: tuple[Difference, ...]) -> None:
+    """What is not as wanted, into a result."""
+    result["differences"] = [
+        {"device": one.device, "what": one.what, "wanted": one.wanted, "found": one.found}
+        for one in differing
     ]
 
 

@@ -241,11 +241,17 @@ def _changed(record: Any) -> dict[str, object]:
 
 
 def _cached(content: Any) -> Cached:
+    pifs, networks, bonds, vlans = (
+        {one.ref: one for one in _all(cls, content[name])} for name, cls in CLASSES.items()
+    )
     records = Records(
         _typed(content["host_uuid"], str),
-        *({one.ref: one for one in _all(cls, content[name])} for name, cls in CLASSES.items()),
-        bridge=_typed(content["bridge"], str),
-        pool_other_config=_fitting("pool_other_config", content["pool_other_config"], "Mapping[str, str]"),
+        pifs,
+        networks,
+        bonds,
+        vlans,
+        _typed(content["bridge"], str),
+        _fitting("pool_other_config", content["pool_other_config"], "Mapping[str, str]"),
     )
     return Cached(
         records,

@@ -6,7 +6,7 @@ It has no mode and properties of bonds, no IPv6 and no name labels; what it does
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as Tree
+from xml.etree import ElementTree as ET
 
 import defusedxml.ElementTree as SafeTree
 
@@ -30,7 +30,7 @@ PIF_TEXTS = {
 
 def to_xml(records: Records) -> bytes:
     """The records in the old form."""
-    root = Tree.Element(ROOT)
+    root = ET.Element(ROOT)
     for pif in records.pifs.values():
         element = _object(root, "pif", pif.ref, pif.uuid)
         _add(element, management=_flag(pif.management), network=pif.network)
@@ -56,7 +56,7 @@ def to_xml(records: Records) -> bytes:
     for vlan in records.vlans.values():
         element = _object(root, "vlan", vlan.ref, vlan.uuid)
         _add(element, tagged_PIF=vlan.tagged, untagged_PIF=vlan.untagged)
-    return bytes(Tree.tostring(root, encoding="utf-8", xml_declaration=True))
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
 def from_xml(data: bytes) -> Records:
@@ -100,7 +100,7 @@ def from_xml(data: bytes) -> Records:
             )
             for element in root.findall("vlan")
         ]
-    except (Tree.ParseError, ValueError, LookupError) as error:
+    except (ET.ParseError, ValueError, LookupError) as error:
         raise InvalidValueError(
             "network.dbcache", "", f"this is no network.dbcache: {error}", hint="give a file that was one"
         ) from error
@@ -116,12 +116,13 @@ def from_xml(data: bytes) -> Records:
     )
 
 
-def _pif(element: Tree.Element) -> Pif:
+def _pif(element: ET.Element) -> Pif:
     vlan = int(_text(element, "VLAN") or -1)
     bonds = _items(element, "bond_master_of")
     return Pif(
         ref=element.attrib["ref"],
         uuid=_text(element, "uuid"),
+        device="",
         network=_ref(element, "network"),
         vlan=vlan,
         physical=vlan < 0 and not bonds,
@@ -132,51 +133,50 @@ def _pif(element: Tree.Element) -> Pif:
         vlan_master_of=_ref(element, "VLAN_master_of"),
         vlan_slave_of=_items(element, "VLAN_slave_of"),
         other_config=_map(element),
-        **{ours: _text(element, old) for old, ours in PIF_TEXTS.items()},
-    )
+    )._replace(**{ours: _text(element, old) for old, ours in PIF_TEXTS.items()})
 
 
-def _object(root: Tree.Element, name: str, ref: str, uuid: str) -> Tree.Element:
-    element = Tree.SubElement(root, name, ref=ref)
+def _object(root: ET.Element, name: str, ref: str, uuid: str) -> ET.Element:
+    element = ET.SubElement(root, name, ref=ref)
     _add(element, uuid=uuid)
     return element
 
 
-def _add(element: Tree.Element, **texts: str) -> None:
+def _add(element: ET.Element, **texts: str) -> None:
     for name, text in texts.items():
-        Tree.SubElement(element, name).text = text
+        ET.SubElement(element, name).text = text
 
 
-def _list(element: Tree.Element, name: str, item: str, values: Iterable[str]) -> None:
-    inner = Tree.SubElement(element, name)
+def _list(element: ET.Element, name: str, item: str, values: Iterable[str]) -> None:
+    inner = ET.SubElement(element, name)
     for value in values:
-        Tree.SubElement(inner, item).text = value
+        ET.SubElement(inner, item).text = value
 
 
-def _pairs(element: Tree.Element, values: Mapping[str, str]) -> None:
-    inner = Tree.SubElement(element, "other_config")
+def _pairs(element: ET.Element, values: Mapping[str, str]) -> None:
+    inner = ET.SubElement(element, "other_config")
     for name, value in values.items():
-        Tree.SubElement(inner, name).text = value
+        ET.SubElement(inner, name).text = value
 
 
 def _flag(value: bool) -> str:  # noqa: FBT001 - a formatter of a value
     return "True" if value else "False"
 
 
-def _text(element: Tree.Element, name: str) -> str:
+def _text(element: ET.Element, name: str) -> str:
     return element.findtext(name) or ""
 
 
-def _ref(element: Tree.Element, name: str) -> str:
+def _ref(element: ET.Element, name: str) -> str:
     text = _text(element, name)
     return "" if text == NULL else text
 
 
-def _items(element: Tree.Element, name: str) -> tuple[str, ...]:
+def _items(element: ET.Element, name: str) -> tuple[str, ...]:
     inner = element.find(name)
     return () if inner is None else tuple(item.text or "" for item in inner)
 
 
-def _map(element: Tree.Element) -> dict[str, str]:
+def _map(element: ET.Element) -> dict[str, str]:
     inner = element.find("other_config")
     return {} if inner is None else {item.tag: item.text or "" for item in inner}

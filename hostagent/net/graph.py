@@ -57,7 +57,9 @@ class _Drawing:
         self.records = records
         self.links = kernel.by_name()
         self.by_index = kernel.links
-        self.vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
+        self.vlans = {
+            (link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"
+        }
         self.up = attached(records, kernel)
         self.ports: dict[int, list[Link]] = {}
         for link in kernel.links.values():
@@ -109,14 +111,19 @@ class _Drawing:
         network = self.records.networks.get(pif.network)
         if network is None or not network.bridge:
             return
-        if network.bridge not in self.links and (pif.bond_slave_of or pif.ref not in self.up) and not pif.currently_attached:
-            if pif.bond_slave_of:
-                return
+        if pif.bond_slave_of and network.bridge not in self.links:
+            return
         link = device_of(pif, self.links, self.vlans)
         carrier = link.name if link else f"{pif.device}.{pif.vlan}" if pif.vlan >= 0 else pif.device
-        state = self._wanted_state(pif) if network.bridge not in self.links else UP if pif.ref in self.up else MISSING
+        state = (
+            self._wanted_state(pif)
+            if network.bridge not in self.links
+            else UP
+            if pif.ref in self.up
+            else MISSING
+        )
         if pif.bond_slave_of and network.bridge in self.links:
-            state = FOREIGN  # left over from before the bond
+            state = FOREIGN  # left from before the bond
         label = _join("management" if pif.management else "", network.name_label)
         self._bridge_node(network.bridge, state, label)
         if not pif.bond_slave_of:

@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     """Who did it: interface-reconfigure, hostagent, guard."""
     digest: str = ""
     """Of the records it leads to (`cache.digest`)."""
-    count: int = 0
+    total: int = 0
     """Operations of its plan; `steps` may be fewer."""
     steps: tuple[Done, ...] = ()
     told: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def entry_of(entry: Entry, steps: list[Done]) -> Entry:
     if len(steps) > STEPS:
         slowest = sorted(range(len(steps)), key=lambda at: -steps[at].milliseconds)[:STEPS]
         kept = [steps[at] for at in sorted(slowest)]
-    return entry._replace(count=len(steps), steps=tuple(kept))
+    return entry._replace(total=len(steps), steps=tuple(kept))
 
 
 def append(folder: Path, entry: Entry) -> None:
@@ -95,7 +95,7 @@ def decode(line: bytes) -> Entry | None:
     """The entry on a line; None for what is none, e.g. a line that a power cut left half written."""
     try:
         value = json.loads(line)
-        at_s, what, outcome, seconds, by, digest, count, steps, told = value
+        at_s, what, outcome, seconds, by, digest, total, steps, told = value
         entry = Entry(
             float(at_s),
             _text(what),
@@ -103,7 +103,7 @@ def decode(line: bytes) -> Entry | None:
             float(seconds),
             _text(by),
             _text(digest),
-            int(count),
+            int(total),
             tuple(Done(_text(verb), _text(device), float(ms)) for verb, device, ms in steps),
             tuple(_text(one) for one in told),
         )

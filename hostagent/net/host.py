@@ -80,7 +80,7 @@ class _Tools:
     def sysctl(self, path: str, value: str) -> None:
         from hostagent.net import sysctl
 
-        sysctl.write(str(self._root), path, value)
+        sysctl.write(self._root, path, value)
 
     def ethtool(self, device: str, args: Mapping[str, Any]) -> None:
         from hostagent.net.ethtool import EthtoolError
@@ -116,7 +116,7 @@ class _Tools:
         links = kernel.by_name()
         there = [device for device in wanted.devices if device.name in links]
         found = Around(
-            sysctls=sysctl.read_ipv6(str(self._root), [device.name for device in there]),
+            sysctls=sysctl.read_ipv6(self._root, [device.name for device in there]),
             leases=self._running(wanted),
         )
         featured = [device for device in there if device.features]
@@ -130,7 +130,9 @@ class _Tools:
             found = found._replace(features=features)
         linked = [device for device in there if device.link]
         if linked:
-            found = found._replace(link={device.name: self._link(device.name, device.link) for device in linked})
+            found = found._replace(
+                link={device.name: self._link(device.name, device.link) for device in linked}
+            )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
         return found
@@ -172,7 +174,9 @@ class _Tools:
             for family in (4, 6):
                 self._leases.pop((device, family), None)
             if same:
-                self._leases |= {(one.device, one.family): one for one in wanted.leases if one.device == device}
+                self._leases |= {
+                    (one.device, one.family): one for one in wanted.leases if one.device == device
+                }
             else:  # it does something else: named by its families, and differing from every wanted one
                 self._leases |= _other(device, text)
 

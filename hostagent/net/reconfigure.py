@@ -139,7 +139,9 @@ def _rewrite(options: Options, folder: Path) -> Any:
         raise OperatorError(f"--netmask={options.netmask} is none", hint="give it as 255.255.255.0")
     for name in (options.force, options.device):
         if not names.is_name(name):
-            raise OperatorError(f"{name!r} can be no device's name", hint="names have 1 to 15 bytes, no blanks")
+            raise OperatorError(
+                f"{name!r} can be no device's name", hint="names have 1 to 15 bytes, no blanks"
+            )
     records = cache.minimal(
         options.force,
         options.device,
@@ -160,12 +162,13 @@ def _rewrite(options: Options, folder: Path) -> Any:
 def _explained(options: Options, found: cache.Found, host: Any) -> Any:
     from hostagent.net import explain
     from hostagent.net.bring import find
-    from hostagent.net.evidence import gather
+    from hostagent.net.evidence import ask_around, gather
 
     records = found.cached.records
     pif = find(records, _request(options))
     kernel = host.tools.netlink.look()
-    answer = explain.explain(records, kernel, pif.ref, gather(host.folder, host.boot))
+    evidence = ask_around(gather(host.folder, host.boot), records, kernel, pif)
+    answer = explain.explain(records, kernel, pif.ref, evidence)
     return {
         "what": f"explain {pif.uuid}",
         "outcome": "explained",
