@@ -1,4 +1,4 @@
-"""`hostagent net`: the host's network as a whole: how it is, what would be changed, what was changed, and the way back."""
+"""`hostagent net`: the network as a whole: how it is, what would be changed, what was changed, and the way back."""
 
 from __future__ import annotations
 
