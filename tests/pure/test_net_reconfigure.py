@@ -25,7 +25,10 @@ def records(**changed):
     nic = Pif("nic", UUID, "eth0", "n0", mac=MAC, physical=True, management=True, ip_mode="Static",
               ip="192.0.2.10", netmask="255.255.255.0", gateway="192.0.2.1", dns="192.0.2.2", vlan_slave_of=("vlan",))  # fmt: skip
     upper = Pif("upper", "uuid-vlan", "eth0", "n5", vlan=5, vlan_master_of="vlan")
-    networks = {"n0": Network("n0", "uuid-n0", "LAN", "xenbr0"), "n5": Network("n5", "uuid-n5", "five", "xapi5")}
+    networks = {
+        "n0": Network("n0", "uuid-n0", "LAN", "xenbr0"),
+        "n5": Network("n5", "uuid-n5", "five", "xapi5"),
+    }
     vlan = Vlan("vlan", "uuid-v", "nic", "upper", 5)
     pifs = {"nic": nic._replace(**changed), "upper": upper}
     return Records("host-1", pifs, networks, {}, {"vlan": vlan}, "xenbr0")
@@ -130,7 +133,11 @@ def test_wrong_command_lines_end_with_2(words, told, capsys):
     assert told in capsys.readouterr().err
 
 
-@given(st.lists(st.sampled_from([*options.VALUES, *options.FLAGS, "up", "--timeout=5", "x"]) | st.text(max_size=6)))
+@given(
+    st.lists(
+        st.sampled_from([*options.VALUES, *options.FLAGS, "up", "--timeout=5", "x"]) | st.text(max_size=6)
+    )
+)
 def test_any_command_line_is_options_or_a_usage_error(words):
     try:
         parsed = options.parse(words)
@@ -163,7 +170,11 @@ def test_a_result_and_the_two_kinds_of_errors():
 
 
 def test_the_error_of_a_change_that_was_undone_is_part_of_its_result():
-    result = {"outcome": "rolled-back", "error": {"code": "C", "params": [], "found": "f", "hint": "h"}, "what": "up"}
+    result = {
+        "outcome": "rolled-back",
+        "error": {"code": "C", "params": [], "found": "f", "hint": "h"},
+        "what": "up",
+    }
 
     with pytest.raises(ask.AnsweredError):
         ask.result_of(http({"result": {"error": result["error"]}}))
@@ -209,7 +220,9 @@ def test_plan_and_check_touch_nothing(machine):
     assert planned["outcome"] == "planned"
     assert planned["operations"][0]["milliseconds"] is None
     assert checked["outcome"] == "differs"
-    assert {"device": "xenbr0", "what": "device", "wanted": "bridge", "found": "missing"} in checked["differences"]
+    assert {"device": "xenbr0", "what": "device", "wanted": "bridge", "found": "missing"} in checked[
+        "differences"
+    ]
     assert machine.kernel.done == 0
     assert not (machine.folder / history.NAME).exists()
     machine.up()
