@@ -1,4 +1,4 @@
-"""A small network for tests: a bond of two NICs with management on it, VLAN 5 on the bond, a NIC of its own, a guest."""
+"""A small network for tests: a bond of two NICs with management, VLAN 5 on the bond, a NIC of its own, a guest."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def records(**master):
 
 def link(index, name, kind="", **values):
     ours = GROUP if kind in ("bridge", "bond", "vlan") else 0
-    made = Link(index, name, kind, MACS[0], 1500, 0, 0, 1, ours, True, 6)
+    made = Link(index, name, kind, MACS[0], 1500, 0, 0, 1, ours, carrier=True, operstate=6)
     return made._replace(**values)
 
 

@@ -30,7 +30,7 @@ def hostagent(tmp_path, capsys, monkeypatch):
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
-    run.machine = made
+    run.machine = made  # type: ignore[attr-defined]
     return run
 
 

@@ -28,7 +28,6 @@ def hostagent(tmp_path, capsys, monkeypatch):
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
-    run.paths = paths
     return run
 
 
