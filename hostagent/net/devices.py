@@ -67,7 +67,6 @@ class Route(NamedTuple):
     gateway: str
     protocol: int = PROTOCOL
     metric: int = 0
-    """0 is the family's default, which the kernel shows as 1024 for IPv6."""
 
 
 class Kernel(NamedTuple):

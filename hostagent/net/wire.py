@@ -34,7 +34,7 @@ CLONED = 0x200
 SCOPE_GLOBAL, SCOPE_LINK, SCOPE_ANY = 0, 253, 255
 SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
 METRIC6 = 1024
-"""What the kernel makes of metric 0 of an IPv6 route: 0 in our records is the family's default."""
+"""What the kernel makes of metric 0 of an IPv6 route, and shows."""
 
 _HEADER = struct.Struct("=IHHII")
 _ATTRIBUTE = struct.Struct("=HH")
@@ -57,8 +57,9 @@ def encode(operation: Operation, sequence: int, *, ack: bool = False) -> bytes:
     - link-set with `altname`, `altname_gone` or `addrgen` (IFLA_INET6_ADDR_GEN_MODE: 0 from the MAC, 1 none) has one
       message more for each. That for `addrgen` comes first: the kernel heeds it only before the device is up.
     - `master` is handled before `up` by the kernel: a port of a bond is set down by an operation of its own before.
-    - address-add refuses an address that is there (EEXIST), whatever its prefix; with `replace` it changes its
-      lifetime and flags. `valid_s` is its lifetime, for ever if absent.
+    - address-add gives an address that is there the lifetime and flags asked for (`valid_s`: for ever if absent), so
+      that one from a lease becomes permanent without ever being away. In IPv6 the kernel keeps its old prefix.
+    - `metric` 0 of an IPv6 route is sent as what the kernel would make of it, so that a deletion finds that one only.
 
     Raises BugError for what is no operation of netlink, has unknown args or values that do not fit. An index is
     required everywhere: the kernel reads a link message without one as meant for the whole group.
@@ -200,9 +201,7 @@ def _address(operation: Operation, type_: int, flags: int) -> Parts:
 
 
 def _address_add(operation: Operation) -> Parts:
-    return _address(
-        operation, RTM_NEWADDR, CREATE | (REPLACE if operation.args.get("replace") else EXCLUSIVE)
-    )
+    return _address(operation, RTM_NEWADDR, CREATE | REPLACE)
 
 
 def _address_del(operation: Operation) -> Parts:
@@ -254,7 +253,7 @@ def _raw(text: str) -> tuple[socket.AddressFamily, bytes]:
 
 
 _OF_LINK = {"up", "mac", "mtu", "master", "group", "settings"}
-_OF_ADDRESS = frozenset(("text", "prefix", "flags", "scope", "valid_s", "replace"))
+_OF_ADDRESS = frozenset(("text", "prefix", "flags", "scope", "valid_s"))
 _OF_ROUTE = frozenset(("destination", "gateway", "protocol", "metric"))
 _VERBS: Mapping[str, tuple[Callable[[Operation], Parts], frozenset[str]]] = {
     "link-add": (_link_add, frozenset(_OF_LINK | {"kind", "index", "lower", "vlan_id", "vlan_protocol"})),
