@@ -13,7 +13,7 @@ SCRIPTS := scripts/bench scripts/bootstrap scripts/check-xen scripts/demo script
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
 
-check: ## format, lint, types and pure tests; under a minute
+check: ## format, lint, types and pure tests; two minutes on two cores
 	@scripts/bootstrap check
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

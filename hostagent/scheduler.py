@@ -111,6 +111,7 @@ class Scheduler:
                     self._changed.wait(wait)
 
     def _run(self, job: _Job) -> None:
+        """In the worker, whose future holds whatever the job raises: this thread goes on."""
         error = self._worker.submit(job.work).exception()
         if isinstance(error, HostagentError):
             log.warning("%s: %s; %s", job.name, error.found, error.hint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from hostagent.api.methods import Json, Param, Role, method, one_of
+from hostagent.api.methods import Json, Param, method, one_of
+from hostagent.api.roles import Role
 from hostagent.config import LOG_LEVELS
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.api.methods import Json, Method, Role, method
+from hostagent.api.methods import Json, Method, method
+from hostagent.api.roles import Role
 
 if TYPE_CHECKING:
     from hostagent.api.dispatch import Dispatcher

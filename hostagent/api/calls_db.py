@@ -11,7 +11,8 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hostagent.api.methods import Json, Method, Param, Role, method, one_of, text
+from hostagent.api.methods import Json, Method, Param, method, one_of, text
+from hostagent.api.roles import Role
 from hostagent.errors import HostagentError
 from hostagent.lifecycle import HostStillBootingError, Phase
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hostagent.api import where
 from hostagent.api.dispatch import Implementation
 from hostagent.api.fault import CallError
 from hostagent.api.rendered import Rendered
@@ -125,29 +124,6 @@ def get_since(call: Call, since: str) -> Rendered:
     return _found(call, lambda record: str(record["timestamp"]) > since)
 
 
-def get_all(call: Call) -> list[str]:
-    with call.core.db.read() as view:
-        return view.refs("message")
-
-
-def get_all_records(call: Call) -> Rendered:
-    return _found(call, lambda _record: True)
-
-
-def get_all_records_where(call: Call, expr: str) -> Rendered:
-    return _found(call, where.test(expr, call.core.db.model.cls("message")))
-
-
-def get_record(call: Call, ref: str) -> Rendered:
-    with call.core.db.read() as view:
-        return Rendered(view.record_text("message", ref))
-
-
-def get_by_uuid(call: Call, uuid: str) -> str:
-    with call.core.db.read() as view:
-        return view.by_uuid("message", uuid)
-
-
 CALLS = (
     Implementation("message.create", create),
     Implementation("message.destroy", destroy),
@@ -155,9 +131,4 @@ CALLS = (
     Implementation("message.destroy_all", destroy_all),
     Implementation("message.get", get),
     Implementation("message.get_since", get_since),
-    Implementation("message.get_all", get_all),
-    Implementation("message.get_all_records", get_all_records),
-    Implementation("message.get_all_records_where", get_all_records_where),
-    Implementation("message.get_record", get_record, quick=True),
-    Implementation("message.get_by_uuid", get_by_uuid, quick=True),
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.endpoint import peer_of
 from hostagent.api.fault import CallError
-from hostagent.api.http import CLI_BODY_LIMIT_BYTES, RawRoute
+from hostagent.api.http import RawRoute
 from hostagent.api.rendered import Rendered
 from hostagent.xe import shell, thincli, thinwire
 from hostagent.xe.arguments import arguments_of
@@ -55,7 +55,7 @@ class CliDoor:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def routes(self) -> tuple[RawRoute, ...]:
-        return (RawRoute("POST", "/cli", self.serve, CLI_BODY_LIMIT_BYTES),)
+        return (RawRoute("POST", "/cli", self.serve, thinwire.BODY_LIMIT_BYTES),)
 
     async def serve(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hostagent.api.fault import CallError
 from hostagent.api.sessions import Sessions
 from hostagent.db.datatype import NULL_REF
+from hostagent.db.errors import UuidInvalidError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from hostagent.api.sessions import Session
     from hostagent.api.tasks import TaskHandle, Tasks
     from hostagent.db.database import Database
+    from hostagent.netctl.control import Control
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,7 @@ class Core:
     database: Database | None = None
     events: Events | None = None
     tasks: Tasks | None = None
+    network: Control | None = None
     blocked: Callable[[], CallError | None] = lambda: None
     emergency: Callable[[], bool] = lambda: False
     coordinator: Callable[[], str | None] = lambda: None
@@ -56,13 +59,22 @@ class Core:
             raise CallError("HOST_STILL_BOOTING")
         return self.database
 
+    @property
+    def net(self) -> Control:
+        """This host's network. Raises CallError HOST_STILL_BOOTING while nothing looks after it."""
+        if self.network is None:
+            raise CallError("HOST_STILL_BOOTING")
+        return self.network
+
     def this_host(self) -> str:
         """Our host's reference, null before its record is made."""
         if self.database is None:
             return NULL_REF
         with self.database.read() as view:
-            found = view.where("host", uuid=self.host_uuid)
-        return found[0] if found else NULL_REF
+            try:
+                return view.by_uuid("host", self.host_uuid)
+            except UuidInvalidError:
+                return NULL_REF
 
 
 @dataclass(frozen=True, slots=True)

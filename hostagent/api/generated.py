@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hostagent.api import where
 from hostagent.api.rendered import Rendered
 from hostagent.db.datatype import Kind
+from hostagent.db.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,12 +50,15 @@ EFFECTS: dict[str, frozenset[str]] = {
 PLAIN_CLASSES = frozenset(("secret", "user", "VM_appliance", "VM_group"))
 """Classes whose objects are nothing but their record: made and destroyed here."""
 
+GETTERS_LISTED = frozenset(("message",))
+"""Classes for which the data model lists as written by hand what is generated for the others."""
+
 
 def implement(message: Message, cls: ClassModel, database: Database) -> Run | None:
     """What a generated message does, taking its parameters already checked; None when it is not generated, or not
     built.
     """
-    if not message.generated or not cls.in_database:
+    if not (message.generated or cls.name in GETTERS_LISTED) or not cls.in_database:
         return None
     return _of_class(message.name, cls, database) or _of_field(message.name, cls, database)
 
@@ -148,58 +152,27 @@ def _getter(cls: str, field: str, database: Database) -> Run:
     return get
 
 
-def _setter(cls: str, field: str, database: Database) -> Run:
-    def set_field(ref: str, value: Value) -> str:
-        with database.write() as transaction:
-            transaction.set(cls, ref, field, value)
-        return ""
+def _writer(change: Callable[..., object]) -> Callable[[str, str, Database], Run]:
+    """The makers of messages that change one field, by the method of Transaction that they call."""
 
-    return set_field
+    def make(cls: str, field: str, database: Database) -> Run:
+        def write(ref: str, *given: Value) -> str:
+            with database.write() as transaction:
+                change(transaction, cls, ref, field, *given)
+            return ""
 
+        return write
 
-def _map_adder(cls: str, field: str, database: Database) -> Run:
-    def add(ref: str, key: str, value: Value) -> str:
-        with database.write() as transaction:
-            transaction.add_to_map(cls, ref, field, key, value)
-        return ""
-
-    return add
-
-
-def _map_remover(cls: str, field: str, database: Database) -> Run:
-    def remove(ref: str, key: str) -> str:
-        with database.write() as transaction:
-            transaction.remove_from_map(cls, ref, field, key)
-        return ""
-
-    return remove
-
-
-def _set_adder(cls: str, field: str, database: Database) -> Run:
-    def add(ref: str, value: Value) -> str:
-        with database.write() as transaction:
-            transaction.add_to_set(cls, ref, field, value)
-        return ""
-
-    return add
-
-
-def _set_remover(cls: str, field: str, database: Database) -> Run:
-    def remove(ref: str, value: Value) -> str:
-        with database.write() as transaction:
-            transaction.remove_from_set(cls, ref, field, value)
-        return ""
-
-    return remove
+    return make
 
 
 MAKERS: dict[str, Callable[[str, str, Database], Run]] = {
     "get_": _getter,
-    "set_": _setter,
-    "add_to_": _map_adder,
-    "remove_from_": _map_remover,
-    "add_": _set_adder,
-    "remove_": _set_remover,
+    "set_": _writer(Transaction.set),
+    "add_to_": _writer(Transaction.add_to_map),
+    "remove_from_": _writer(Transaction.remove_from_map),
+    "add_": _writer(Transaction.add_to_set),
+    "remove_": _writer(Transaction.remove_from_set),
 }
 
 

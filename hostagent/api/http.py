@@ -14,8 +14,6 @@ from urllib.parse import unquote_to_bytes
 
 RPC_BODY_LIMIT_BYTES = 10 << 20
 """For one call. xapi stops at 300 KiB, and clients have hit that (xenapi.md 1.1 and trap 17)."""
-CLI_BODY_LIMIT_BYTES = 200 << 10
-"""For the arguments of one `xe` command (xenapi.md 6.1)."""
 HEAD_LIMIT_BYTES = 16 << 10
 
 PeerKind = Literal["unix", "localhost", "tls"]

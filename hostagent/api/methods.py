@@ -7,7 +7,6 @@ memory or one small file; one that is declared slow runs in a thread.
 from __future__ import annotations
 
 import asyncio
-import enum
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostagent.api.jsonrpc import APPLICATION_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND, Fault
+from hostagent.api.roles import Role
 from hostagent.errors import HostagentError
 
 if TYPE_CHECKING:
@@ -24,13 +24,6 @@ log = logging.getLogger(__name__)
 audit = logging.getLogger("hostagent.audit")
 
 Json = Mapping[str, object] | list[object] | list[str] | str | int | float | bool | None
-
-
-class Role(enum.Enum):
-    """XenAPI roles we use (decisions 5), each with its rank: a higher one may do what a lower one may."""
-
-    READ_ONLY = 1
-    POOL_ADMIN = 2
 
 
 class WrongTypeError(Exception):
@@ -109,7 +102,7 @@ class Dispatcher:
         found = self._methods.get(name)
         if found is None:
             raise Fault(METHOD_NOT_FOUND, "MESSAGE_METHOD_UNKNOWN", [name])
-        if role.value < found.role.value:
+        if role < found.role:
             raise Fault(
                 APPLICATION_ERROR, "RBAC_PERMISSION_DENIED", [name, "the role of the caller is too low"]
             )

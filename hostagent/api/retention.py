@@ -6,7 +6,6 @@ import datetime as dt
 from typing import TYPE_CHECKING
 
 from hostagent.api.tasks import FINISHED
-from hostagent.db.datatype import stamp
 
 if TYPE_CHECKING:
     from hostagent.api.core import Core
@@ -27,7 +26,7 @@ def forget(core: Core, now: dt.datetime) -> tuple[int, int]:
     core.sessions.note_use(core.database)
     with core.database.read() as view:
         ages = ages_of_tasks(view, now)
-    return ended, len(core.tasks.clean(stamp(now), ages))
+    return ended, len(core.tasks.clean(ages))
 
 
 def ages_of_tasks(view: View, now: dt.datetime) -> list[tuple[str, float, bool]]:

@@ -130,7 +130,7 @@ class Tasks:
             else:
                 transaction.set("task", ref, "current_operations", {ref: "destroy"})
 
-    def clean(self, now: str, ages: Sequence[tuple[str, float, bool]]) -> list[str]:
+    def clean(self, ages: Sequence[tuple[str, float, bool]]) -> list[str]:
         """Destroy tasks that nobody will ask for any more: of `ages` (reference, age in seconds, finished) the finished
         ones after 65 min, pending ones that nobody works on after a day, and the oldest finished beyond 200.
         """
@@ -149,7 +149,7 @@ class Tasks:
                 if transaction.exists("task", ref):
                     transaction.destroy("task", ref)
         if old:
-            log.info("%d tasks that nobody asked for went at %s", len(old), now)
+            log.info("%d tasks that nobody asked for went", len(old))
         return old
 
     def _finish(self, handle: TaskHandle, values: dict[str, object]) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from hostagent.api import calls_event, calls_host, calls_message, calls_session, calls_task
+from hostagent.api import (
+    calls_bond,
+    calls_event,
+    calls_host,
+    calls_management,
+    calls_message,
+    calls_network,
+    calls_pif,
+    calls_session,
+    calls_task,
+    calls_vlan,
+)
 
 IMPLEMENTED = (
     *calls_session.CALLS,
@@ -10,4 +21,9 @@ IMPLEMENTED = (
     *calls_event.CALLS,
     *calls_message.CALLS,
     *calls_host.CALLS,
+    *calls_pif.CALLS,
+    *calls_bond.CALLS,
+    *calls_vlan.CALLS,
+    *calls_network.CALLS,
+    *calls_management.CALLS,
 )

@@ -17,7 +17,7 @@ MODULES = ("status", "run", "startup", "pif", "net", "db", "api", "xen", "xe", "
 """Sub-command modules of this package, in the order of `hostagent --help`."""
 
 DESCRIPTION = """\
-Host agent of a Xen host: brings dom0 up step by step after boot, keeps the local API, and tells you what
+Host agent of a Xen host: brings dom0 up step by step after boot, answers the XenAPI, and tells you what
 it did. The daemon is `hostagent.service`; everything below can be typed while it runs, and most of it while
 it does not."""
 
@@ -29,9 +29,9 @@ examples:
   journalctl -u hostagent             what the daemon logged
 
 files:
-  /etc/hostagent/                     settings, inventory, pool role and secret
-  /var/lib/hostagent/                 what must survive a reboot: local database, last start-up report
-  /run/hostagent/                     the running daemon: api.sock (JSON-RPC 2.0, root only), its lock
+  /etc/hostagent/                     settings, inventory, pool role and secret, certificate
+  /var/lib/hostagent/                 what must survive a reboot: the databases, last start-up report
+  /run/hostagent/                     the running daemon: api.sock (the API, root only), its lock
 
 exit codes:
   0  done    1  failed: the error says what was found, the hint what to do    2  wrong command line

@@ -33,9 +33,7 @@ def put(source: Connection, target: Path, *, above: int | None = None) -> None:
     """A durable copy of the database at `source`, as `target`. With `above` its next generation is above that one, and
     nobody is told changes from before.
     """
-    temporary = target.with_name(f".{target.name}.new")
-    with telling(target):
-        _make_private(temporary)
+    with telling(target), _making(target.with_name(f".{target.name}.new")) as temporary:
         with (
             contextlib.closing(readable(source.path)) as reader,
             contextlib.closing(sqlite3.connect(temporary)) as copy,
@@ -108,9 +106,7 @@ def write_copy(database: Database, target: Path, *, compress: bool = False) -> N
     """
     if target.exists() and target.samefile(database.path):
         raise DatabaseError(f"{target} is the database itself", hint="name another file for the copy")
-    temporary = target.with_name(f".{target.name}.new")
-    with telling(target):
-        _make_private(temporary)
+    with telling(target), _making(target.with_name(f".{target.name}.new")) as temporary:
         database.backup(temporary)
         with contextlib.closing(sqlite3.connect(temporary)) as copy:
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, readable also where it is
@@ -120,11 +116,10 @@ def write_copy(database: Database, target: Path, *, compress: bool = False) -> N
                 f"the copy for {target} is damaged: {troubles[0]}", hint="check the disk: dmesg"
             )
         if compress:
-            packed = temporary.with_name(f"{temporary.name}.gz")
-            _make_private(packed)
-            with temporary.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as out:
-                shutil.copyfileobj(plain, out)
-            packed.rename(temporary)
+            with _making(temporary.with_name(f"{temporary.name}.gz")) as packed:
+                with temporary.open("rb") as plain, gzip.open(packed, "wb", compresslevel=6) as out:
+                    shutil.copyfileobj(plain, out)
+                packed.rename(temporary)
         _sync(temporary)
         _take_place(temporary, target)
 
@@ -179,10 +174,22 @@ def readable(path: Path) -> sqlite3.Connection:
     return memory
 
 
-def _make_private(path: Path) -> None:
-    """A new empty file that only its owner can read, also while it is written."""
-    path.unlink(missing_ok=True)
+@contextlib.contextmanager
+def _making(path: Path) -> Iterator[Path]:
+    """A new empty file that only its owner can read, also while it is written. Unless it is renamed it goes again: half
+    a copy must not keep a disk full.
+    """
+    _remove(path)
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        yield path
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    for file in (path, *beside(path)):
+        file.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -163,28 +163,29 @@ class Database:
                 raise
 
     def check(self) -> list[str]:
-        """What SQLite finds wrong with the file; empty when it is sound."""
-        with self._turn:
-            self._refuse_given_up()
+        """What SQLite finds wrong with the file; empty when it is sound. Others read and write meanwhile."""
+        with self._long_reader() as reader:
             try:
-                return integrity(self._writer)
+                return integrity(reader)
             except sqlite3.Error as error:
                 raise _failure(self.path, error) from error
 
     def backup(self, target: Path) -> None:
         """A sound copy of the main file, made while others read and write. The caller syncs and renames it."""
-        self._reader_comes()
-        try:
-            with contextlib.closing(sqlite3.connect(target)) as copy:
-                source = self._connect(reader=True)
-                try:
-                    source.backup(copy)
-                finally:
-                    source.close()
-        finally:
-            self._reader_goes()
+        with contextlib.closing(sqlite3.connect(target)) as copy, self._long_reader() as reader:
+            reader.backup(copy)
 
     # inside
+
+    @contextlib.contextmanager
+    def _long_reader(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, for what goes over the whole file."""
+        self._reader_comes()
+        try:
+            with contextlib.closing(self._connect(reader=True)) as connection:
+                yield connection
+        finally:
+            self._reader_goes()
 
     def _reader_comes(self) -> None:
         with self._reading:

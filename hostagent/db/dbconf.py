@@ -7,15 +7,11 @@ is the preferred one.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
 from hostagent.files import read_bounded
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 CONF_LIMIT_BYTES = 1 << 16
 HEADER = re.compile(r"\[(/.+)\]\s*")
@@ -27,9 +23,7 @@ class DbConfError(OperatorError):
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One block of `db.conf`. `period_s` and `cycles` cap how often a copy is written when `limited`; `others` are keys
-    that mean nothing to us and are kept.
-    """
+    """One block of `db.conf`. `period_s` and `cycles` cap how often a copy is written when `limited`."""
 
     path: Path
     limited: bool = False
@@ -37,12 +31,12 @@ class Connection:
     cycles: int = 10
     compress: bool = False
     remote: bool = False
-    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def parse(text: str, *, source: str = "db.conf") -> list[Connection]:
     """The connections, in the order of the file. Raises DbConfError: no block, a path twice or not absolute, a value
-    that is not of its key, two databases said to be the pool's own (`is_on_remote_storage`).
+    that is not of its key, two databases said to be the pool's own (`is_on_remote_storage`). Keys that mean nothing to
+    us, such as `format`, are passed over.
     """
     found: list[Connection] = []
     block: tuple[str, dict[str, str]] | None = None
@@ -89,7 +83,6 @@ def _connection(path: str, values: dict[str, str], source: str) -> Connection:
     mode = values.get("mode", "no_limit")
     if mode not in ("no_limit", "write_limit"):
         raise DbConfError(f"{source}: mode of [{path}] is '{mode}'", hint="no_limit or write_limit")
-    known = {"mode", "write_limit_period", "write_limit_write_cycles", "compress", "is_on_remote_storage"}
     return Connection(
         path=Path(path),
         limited=mode == "write_limit",
@@ -97,7 +90,6 @@ def _connection(path: str, values: dict[str, str], source: str) -> Connection:
         cycles=number("write_limit_write_cycles", 10),
         compress=flag("compress"),
         remote=flag("is_on_remote_storage"),
-        others={key: value for key, value in values.items() if key not in known},
     )
 
 

@@ -170,11 +170,16 @@ def open_store(path: Path) -> LocalStore:
 
 
 def corrupt_name(path: Path) -> Path:
-    """A free name beside `path` that tells when it was set aside (UTC)."""
+    """A free name beside `path` for what cannot be understood."""
+    return dated_name(path, "corrupt")
+
+
+def dated_name(path: Path, what: str) -> Path:
+    """A free name beside `path` that tells what it became, and when (UTC)."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    name = path.with_name(f"{path.name}.corrupt-{stamp}")
+    name = path.with_name(f"{path.name}.{what}-{stamp}")
     number = 1
     while name.exists():
         number += 1
-        name = path.with_name(f"{path.name}.corrupt-{stamp}-{number}")
+        name = path.with_name(f"{path.name}.{what}-{stamp}-{number}")
     return name

@@ -29,7 +29,7 @@ SCHEMA = (5, 909)
 @dataclass(frozen=True, slots=True)
 class Field:
     """One field. `qualifier` is RW, StaticRO (constructor only) or DynamicRO (set by us). `fill` is the value a new
-    object gets when nobody names one; `has_default` tells a declared default from the zero of the type.
+    object gets when nobody names one.
     """
 
     name: str
@@ -37,11 +37,9 @@ class Field:
     notation: str
     qualifier: str
     fill: Value
-    has_default: bool
     internal: bool
     persist: bool
     state: str
-    doc: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,6 @@ class Relation:
     `far` is always a set, and never written.
     """
 
-    number: int
     near: End
     far: End
     many: bool
@@ -116,7 +113,6 @@ class ClassModel:
     persistent: bool
     events: bool
     listed: bool
-    constructor: bool
     state: str
     far: dict[str, Relation] = field(default_factory=dict)
     near: dict[str, Relation] = field(default_factory=dict)
@@ -140,7 +136,6 @@ class Model:
     classes: Mapping[str, ClassModel]
     enums: Mapping[str, tuple[str, ...]]
     errors: Mapping[str, tuple[str, ...]]
-    relations: tuple[Relation, ...]
     by_event_name: Mapping[str, str]
     http: Mapping[str, str]
 
@@ -162,12 +157,11 @@ def load() -> Model:
     raw: dict[str, Any] = json.loads(text)
     enums = MappingProxyType({name: tuple(values) for name, values in raw["_enums"].items()})
     classes = {name: _class(name, facts, enums) for name, facts in raw.items() if not name.startswith("_")}
-    relations = tuple(_relations(raw["_relations"], classes))
+    _relate(raw["_relations"], classes)
     return Model(
         classes=MappingProxyType(classes),
         enums=enums,
         errors=MappingProxyType({code: tuple(names) for code, names in raw["_errors"].items()}),
-        relations=relations,
         by_event_name=MappingProxyType({name.lower(): name for name in classes}),
         http=MappingProxyType({facts["name"]: facts["min_role"] for facts in raw["_http"]}),
     )
@@ -185,7 +179,6 @@ def _class(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]
         persistent=facts["persistent"] or name == MESSAGES,
         events=facts["events"],
         listed=facts["get_all_records"],
-        constructor=facts["constructor"],
         state=facts["state"],
     )
 
@@ -200,11 +193,9 @@ def _field(name: str, facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]
         notation=facts["type"],
         qualifier=facts["qualifier"],
         fill=fill,
-        has_default=declared,
         internal=facts.get("internal", False),
         persist=kept or facts.get("persist", True),
         state=facts.get("state", "published"),
-        doc=facts.get("doc", ""),
     )
 
 
@@ -233,21 +224,18 @@ def _param(facts: dict[str, Any], enums: Mapping[str, tuple[str, ...]]) -> Param
     return Param(facts["name"], kind, facts["type"], declared, default)
 
 
-def _relations(raw: list[dict[str, str]], classes: dict[str, ClassModel]) -> list[Relation]:
-    """The relations, entered in both their classes. A set of references that no relation mentions is a plain field,
+def _relate(raw: list[dict[str, str]], classes: dict[str, ClassModel]) -> None:
+    """Enter the relations in both their classes. A set of references that no relation mentions is a plain field,
     and so is one that is both ends of the same relation.
     """
-    made = []
-    for number, facts in enumerate(raw):
+    for facts in raw:
         near, far = (End(*facts[side].split(".")) for side in ("one", "other"))
         if near == far:
             continue
-        relation = Relation(number, near, far, many=facts["kind"] == "many-to-many")
+        relation = Relation(near, far, many=facts["kind"] == "many-to-many")
         ends = (classes[near.cls].fields[near.field].type, classes[far.cls].fields[far.field].type)
         wanted = (Kind.SET if relation.many else Kind.REF, Kind.SET)
         if tuple(end.kind for end in ends) != wanted:
             raise ValueError(f"relation {facts}: its fields are {[end.kind.value for end in ends]}")
         classes[near.cls].near[near.field] = relation
         classes[far.cls].far[far.field] = relation
-        made.append(relation)
-    return made

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from hostagent.db.copies import GZIP, SIDE_FILES, put, telling
 from hostagent.db.database import GENERATIONS_AHEAD, integrity, lock, open_database
 from hostagent.db.dbconf import Connection
 from hostagent.db.errors import DatabaseError
+from hostagent.db.local import dated_name
 from hostagent.errors import OperatorError
 from hostagent.files import HINTS, sync_directory
 
@@ -166,7 +166,7 @@ def swap(prepared: Prepared) -> Path | None:
     there was none. Nobody may have either open. Raises DatabaseError; the former database is in its place then.
     """
     target = prepared.target
-    former = _former_name(target)
+    former = dated_name(target, "former")
     with telling(target):
         _settle(target, former)
         if target.exists():
@@ -179,16 +179,6 @@ def swap(prepared: Prepared) -> Path | None:
             raise
         sync_directory(target.parent)
     return former if former.exists() else None
-
-
-def _former_name(target: Path) -> Path:
-    """A free name beside it that tells when."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    name, count = target.with_name(f"{target.name}.former-{stamp}"), 1
-    while name.exists():
-        count += 1
-        name = target.with_name(f"{target.name}.former-{stamp}-{count}")
-    return name
 
 
 def _settle(path: Path, former: Path) -> None:

@@ -7,6 +7,7 @@ Source: startup-and-pool-join.md 2.5, decisions.md 5.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -39,7 +40,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "VBD_metrics": ("io",),
     "VIF_metrics": ("io",),
 }
-"""Which first words of field names are groups, besides `name`, which is one everywhere."""
+"""Which first words of field names are groups, besides `name`, which is one everywhere but in a pool."""
+UNGROUPED_NAME = "pool"
+NAMES = ("name_label", "name_description")
 ROW_LIMIT = 1_000_000
 PIECE = 1 << 16
 """Characters that `pieces` gathers."""
@@ -138,10 +141,14 @@ def _row(cls: ClassModel, row: Row) -> str:
     return f"<row {' '.join(f'{name}={quoteattr(escape(text))}' for name, text in attributes.items())}/>"
 
 
+@functools.cache  # asked for every value of every row, of the model's names alone
 def column(cls: str, name: str) -> str:
     """The name of a field in a dump."""
-    for group in ("name", *GROUPS.get(cls, ())):
-        if name.startswith(f"{group}_") and (group != "name" or name in ("name_label", "name_description")):
+    groups = GROUPS.get(cls, ())
+    if name in NAMES and cls != UNGROUPED_NAME:
+        groups = ("name",)
+    for group in groups:
+        if name.startswith(f"{group}_"):
             return f"{group}__{name[len(group) + 1 :]}"
     return name
 

@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING, cast
 
 from hostagent.db.datatype import NULL_REF, Kind
-from hostagent.xe.arguments import escape, split_list
+from hostagent.xe.arguments import UsageError, escape, split_list
 from hostagent.xe.command import COMMON, Call, Command, CommandError, Takes
 from hostagent.xe.session import ApiError
 from hostagent.xe.values import from_text, map_from
@@ -202,6 +202,8 @@ def run_param_add(view: ClassView, call: Call) -> None:
     ref = call.find(view.cls.name, call.need("uuid"))
     kind = column.field.type
     if kind.kind is Kind.SET:
+        if rest:
+            raise UsageError(f"Unknown parameter: {rest[0][0]} (of a set, write param-key=VALUE)")
         value = from_text(kind.of(), call.need("param-key"), column.name, call.find)
         if column.adder:
             call.api.call(column.adder.wire_name, ref, value)
@@ -209,6 +211,8 @@ def run_param_add(view: ClassView, call: Call) -> None:
             _replace(call, column, ref, [*cast("list[object]", _now(view, call, column, ref)), value])
         return
     _need_kind(column, Kind.MAP)
+    if call.arguments.get("param-key") is not None:
+        raise UsageError("Unknown parameter: param-key (of a map, write KEY=VALUE)")
     if not rest:
         raise CommandError(f"nothing to add to {column.name}: write KEY=VALUE")
     given = dict(reversed(rest))  # the first of two equal names counts

@@ -28,6 +28,7 @@ usage: xe COMMAND [NAME=VALUE …] [MAP:KEY=VALUE …] [--FLAG] [options]
   xe host-list params=all                   show every field of every host
   xe vm-list power-state=running --minimal  the uuids of the VMs that run, with commas between
   xe pif-reconfigure-ip uuid=… mode=dhcp    change something
+  xe -s localhost -p 80 --nossl -u USER …   on this host as another user than root
   xe help --all                             every command
   xe help COMMAND                           what a command takes
 

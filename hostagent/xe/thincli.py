@@ -93,7 +93,8 @@ class Channel:
 
     async def greet(self) -> None:
         await self.send(thinwire.GREETING)
-        thinwire.version_of(await self._within(GREETING_S, self._reader.readexactly(len(thinwire.GREETING))))
+        greeting = await self._within(GREETING_S, self._reader.readexactly(len(thinwire.GREETING)))
+        thinwire.check_greeting(greeting)
 
     async def send(self, message: bytes) -> None:
         with _breaking():

@@ -53,14 +53,13 @@ def arguments_of(body: bytes) -> tuple[list[str], str, str]:
     return [line for line in lines if line], username, password
 
 
-def version_of(greeting: bytes) -> tuple[int, int]:
-    """Major and minor version in a greeting. Raises ProtocolError."""
+def check_greeting(greeting: bytes) -> None:
+    """Raises ProtocolError when a client does not greet, or speaks another major version."""
     if len(greeting) != len(GREETING) or not greeting.startswith(MAGIC):
         raise ProtocolError("the client did not greet as thin CLI clients do")
     major, minor = struct.unpack_from("<ii", greeting, len(MAGIC))
     if major != MAJOR:
         raise ProtocolError(f"the client speaks version {major}.{minor}, not {MAJOR}.{MINOR}")
-    return major, minor
 
 
 def command(tag: int, *fields: str | int | Sequence[str]) -> bytes:
@@ -80,15 +79,12 @@ def reply_of(message: bytes) -> Reply:
     """A client's message. Raises ProtocolError."""
     if len(message) % 4:
         raise ProtocolError(f"the client sent a message of {len(message)} bytes")
-    match struct.unpack(f"<{len(message) // 4}i", message):
-        case (10, 5 | 6 | 18 as tag):  # RESPONSE: OK, FAILED, WAIT
-            return Reply(tag)
-        case (11, 7, length) if length >= 0:  # BLOB: CHUNK
-            return Reply(CHUNK, length)
-        case (11, 8):  # BLOB: END
-            return Reply(END)
-        case numbers:
-            raise ProtocolError(f"the client sent an unknown message ({', '.join(map(str, numbers))})")
+    numbers = struct.unpack(f"<{len(message) // 4}i", message)
+    if numbers in ((RESPONSE, OK), (RESPONSE, FAILED), (RESPONSE, WAIT), (BLOB, END)):
+        return Reply(numbers[1])
+    if len(numbers) == 3 and numbers[:2] == (BLOB, CHUNK) and numbers[2] >= 0:
+        return Reply(CHUNK, numbers[2])
+    raise ProtocolError(f"the client sent an unknown message ({', '.join(map(str, numbers))})")
 
 
 def _credential(lines: list[str], name: str) -> str:

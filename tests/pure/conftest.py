@@ -1,7 +1,8 @@
-"""What every pure test runs under (the ban on touching the machine, reproducible examples), and a host for steps."""
+"""What every pure test runs under (the ban on touching the machine, reproducible examples), and what several share."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,13 +10,26 @@ from typing import TYPE_CHECKING
 import hypothesis
 import hypothesis.configuration
 import pytest
+from nested_xen import lab, network, process, registry
+from nested_xen import paths as lab_paths
+from nested_xen.image import Image, Release
 
+from hostagent.api import calls_session
+from hostagent.db import local
+from hostagent.db.database import open_database
+from hostagent.hostinfo import address
 from hostagent.run import CommandError, Finished
-from hostagent.startup import checks, steps_scripts, steps_xen
+from hostagent.startup import checks, steps_db, steps_scripts, steps_xen
+from hostagent.startup.role import COORDINATOR
+from hostagent.startup.state import HostState
 from hostagent.xen import balloon, hypercall, inventory
 from tests.pure import ban
+from tests.pure.host_samples import DOM0_UUID, HOST_UUID, facts
+from tests.pure.lab_hosts import TCG
+from tests.pure.startup_database import DBSYNC
 from tests.pure.startup_host import UUID, BalloonedXenstore, a_domain
-from tests.pure.startup_tree import FakeXenstore, make_paths, put
+from tests.pure.startup_tree import FakeXenstore, context_of, make_paths, put
+from tests.pure.xenapi_server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,3 +135,114 @@ def dom0(paths, monkeypatch):
     store = BalloonedXenstore(driver)
     monkeypatch.setattr(steps_xen, "connect_xenstore", lambda _: store)
     return lambda: int((driver / "info/current_kb").read_text())
+
+
+# --- a database ---
+
+
+@pytest.fixture
+def files(tmp_path):
+    return tmp_path / "state.db", tmp_path / "volatile.db"
+
+
+@pytest.fixture
+def db(files):
+    opened = open_database(*files)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def host(paths):
+    """What a start of a host whose database is still to be made knows."""
+    put(paths.root / "proc/sys/kernel/hostname", "h1\n")
+    paths.inventory.write_text(inventory.new(installation_uuid=HOST_UUID, control_domain_uuid=DOM0_UUID))
+    found = HostState(facts=facts(), role=COORDINATOR, on_system_boot=True)
+    found.inventory = inventory.read(paths.inventory)
+    found.local = local.open_store(paths.local_database)
+    yield found
+    if found.scheduler:
+        found.scheduler.stop()
+    for database in (found.database, found.scratch):
+        if database:
+            database.close()
+
+
+@pytest.fixture
+def context(paths, host):
+    return context_of(paths, host)
+
+
+@pytest.fixture
+def started(context):
+    """A context with an open, empty database."""
+    steps_db.start_database(context)
+    return context
+
+
+@pytest.fixture
+def synced(started):
+    for run, _ in DBSYNC:
+        run(started)
+    return started
+
+
+@pytest.fixture
+def one_key(monkeypatch):
+    monkeypatch.setattr(address, "look", lambda: {"xenbr0": [(2, "192.0.2.10")]})
+
+
+# --- the API ---
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "api.sock"
+
+
+@pytest.fixture
+def quick_failures(monkeypatch):
+    """Wrong passwords are answered at once, and none was tried before."""
+    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
+    calls_session._failures.clear()
+
+
+@pytest.fixture
+def serve(tmp_path, quick_failures):
+    """Run a coroutine function with a server."""
+
+    def run(play, more=()):
+        async def whole():
+            server = Server(tmp_path, more)
+            try:
+                return await play(server)
+            finally:
+                server.db.close()
+
+        return asyncio.run(whole())
+
+    return run
+
+
+# --- a lab ---
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run folder and cache of a lab."""
+    monkeypatch.setenv("HOSTAGENT_LAB_RUN", str(tmp_path / "r"))
+    monkeypatch.setenv("HOSTAGENT_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(lab_paths, "LONGEST_RUN_FOLDER", 1000)
+    return tmp_path
+
+
+@pytest.fixture
+def made(folders: Path, monkeypatch: pytest.MonkeyPatch) -> lab.Lab:
+    """A lab without a network."""
+    for name in ("connect", "disconnect"):
+        monkeypatch.setattr(network, name, lambda *_: None)
+    monkeypatch.setattr(process, "started_at", lambda _: None)
+    registry.claim("pure")
+    found = lab.Lab("pure", Image(Release.TRIXIE, folders / "image"), TCG, None)
+    found.record()
+    return found

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from hostagent.api.calls import METHODS
 from hostagent.api.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, Fault
-from hostagent.api.methods import Dispatcher, Json, Param, Role, method, text
+from hostagent.api.methods import Dispatcher, Json, Param, method, text
+from hostagent.api.roles import Role
 from hostagent.api.service import Service, rss_bytes, xen_version
 from hostagent.config import Paths
 from hostagent.errors import OperatorError

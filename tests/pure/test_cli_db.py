@@ -16,12 +16,6 @@ from hostagent.errors import KernelError
 from hostagent.files import FileError, write_pieces
 from hostagent.lifecycle import HostStillBootingError, Lifecycle
 from tests.pure.api_server import serve
-from tests.pure.startup_tree import make_paths
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -13,19 +14,9 @@ from hypothesis import strategies as st
 from hostagent.api import calls_session, cli_door
 from hostagent.api.fault import CallError
 from tests.pure.api_server import serve, talk
-from tests.pure.startup_tree import make_paths
-from tests.pure.test_xe_thincli import EXIT_0, EXIT_1, GREETING, print_, print_error
+from tests.pure.test_xe_thincli import EXIT_0, EXIT_1, GREETING, PROMPT, print_, print_error
 
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch):
-    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
-    calls_session._failures.clear()
+pytestmark = pytest.mark.usefixtures("quick_failures")
 
 
 def request(*words, user="root", password="null"):  # noqa: S107 - what the stock client sends without one
@@ -115,11 +106,18 @@ def test_a_client_that_leaves_ends_its_command_and_its_session(paths):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(20)
             connection.connect(str(daemon.socket))
-            connection.sendall(request("host-list"))
-            assert connection.recv(len(GREETING)) == GREETING
-        return talk(daemon.socket, request("host-list", "--minimal") + GREETING)
+            connection.sendall(request("pool-eject", "host-uuid=host-uuid") + GREETING)
+            received = b""
+            while not received.endswith(PROMPT):
+                received += connection.recv(4096)
+            asked = sessions(daemon)
+        late = time.monotonic() + 20
+        while sessions(daemon) != (0, 0) and time.monotonic() < late:
+            pass
+        assert sessions(daemon) == (0, 0)
+        return asked, talk(daemon.socket, request("host-list", "--minimal") + GREETING)
 
-    assert serve(paths, play) == GREETING + print_("host-uuid") + EXIT_0
+    assert serve(paths, play) == ((1, 1), GREETING + print_("host-uuid") + EXIT_0)
 
 
 def test_a_body_beyond_the_limit_is_refused_in_http(paths):

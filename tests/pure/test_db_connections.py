@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 
 import pytest
@@ -59,7 +60,6 @@ def opened(tmp_path):
 def test_the_format_is_read():
     one, two = parse(CONF)
     assert (one.limited, one.period_s, one.cycles, one.compress) == (True, 60, 2, True)
-    assert one.others == {"format": "xml", "url": "http://host:80/"}
     assert (str(two.path), two.limited, two.remote) == ("/var/lib/two.db", False, False)
 
 
@@ -209,10 +209,38 @@ def test_copies_are_due_after_a_change_and_within_their_limit(tmp_path, opened):
     assert copies.due(61.0) == [limited]
 
 
-def test_a_copy_that_cannot_be_written_is_told_and_leaves_the_former_one(tmp_path, opened):
+def test_a_copy_that_cannot_be_written_is_told(tmp_path, opened):
     found = opened(Connection(tmp_path / "state.db"))
     with pytest.raises(DatabaseError, match="could not be written"):
         write_copy(found.database, tmp_path / "missing" / "copy.db")
+
+
+@pytest.mark.parametrize(
+    ("at", "compress"),
+    [("integrity", False), ("shutil.copyfileobj", True), ("_sync", False), ("_sync", True)],
+)
+def test_a_copy_that_was_cut_off_leaves_the_former_one_and_nothing_else(
+    tmp_path, opened, monkeypatch, at, compress
+):
+    found = opened(Connection(tmp_path / "state.db"))
+    target = tmp_path / "copies" / "copy.db"
+    target.parent.mkdir()
+    write_copy(found.database, target, compress=compress)
+    former = target.read_bytes()
+    network(found.database, "more")
+    written: list[str] = []
+
+    def full(*_):
+        written.extend(file.name for file in target.parent.iterdir() if file.stat().st_size)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"hostagent.db.copies.{at}", full)
+    with pytest.raises(DatabaseError, match="No space left"):
+        write_copy(found.database, target, compress=compress)
+
+    assert ".copy.db.new" in written
+    assert [file.name for file in target.parent.iterdir()] == ["copy.db"]
+    assert target.read_bytes() == former
 
 
 def test_while_another_process_has_the_database_nothing_is_set_aside(two, opened):

@@ -1,4 +1,4 @@
-"""The database against a simple model of it: random histories, both ends of relations, generations, changes."""
+"""The database: values, relations, generations, changes, and what its files outlive."""
 
 from __future__ import annotations
 
@@ -7,19 +7,8 @@ import sqlite3
 import threading
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    consumes,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-)
 
-from hostagent.db import collect, database
+from hostagent.db import database
 from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
 from hostagent.db.errors import (
@@ -33,28 +22,7 @@ from hostagent.db.errors import (
     NotUniqueError,
     UuidInvalidError,
 )
-
-
-@pytest.fixture
-def files(tmp_path):
-    return tmp_path / "state.db", tmp_path / "volatile.db"
-
-
-@pytest.fixture
-def db(files):
-    opened = open_database(*files)
-    yield opened
-    opened.close()
-
-
-def make_host(db):
-    with db.write() as w:
-        return w.create("host", {"metrics": w.create("host_metrics", {}), "hostname": "h"})
-
-
-def make_pif(w, host, network, **more):
-    values = {"host": host, "network": network, "metrics": w.create("PIF_metrics", {}), "VLAN": -1, **more}
-    return w.create("PIF", values)
+from tests.pure.db_records import make_host, make_pif
 
 
 def test_a_record_has_every_public_field_and_the_other_side_of_relations(db):
@@ -255,6 +223,14 @@ def test_a_reader_keeps_its_snapshot_and_waits_for_no_writer(db):
         assert after.get("network", network, "name_label") == "new"
 
 
+def test_a_check_and_a_copy_wait_for_no_writer(db, tmp_path):
+    with db.write() as w:
+        w.create("network", {})
+        assert db.check() == []
+        db.backup(tmp_path / "copy.db")
+    assert (tmp_path / "copy.db").stat().st_size
+
+
 def test_writers_take_turns_and_a_thread_has_one_transaction(db):
     with db.write() as w:
         network = w.create("network", {"MTU": 0})
@@ -438,186 +414,3 @@ def test_two_objects_of_any_class_are_there_after_a_restart(files, db):
             assert view.record("message", message) == before
     finally:
         again.close()
-
-
-def test_collect_takes_several_lost_references_out_of_one_field(db):
-    with db.write() as w:
-        vifs = [w.create("VIF", {}) for _ in range(2)]
-        network = w.create("network", {"assigned_ips": dict.fromkeys(vifs, "169.254.0.2")})
-        blobs = {name: w.create("blob", {}) for name in ("a", "b", "kept")}
-        pool = w.create("pool", {"blobs": blobs})
-    with db.write() as w:
-        for ref in vifs:
-            w.destroy("VIF", ref)
-        for name in ("a", "b"):
-            w.destroy("blob", blobs[name])
-    with db.write() as w:
-        collect.collect(w, db.model)
-    with db.read() as view:
-        assert view.get("network", network, "assigned_ips") == {}
-        assert view.get("pool", pool, "blobs") == {"kept": blobs["kept"]}
-
-
-def test_a_disk_goes_from_its_vm_and_a_certificate_with_its_host(db):
-    host = make_host(db)
-    with db.write() as w:
-        vm = w.create("VM", {})
-        vdi = w.create("VDI", {"SR": w.create("SR", {})})
-        disk = w.create("VBD", {"VM": vm, "VDI": vdi, "type": "Disk"})
-        empty = w.create("VBD", {"VM": vm, "type": "CD", "empty": True})
-        own = w.create("Certificate", {"host": host, "type": "host"})
-        root = w.create("Certificate", {"type": "ca", "name": "root"})
-    with db.write() as w:
-        w.destroy("VDI", vdi)
-        w.destroy("host", host)
-    with db.write() as w:
-        collect.collect(w, db.model)
-    with db.read() as view:
-        assert view.refs("VBD") == [empty]
-        assert view.refs("Certificate") == [root]
-        assert not view.exists("Certificate", own)
-        assert not view.exists("VBD", disk)
-
-
-def test_collect_mends_what_leads_nowhere(db):
-    host = make_host(db)
-    with db.write() as w:
-        network = w.create("network", {})
-        pif = make_pif(w, host, network)
-        metrics = w.get("PIF", pif, "metrics")
-        sr = w.create("SR", {"name_label": "s"})
-        vdi = w.create("VDI", {"SR": sr})
-        vm = w.create("VM", {"metrics": w.create("VM_metrics", {})})
-        vbd = w.create("VBD", {"VM": vm, "VDI": vdi, "type": "CD"})
-        pool = w.create("pool", {"default_SR": sr, "master": host})
-    with db.write() as w:
-        w.destroy("network", network)
-        w.destroy("SR", sr)
-    with db.write() as w:
-        mended = collect.collect(w, db.model)
-    assert {(found.cls, found.ref) for found in mended} >= {
-        ("PIF", pif),
-        ("VDI", vdi),
-        ("pool", pool),
-        ("VBD", vbd),
-    }
-    with db.read() as view:
-        assert collect.check(view, db.model) == []
-        assert not view.exists("PIF_metrics", metrics)
-        assert (view.get("VBD", vbd, "VDI"), view.get("VBD", vbd, "empty")) == (NULL_REF, True)
-        assert view.get("pool", pool, "default_SR") == NULL_REF
-        assert view.exists("VM", vm)
-        assert view.exists("host", host)
-
-
-class Histories(RuleBasedStateMachine):
-    """Networks, hosts and PIFs made, changed and destroyed at random, in transactions that may be undone."""
-
-    hosts = Bundle("hosts")
-    networks = Bundle("networks")
-    pifs = Bundle("pifs")
-
-    @initialize()
-    def start(self):
-        import tempfile
-        from pathlib import Path
-
-        self.directory = tempfile.TemporaryDirectory()
-        self.files = Path(self.directory.name) / "state.db", Path(self.directory.name) / "volatile.db"
-        self.db = open_database(*self.files)
-        self.wanted: dict[str, dict[str, object]] = {}
-        self.seen: dict[str, str] = {}
-        self.since = self.db.generation
-
-    def teardown(self):
-        self.db.close()
-        self.directory.cleanup()
-
-    @rule(target=hosts)
-    def make_host(self):
-        with self.db.write() as w:
-            ref = w.create("host", {})
-        self.wanted[ref] = {"cls": "host"}
-        return ref
-
-    @rule(target=networks, name=st.text("ab", max_size=2))
-    def make_network(self, name):
-        with self.db.write() as w:
-            ref = w.create("network", {"name_label": name})
-        self.wanted[ref] = {"cls": "network", "name_label": name}
-        return ref
-
-    @rule(target=pifs, host=hosts, network=networks, vlan=st.integers(-1, 4094))
-    def make_pif(self, host, network, vlan):
-        with self.db.write() as w:
-            ref = w.create("PIF", {"host": host, "network": network, "VLAN": str(vlan)})
-        self.wanted[ref] = {"cls": "PIF", "host": host, "network": network, "VLAN": vlan}
-        return ref
-
-    @rule(pif=pifs, network=networks)
-    def move(self, pif, network):
-        with self.db.write() as w:
-            w.set("PIF", pif, "network", network)
-        self.wanted[pif]["network"] = network
-
-    @rule(network=networks, name=st.text("ab", max_size=2))
-    def rename(self, network, name):
-        with self.db.write() as w:
-            w.set("network", network, "name_label", name)
-        self.wanted[network]["name_label"] = name
-
-    @rule(pif=consumes(pifs))
-    def destroy(self, pif):
-        with self.db.write() as w:
-            w.destroy("PIF", pif)
-        del self.wanted[pif]
-
-    @rule(pif=pifs, network=networks)
-    def undo(self, pif, network):
-        with pytest.raises(HandleInvalidError), self.db.write() as w:  # noqa: PT012 - all of it is undone
-            w.set("PIF", pif, "network", network)
-            w.destroy("PIF", pif)
-            w.destroy("PIF", pif)
-
-    @rule()
-    def restart(self):
-        self.db.close()
-        self.db = open_database(*self.files)
-
-    @precondition(lambda self: hasattr(self, "db"))
-    @rule()
-    def follow(self):
-        """A client that applies events has what the database has."""
-        with self.db.read() as view:
-            for change in view.changes(self.since, ["host", "network", "PIF"]):
-                assert change.mtime > self.since
-                if change.record is None:
-                    del self.seen[change.ref]
-                else:
-                    assert (change.ref in self.seen) == (change.ctime <= self.since)
-                    self.seen[change.ref] = change.record
-            self.since = view.generation
-            texts = {ref: text for cls in ("host", "network", "PIF") for ref, text in view.records_text(cls)}
-        assert self.seen == texts
-
-    @invariant()
-    def agrees(self):
-        with self.db.read() as view:
-            for cls in ("host", "network", "PIF"):
-                refs = {ref for ref, wanted in self.wanted.items() if wanted["cls"] == cls}
-                assert set(view.refs(cls)) == refs
-                assert view.counts()[cls] == len(refs)
-            for ref, wanted in self.wanted.items():
-                record = view.record(str(wanted["cls"]), ref)
-                assert {name: record[name] for name in wanted if name != "cls"} == {
-                    name: value for name, value in wanted.items() if name != "cls"
-                }
-                if wanted["cls"] != "PIF":
-                    pifs = sorted(
-                        pif for pif, row in self.wanted.items() if row.get(str(wanted["cls"])) == ref
-                    )
-                    assert record["PIFs"] == pifs
-
-
-Histories.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
-TestHistories = Histories.TestCase

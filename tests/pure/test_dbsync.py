@@ -29,13 +29,6 @@ DOM0 = f"VM {DOM0_UUID}"
 OWN = Certificate(NOW, LATER, "AA:BB", "CC:DD", ("h1",))
 
 
-@pytest.fixture
-def db(tmp_path):
-    opened = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
-    yield opened
-    opened.close()
-
-
 def everything(w, facts, now=NOW):
     """All items, in the order of start-up."""
     return [

@@ -37,16 +37,19 @@ def test_make_targets_exist(page):
 
 @every_page
 def test_hostagent_commands_parse(page):
-    from hostagent.cli import build_parser
+    from hostagent.cli import parse
+    from hostagent.xe import arguments, shell
 
     lines = [re.split(r"  +|\s#", line)[0] for line in code_lines(page.read_text())]
     commands = [
         shlex.split(line)[1:] for line in lines if re.match(r"hostagent [a-z]", line) and "…" not in line
     ]
 
-    parser = build_parser()
     for command in commands:
-        parser.parse_args(command)
+        args = parse(command)
+        if args.command == "xe" and args.words[:1] not in ([], ["help"]):
+            _, typed = arguments.parse(args.words)
+            shell.commands()[typed.command].check(typed)
 
 
 @every_page

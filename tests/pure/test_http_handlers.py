@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.api import calls_session, jsonrpc, xmlrpc
+from hostagent.api import jsonrpc, xmlrpc
 from hostagent.api.fault import CallError
 from hostagent.api.http_auth import basic_of, cookies_of
 from hostagent.api.roles import Role
@@ -23,22 +23,12 @@ from hostagent.db.database import open_database
 from hostagent.db.datatype import NULL_REF
 from hostagent.lifecycle import Lifecycle
 from tests.pure.api_server import SECRET, serve
-from tests.pure.startup_tree import make_paths
-from tests.pure.test_api_server import Client
+from tests.pure.http_server import Client
 
 DUMP = "/pool/xmldbdump"
 ROOT = "root:letmein"
 
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def quick_failures(monkeypatch):
-    monkeypatch.setattr(calls_session, "FAILURE_DELAY_S", 0.001)
-    calls_session._failures.clear()
+pytestmark = pytest.mark.usefixtures("quick_failures")
 
 
 def basic(text):
@@ -67,7 +57,8 @@ def pool_name(content):
 def dump_called(daemon, name):
     """A dump of the daemon's database, whose pool has another name."""
     _, content, _ = ask(daemon, **basic(ROOT))
-    return content.replace(b'name__label="here"', b'name__label="%s"' % name.encode())
+    assert content.count(b'name_label="here"') == 1
+    return content.replace(b'name_label="here"', b'name_label="%s"' % name.encode())
 
 
 def test_root_over_the_unix_socket_needs_no_log_in_and_gets_a_dump(paths):
@@ -271,6 +262,7 @@ def test_a_transfer_that_breaks_off_fails_its_task_and_lets_go_of_the_database(p
             ask(daemon, target=f"{DUMP}?task_id={quote(task)}")
         with daemon.core.db.read() as view:
             record = view.record("task", task)
+        daemon.core.db.give_up(lambda: None, wait_s=10)  # nobody reads any more
         return record["status"], record["error_info"]
 
     assert serve(paths, play) == ("failure", ["INTERNAL_ERROR", "the transfer broke off"])

@@ -15,7 +15,9 @@ from tests.pure.startup_tree import Hooks, context_of
 
 
 def test_every_changing_step_is_compared_with_its_plan(project):
-    text = "".join(path.read_text() for path in (project / "tests/pure").glob("test_steps_*.py"))
+    folder = project / "tests/pure"
+    pages = (*folder.glob("test_steps_*.py"), folder / "startup_database.py")
+    text = "".join(page.read_text() for page in pages)
 
     assert [step.name for step in STEPS if step.plan and f"{step.plan.__name__}" not in text] == []
 

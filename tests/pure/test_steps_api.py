@@ -28,12 +28,7 @@ from hostagent.startup.runner import find, run_sequence
 from hostagent.startup.state import HostState
 from hostagent.startup.step import Change, Changed, Skipped, Unchanged
 from hostagent.startup.table import STEPS
-from tests.pure.startup_tree import Hooks, context_of, make_paths
-
-
-@pytest.fixture
-def paths(tmp_path):
-    return make_paths(tmp_path)
+from tests.pure.startup_tree import Hooks, context_of
 
 
 @pytest.fixture

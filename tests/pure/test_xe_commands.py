@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.db.database import open_database
 from hostagent.db.model import load
 from hostagent.xe import sentences, shell
 from hostagent.xe.session import ApiError, TracedApi
@@ -14,11 +13,8 @@ NULL = "OpaqueRef:NULL"
 
 
 @pytest.fixture
-def xe(tmp_path):
-    db = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
-    typed = Xe(db, small_pool(db))
-    yield typed
-    db.close()
+def xe(db):
+    return Xe(db, small_pool(db))
 
 
 def test_every_row_names_each_parameter_once_and_says_what_it_does():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.db.database import open_database
 from hostagent.db.model import load
 from hostagent.xe import generated, shell, views, words
 from hostagent.xe.session import ApiError
@@ -12,10 +11,8 @@ from tests.pure.xe_api import Xe, small_pool
 
 
 @pytest.fixture
-def xe(tmp_path):
-    db = open_database(tmp_path / "state.db", tmp_path / "volatile.db")
-    yield Xe(db, small_pool(db))
-    db.close()
+def xe(db):
+    return Xe(db, small_pool(db))
 
 
 PIFS = """\
@@ -277,6 +274,14 @@ def test_filters(xe, words, found):
         ),
         (("network-param-clear", "uuid=u-net", "param-name=MTU"), "Error: MTU is no set, map, link or text\n"),
         (("network-param-add", "uuid=u-net", "param-name=MTU", "x=z"), "Error: MTU is no map\n"),
+        (
+            ("network-param-add", "uuid=u-net", "param-name=tags", "param-key=a", "x=z"),
+            "Unknown parameter: x (of a set, write param-key=VALUE)\nFor usage run: 'xe help network-param-add'\n",
+        ),
+        (
+            ("network-param-add", "uuid=u-net", "param-name=other-config", "param-key=a", "x=z"),
+            "Unknown parameter: param-key (of a map, write KEY=VALUE)\nFor usage run: 'xe help network-param-add'\n",
+        ),
         (("network-param-set", "uuid=u-net", "tags:x=z"), "Error: tags is no map\n"),
         (
             ("network-param-set", "uuid=u-net", "other-config=z"),

@@ -126,13 +126,27 @@ def test_on_a_full_disk_a_change_is_refused_and_what_was_there_stays(up):
     with faults.full(up, "/var/lib/hostagent"):
         refused = up.exec(
             "for n in $(seq 200); do hostagent xe pool-param-set uuid=$(hostagent xe pool-list --minimal)"
-            " other-config:filler=$(head -c 20000 /dev/zero | tr '\\0' x)$n || exit 9; done",
+            " other-config:filler$n=$(head -c 20000 /dev/zero | tr '\\0' x) || exit 9; done",
             check=False,
             timeout_s=300,
         )
         still = up.exec("hostagent status --json", check=False)
         assert json.loads(still.stdout)["state"] == "ready"
-    assert refused.code in (0, 9)
+    assert refused.code == 9
+    assert "disk is full" in refused.stderr
     assert pool_name(up) == "before it was full"
     name_pool(up, "after")
     assert up.exec("hostagent db check").code == 0
+
+
+@pytest.mark.full
+def test_a_start_on_a_full_disk_leaves_the_database_where_it_is(up):
+    name_pool(up, "before it was full")
+    with faults.full(up, "/var/lib/hostagent"):
+        on_full = start(up)
+        assert labels_in(up, STATE) == ["before it was full"]
+    assert on_full.report["result"] != "clean"
+    assert up.exec("ls /var/lib/hostagent/*corrupt*", check=False).stdout == ""
+    after = start(up)
+    assert after.report["result"] == "clean", after.troubles
+    assert pool_name(up) == "before it was full"

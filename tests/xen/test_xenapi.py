@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ pytestmark = [pytest.mark.oldest, pytest.mark.destructive]
 
 MIB = 1 << 20
 CLIENT_S = 180
+ATTEMPTS = 24
+"""More than are let through to PAM in a minute."""
 CLIENTS = Path(__file__).parent / "clients"
 PEOPLE = f"""
 [ ! -e /root/people ] || exit 0
@@ -215,6 +218,65 @@ def test_a_session_that_nobody_uses_expires(ready):
             client("close")()
     finally:
         ready.exec("rm /etc/hostagent/conf.d/70-idle.toml")
+        start(ready)
+
+
+@pytest.mark.full
+def test_messages_of_clients_are_there_after_a_restart(api, ready):
+    texts = {"the first", "the second"}
+    with api.session() as session:
+        pool = session.xenapi.pool.get_uuid(session.xenapi.pool.get_all()[0])
+        for text in texts:
+            session.xenapi.message.create("KEPT_OVER_A_RESTART", "3", "Pool", pool, text)
+    assert start(ready).report["result"] == "clean"
+    with api.session() as session:
+        kept = session.xenapi.message.get_all_records().values()
+    assert {one["body"] for one in kept if one["name"] == "KEPT_OVER_A_RESTART"} == texts
+
+
+@pytest.mark.full
+def test_a_port_that_another_has_is_named_and_the_host_still_takes_guests(ready):
+    squat = """
+systemctl stop hostagent
+systemd-run --quiet --unit squatter python3 -m http.server 80 --bind 127.0.0.1
+until ss -Hltn 'sport = 80' | grep -q 127.0.0.1; do sleep 0.2; done"""
+    try:
+        run = start(ready, before=squat)
+        assert "python3" in run.steps["listen-localhost"]["error"]["found"]
+        assert run.statuses["enable-host"] == "changed"
+        enabled = "hostagent-xe host-param-get uuid=$(hostagent-xe host-list --minimal) param-name=enabled"
+        assert ready.exec(enabled).stdout == "true\n"
+    finally:
+        ready.exec("systemctl stop squatter")
+    assert start(ready).report["result"] == "clean"
+
+
+def pam_failures(host):
+    """How many wrong passwords PAM's own log has of us."""
+    return int(
+        host.exec("journalctl -b | grep -c 'hostagent:auth.*authentication failure'", check=False).stdout
+    )
+
+
+@pytest.mark.full
+def test_a_flood_of_wrong_passwords_is_refused_and_holds_nobody_else_up(api, ready):
+    def attempt(_number):
+        client = connect(api.tcp)
+        try:
+            return refusal(client.xenapi.login_with_password, "root", "wrong")[0]
+        finally:
+            client("close")()
+
+    before = pam_failures(ready)
+    try:
+        with ThreadPoolExecutor(ATTEMPTS) as attempts:
+            refused = [attempts.submit(attempt, number) for number in range(ATTEMPTS)]
+            with api.session() as session:  # root, over the Unix socket
+                assert len(session.xenapi.host.get_all()) == 1
+            assert {one.result() for one in refused} == {"SESSION_AUTHENTICATION_FAILED"}
+        assert attempt(ATTEMPTS) == "SESSION_AUTHENTICATION_FAILED"
+        assert 0 < pam_failures(ready) - before < ATTEMPTS
+    finally:
         start(ready)
 
 

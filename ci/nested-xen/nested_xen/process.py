@@ -139,7 +139,7 @@ def started_at(pid: int) -> int | None:
         return None
 
 
-def kill(pid: int, *, timeout_s: float = 10) -> None:
+def kill(pid: int, *, timeout_s: float = 60) -> None:
     """SIGKILL a process and wait until it is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,1 @@
+"""The host's network as the database wants it: refusals, changes of objects, and their effect through `net/`."""
