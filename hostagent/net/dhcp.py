@@ -10,16 +10,16 @@ probe, while ending it with `persistent` and starting it anew keeps it. So a cha
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import InvalidValueError, OperatorError
-from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.files import write_atomic
+from hostagent.net.dhcp_lease import Leased, content, parse_lease
 from hostagent.run import CommandError, run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from hostagent.net.devices import Lease
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 PACKAGE = "dhcpcd-base"
 COMMAND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0  # systemd gives the client 10 s to end (TimeoutStopSec below) before it kills it
-POLL_S = 0.25
+POLL_S = 0.5  # each question makes three lines in the client's log
 METRIC = 1024
-LIMIT_BYTES = 64 * 1024
-LOG_LINES = 200
-BOUND = {"BOUND", "RENEW", "REBIND", "REBOOT", "TIMEOUT", "INFORM", "STATIC"}
-BOUND6 = {"BOUND6", "RENEW6", "REBIND6", "REBOOT6", "TIMEOUT6", "INFORM6", "DELEGATED6"}
-"""`reason` of a lease that is in use (dhcpcd-run-hooks(8)). TIMEOUT: no server answered, the last lease is used."""
+LOG_LINES = 1000
 
 
 class DhcpError(OperatorError):
@@ -63,24 +59,6 @@ class Client(NamedTuple):
     keep_last: bool = False
 
 
-class Leased(NamedTuple):
-    """A lease as the client has it. `addresses` are `address/prefix`; times in seconds, 0 where not told."""
-
-    family: int
-    reason: str
-    addresses: tuple[str, ...]
-    routers: tuple[str, ...] = ()
-    dns: tuple[str, ...] = ()
-    search: tuple[str, ...] = ()
-    server: str = ""
-    lease_s: int = 0
-
-    @property
-    def stale(self) -> bool:
-        """Whether this is an old lease that no server has confirmed."""
-        return self.reason.startswith("TIMEOUT")
-
-
 class Tries(NamedTuple):
     """What the client has sent and heard, counted in its log."""
 
@@ -98,10 +76,12 @@ def unit(bridge: str) -> str:
 
 
 def of_leases(leases: Iterable[Lease], *, management: str = "", client_id: str = "") -> dict[str, Client]:
-    """One client per bridge, from what is wanted of both families. `management`: the bridge that keeps its last lease."""
+    """One client per bridge, for both families. `management`: the bridge that keeps its last lease."""
     clients: dict[str, Client] = {}
     for wanted in leases:
-        found = clients.get(wanted.device) or Client(wanted.device, ipv4=False, ipv6=False, client_id=client_id)
+        found = clients.get(wanted.device) or Client(
+            wanted.device, ipv4=False, ipv6=False, client_id=client_id
+        )
         found = found._replace(
             hostname=found.hostname or wanted.hostname, keep_last=wanted.device == management
         )
@@ -119,15 +99,21 @@ def configuration(client: Client) -> str:
     Raises InvalidValueError for a value that would be read as another line.
     """
     for field, value in zip(Client._fields, client, strict=True):
-        if isinstance(value, str) and any(ord(character) <= 32 or character in '"#\\' for character in value):
+        if isinstance(value, str) and not all(
+            "!" <= letter <= "~" and letter not in '"#\\' for letter in value
+        ):
             raise InvalidValueError(
-                field, value, f"{field} {value!r} has a blank, quote or control character", hint="set it anew"
+                field,
+                value,
+                f"{field} {value!r} has a blank, a quote or a letter that is not ASCII",
+                hint="set it anew",
             )
     lines = [
         f"# for {client.bridge}; written by hostagent, which replaces it",
         "debug",  # its tries go to the journal, where `tries` counts them
         "script /bin/true",  # no hooks: the host's resolver, name and clock are not the client's
         "noipv4ll",
+        "nodelay",  # by default it waits up to two seconds before its first word
         "persistent",  # ending it must not take the address away; release does
         "timeout 0",  # it tries for ever, the deadline is ours (`wait`)
         f"metric {METRIC}",
@@ -148,7 +134,11 @@ def _ipv4(client: Client) -> list[str]:
     return [
         "option subnet_mask broadcast_address",
         *([f"request {client.request}"] if client.request else []),
-        *(["option routers classless_static_routes"] if client.gateway else ["nogateway", f"nooption {routes}"]),
+        *(
+            ["option routers classless_static_routes"]
+            if client.gateway
+            else ["nogateway", f"nooption {routes}"]
+        ),
         *(["option domain_name_servers domain_name domain_search"] if client.dns4 else []),
     ]
 
@@ -208,7 +198,7 @@ def ensure(client: Client, run_dir: Path) -> str:
     text = configuration(client)
     file = file_of(client.bridge, run_dir)
     running = active(client.bridge)
-    if running and _content(file) == text:
+    if running and content(file) == text:
         return "unchanged"
     if running:
         run(["systemctl", "stop", unit(client.bridge)], timeout_s=STOP_TIMEOUT_S)
@@ -250,7 +240,9 @@ def lease(bridge: str, family: int) -> Leased | None:
     return parse_lease(finished.stdout, family)
 
 
-def wait(bridge: str, family: int, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep) -> Leased:
+def wait(
+    bridge: str, family: int, *, timeout_s: float, sleep: Callable[[float], None] = time.sleep
+) -> Leased:
     """The lease, once there is one. The client goes on trying after the deadline.
 
     Raises DhcpError at the deadline, with what the client has sent and heard until then (networking.md 5, row 36).
@@ -280,13 +272,22 @@ def no_answer(bridge: str, timeout_s: float, tried: Tries) -> DhcpError:
 
 
 def log_of(bridge: str) -> str:
-    argv = ["journalctl", "--no-pager", "--boot", "--output=cat", f"--lines={LOG_LINES}", f"--unit={unit(bridge)}"]
+    argv = [
+        "journalctl",
+        "--no-pager",
+        "--boot",
+        "--output=cat",
+        f"--lines={LOG_LINES}",
+        f"--unit={unit(bridge)}",
+    ]
     return run(argv, timeout_s=COMMAND_TIMEOUT_S, package="systemd", check=False).stdout
 
 
 def tries(log: str) -> Tries:
     """Count in the client's log (with `debug`) since it last started."""
-    since = log.splitlines()
+    since = [
+        line for line in log.splitlines() if not line.startswith("control")
+    ]  # answers to our own questions
     starts = [index for index, line in enumerate(since) if line.endswith(" starting")]
     since = since[starts[-1] :] if starts else since
 
@@ -300,92 +301,3 @@ def tries(log: str) -> Tries:
         refusals=count("NAK", " claims ", "DAD detected"),
         last=since[-1].strip() if since else "",
     )
-
-
-# --- the lease, as text ---
-
-
-def parse_lease(text: str, family: int) -> Leased | None:
-    """What `dhcpcd -U` prints: blocks of `name=value`, one per protocol. None when none of this family is in use."""
-    wanted = BOUND if family == 4 else BOUND6
-    block: dict[str, str] = {}
-    for line in [*text.splitlines(), "reason=end"]:
-        name, separator, value = line.strip().partition("=")
-        if name == "reason" and separator:
-            if block.get("reason") in wanted and (found := _leased(block, family)).addresses:
-                return found
-            block = {}
-        if separator:
-            block[name] = _unquoted(value)
-    return None
-
-
-def _leased(block: Mapping[str, str], family: int) -> Leased:
-    if family == 4:
-        address = block.get("ip_address", "")
-        return Leased(
-            4,
-            block["reason"],
-            addresses=(f"{address}/{block.get('subnet_cidr', '32')}",) if address else (),
-            routers=tuple(block.get("routers", "").split()),
-            dns=tuple(block.get("domain_name_servers", "").split()),
-            search=tuple((block.get("domain_search") or block.get("domain_name", "")).split()),
-            server=block.get("dhcp_server_identifier", ""),
-            lease_s=_number(block.get("dhcp_lease_time", "")),
-        )
-    named = [name for name in block if name.startswith("dhcp6_ia_na") and "_ia_addr" in name]
-    lifetimes = [_number(block[name]) for name in named if name.endswith("_vltime")]
-    return Leased(
-        6,
-        block["reason"],
-        addresses=tuple(f"{block[name]}/128" for name in named if not name.endswith("time") and block[name]),
-        dns=tuple(block.get("dhcp6_name_servers", "").split()),
-        search=tuple(block.get("dhcp6_domain_search", "").split()),
-        server=block.get("dhcp6_server_id", ""),
-        lease_s=min(lifetimes, default=0),
-    )
-
-
-def _unquoted(value: str) -> str:
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
-
-
-def _number(text: str) -> int:
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 10 else 0
-
-
-# --- the last lease, kept across releases and reboots ---
-
-
-def last_file(bridge: str, family: int, state_dir: Path) -> Path:
-    return state_dir / "net" / "leases" / f"{bridge}.{family}.json"
-
-
-def keep_last(bridge: str, found: Leased, state_dir: Path) -> None:
-    """Remember a lease that a server has given: an address to come up with when no server answers."""
-    if found.stale:
-        return
-    file = last_file(bridge, found.family, state_dir)
-    text = json.dumps(found._asdict(), sort_keys=True) + "\n"
-    if _content(file) != text:  # a lease is renewed much more often than it changes
-        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_atomic(file, text)
-
-
-def last(bridge: str, family: int, state_dir: Path) -> Leased | None:
-    """The lease that this bridge last had; None when none is kept or the file is damaged."""
-    try:
-        found = json.loads(_content(last_file(bridge, family, state_dir)) or "null")
-        if not isinstance(found, dict) or found.get("family") != family:
-            return None
-        kept = Leased(**{name: tuple(map(str, v)) if isinstance(v, list) else v for name, v in found.items()})
-    except (ValueError, TypeError):
-        return None
-    return kept if isinstance(kept.addresses, tuple) and isinstance(kept.reason, str) else None
-
-
-def _content(file: Path) -> str | None:
-    try:
-        return read_bounded(file, limit_bytes=LIMIT_BYTES).decode(errors="replace")
-    except FileError:
-        return None

@@ -7,18 +7,35 @@ on a client's port the address of one.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 PROGRAMS = ("dhclient", "dhcpcd", "udhcpc", "systemd-networkd", "NetworkManager", "connmand", "pump")
 """By the first 15 characters, as the kernel keeps them in `comm`."""
 CLIENT_PORTS = {68, 546}
 WITH_VALUE = {
-    "dhclient": {"-p", "-s", "-sf", "-lf", "-pf", "-cf", "-df", "-e", "-I", "-D", "-B", "-H", "-C", "-R", "-V", "-F"},
+    "dhclient": {
+        "-p",
+        "-s",
+        "-sf",
+        "-lf",
+        "-pf",
+        "-cf",
+        "-df",
+        "-e",
+        "-I",
+        "-D",
+        "-B",
+        "-H",
+        "-C",
+        "-R",
+        "-V",
+        "-F",
+    },
     "dhcpcd": set("-C -c -e -F -f -h -I -i -j -l -m -O -o -Q -r -S -s -t -u -v -W -w -X -y -Z -z".split())
     | {"--config", "--script", "--hostname", "--timeout", "--metric", "--clientid", "--nohook", "--logfile"},
 }
@@ -47,7 +64,9 @@ class Running(NamedTuple):
 
 def foreign(device: str, root: Path, addresses: Mapping[str, str]) -> list[Running]:
     """The clients at work on this device that are not ours."""
-    return [client for client in running(root, addresses) if client.device in (device, "") and not client.ours]
+    return [
+        client for client in running(root, addresses) if client.device in (device, "") and not client.ours
+    ]
 
 
 def running(root: Path, addresses: Mapping[str, str]) -> list[Running]:
@@ -80,7 +99,7 @@ def running(root: Path, addresses: Mapping[str, str]) -> list[Running]:
 
 
 def devices_of(program: str, words: list[str]) -> list[str]:
-    """The devices that a command line names; `[""]` for a client that takes all it finds; `[]` where it says nothing."""
+    """The devices that a command line names; `[""]`: it takes all it finds; `[]`: it does not say."""
     if program in ("systemd-networkd", "NetworkManager", "connmand"):
         return []
     if words and words[0].startswith("dhcpcd:"):
@@ -108,7 +127,7 @@ def _plain_words(program: str, words: list[str]) -> Iterator[str]:
 
 
 def _value_of(words: list[str], *options: str) -> str:
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         for option in options:
             if word == option:
                 return following
@@ -176,7 +195,9 @@ def _placed(root: Path, pid: int) -> tuple[str, bool]:
     for line in _text(root / "proc" / str(pid) / "cgroup").splitlines():
         path = line.rpartition(":")[2]
         if line.startswith("0::"):
-            return next((part for part in reversed(path.split("/")) if "." in part), ""), bool(OURS.search(path))
+            return next((part for part in reversed(path.split("/")) if part.endswith(".service")), ""), bool(
+                OURS.search(path)
+            )
     return "", False
 
 

@@ -6,11 +6,13 @@ the change cut the host off), systemd runs the undo command. A reboot does not n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import BusyError, OperatorError
 from hostagent.run import CommandError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 UNIT = "hostagent-net-undo"
 TIMER, SERVICE = f"{UNIT}.timer", f"{UNIT}.service"

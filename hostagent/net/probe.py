@@ -1,8 +1,8 @@
 """Probes on the wire: is the gateway there, has another host our address, can a peer be reached; and announcements.
 
 ARP (RFC 826, 5227) and neighbour discovery (RFC 4861) are asked by frames of our own on the device itself, so that an
-answer is of now and not out of the kernel's table. Before a change of the management network some probes are made, after
-it those that worked are made again (`lost`).
+answer is of now and not out of the kernel's table. Before a change of the management network some probes are made,
+after it those that worked are made again (`lost`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ETH_ARP, ETH_IPV6 = 0x0806, 0x86DD
 BROADCAST = b"\xff" * 6
@@ -25,7 +27,11 @@ ICMPV6, SOLICITATION, ADVERTISEMENT = 58, 135, 136
 SOURCE_ADDRESS, TARGET_ADDRESS = 1, 2
 OVERRIDE = 0x20000000
 ALL_NODES = bytes.fromhex("ff020000000000000000000000000001")
-SOL_PACKET, ADD_MEMBERSHIP, ALL_MULTICAST = 263, 1, 2  # linux/if_packet.h: PACKET_ADD_MEMBERSHIP, PACKET_MR_ALLMULTI
+SOL_PACKET, ADD_MEMBERSHIP, ALL_MULTICAST = (
+    263,
+    1,
+    2,
+)  # linux/if_packet.h: PACKET_ADD_MEMBERSHIP, PACKET_MR_ALLMULTI
 OUTGOING = 4  # PACKET_OUTGOING: our own frame, seen on its way out
 FRAME_BYTES = 2048
 TRIES = 3
@@ -251,7 +257,9 @@ def solicitation(mac: bytes, source: bytes, target: bytes) -> bytes:
 
 def advertisement(mac: bytes, address: bytes) -> bytes:
     """An unsolicited advertisement to all nodes that replaces what they have."""
-    return _icmpv6(mac, address, ALL_NODES, ADVERTISEMENT, OVERRIDE, address + bytes([TARGET_ADDRESS, 1]) + mac)
+    return _icmpv6(
+        mac, address, ALL_NODES, ADVERTISEMENT, OVERRIDE, address + bytes([TARGET_ADDRESS, 1]) + mac
+    )
 
 
 def _icmpv6(mac: bytes, source: bytes, group: bytes, kind: int, flags: int, rest: bytes) -> bytes:
@@ -265,7 +273,7 @@ def _icmpv6(mac: bytes, source: bytes, group: bytes, kind: int, flags: int, rest
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF
@@ -277,7 +285,9 @@ def parse_neighbour(frame: bytes) -> Neighbour | None:
         return None
     size = int.from_bytes(frame[18:20])
     message = frame[54 : 54 + size]
-    if frame[20] != ICMPV6 or frame[21] != 255 or len(message) != size or size < 24:  # 255: not from beyond a router
+    if (
+        frame[20] != ICMPV6 or frame[21] != 255 or len(message) != size or size < 24
+    ):  # 255: not from beyond a router
         return None
     source, group = frame[22:38], frame[38:54]
     if checksum(source + group + struct.pack("!II", size, ICMPV6) + message) != 0:
@@ -302,6 +312,4 @@ def _bytes(address: str) -> bytes:
     try:
         return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     except OSError as error:
-        raise ProbeError(
-            f"{address!r} is no address", hint="give an IPv4 or IPv6 address"
-        ) from error
+        raise ProbeError(f"{address!r} is no address", hint="give an IPv4 or IPv6 address") from error
