@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hostagent.net.devices import Kernel, Lease, Wanted
 
+CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
 UNDO = (
     "import sys; sys.path.insert(0, {tree!r}); from hostagent.__main__ import main;"
@@ -168,7 +169,7 @@ class _Tools:
         for device in devices:
             if not dhcp.active(device):
                 continue
-            text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=dhcp.LIMIT_BYTES).decode()
+            text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=CLIENT_LIMIT_BYTES).decode()
             client = clients.get(device)
             same = client is not None and dhcp.configuration(client) == text
             for family in (4, 6):

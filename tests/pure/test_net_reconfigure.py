@@ -26,7 +26,8 @@ UUID = "11111111-0000-0000-0000-000000000001"
 def records(**changed):
     """A NIC with a static address on xenbr0, which is management, and VLAN 5 on it."""
     nic = Pif("nic", UUID, "eth0", "n0", mac=MAC, physical=True, management=True, ip_mode="Static",
-              ip="192.0.2.10", netmask="255.255.255.0", gateway="192.0.2.1", dns="192.0.2.2", vlan_slave_of=("vlan",))  # fmt: skip
+              ip="192.0.2.10", netmask="255.255.255.0", gateway="192.0.2.1", dns="192.0.2.2",
+              vlan_slave_of=("vlan",))  # fmt: skip
     upper = Pif("upper", "uuid-vlan", "eth0", "n5", vlan=5, vlan_master_of="vlan")
     networks = {
         "n0": Network("n0", "uuid-n0", "LAN", "xenbr0"),
