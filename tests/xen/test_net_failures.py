@@ -7,8 +7,8 @@ docs/network-failures.md.
 from __future__ import annotations
 
 import re
-import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import pytest
 from nested_xen import faults, network, services, wire
@@ -44,6 +44,9 @@ from tests.xen.net_segment import (
     ping,
     router6,
 )
+
+if TYPE_CHECKING:
+    import threading
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
