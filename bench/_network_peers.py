@@ -23,27 +23,27 @@ BRIDGE = "type bridge forward_delay 0 stp_state 0 mcast_snooping 0"
 
 
 class Times(NamedTuple):
-    """Seconds."""
+    """Seconds; None: it has no check."""
 
     up: float
-    check: float
+    check: float | None
     down: float
 
 
 class Shape(NamedTuple):
     """What is made: so many networks, as VLANs of a bond or as bridges alone."""
 
-    count: int
+    networks: int
     vlans: bool
 
     @property
     def numbers(self) -> range:
-        return range(1, self.count + 1)
+        return range(1, self.networks + 1)
 
     @property
     def devices(self) -> int:
         """How many come into being."""
-        return 2 * self.count + 2 if self.vlans else self.count
+        return 2 * self.networks + 2 if self.vlans else self.networks
 
 
 def command(*words: str) -> None:

@@ -188,7 +188,7 @@ def once(kind: Any, shape: Shape) -> Times:
     with tempfile.TemporaryDirectory() as name:
         peer = kind(shape, Path(name))
         up = seconds(peer.up)
-        check = seconds(peer.check) if hasattr(peer, "check") else float("nan")
+        check = seconds(peer.check) if hasattr(peer, "check") else None
         return Times(up, check, seconds(peer.down))
 
 
@@ -210,8 +210,11 @@ def measure(count: int, rounds: int, *, vlans: bool) -> dict[str, Any]:
                 except CommandError as error:
                     missing[name] = f"it failed: {error.found}"
     pairs = zip(found["ours"], found["ip -batch"], strict=True)
-    middle = {
-        name: dict(zip(Times._fields, map(statistics.median, zip(*times, strict=True)), strict=True))
+    middle: dict[str, Any] = {
+        name: {
+            field: None if values[0] is None else statistics.median(values)
+            for field, values in zip(Times._fields, zip(*times, strict=True), strict=True)
+        }
         for name, times in found.items()
         if times
     }
@@ -315,7 +318,10 @@ def show(results: list[dict[str, Any]], found: dict[str, Any], missed: list[str]
     print(f"{'networks':>8}  {'':18} {'up ms':>10} {'check ms':>10} {'down ms':>10}  {'up beside ours':>14}")
     for result in results:
         for name, times in result["seconds"].items():
-            columns = " ".join(f"{times[field] * 1000:10.1f}" for field in Times._fields)
+            columns = " ".join(
+                "          " if times[field] is None else f"{times[field] * 1000:10.1f}"
+                for field in Times._fields
+            )
             ratio = times["up"] / result["seconds"]["ours"]["up"]
             print(f"{result['count']:8}  {name:18} {columns}  {ratio:14.2f}")
         for name, why in result["missing"].items():
