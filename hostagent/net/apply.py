@@ -74,18 +74,26 @@ class Applied(NamedTuple):
 class RolledBackError(KernelError):
     """A plan failed and was undone. XenAPI PIF_CONFIGURATION_ERROR [PIF; message].
 
-    `troubles` are what the undo could not do: empty when all is as before.
+    `troubles` are what the undo could not do: empty when all is as before. `milliseconds`, as of `Applied`, are those of
+    the steps that were tried; 0 for the others.
     """
 
     code = "PIF_CONFIGURATION_ERROR"
 
     def __init__(
-        self, found: str, *, hint: str, serves: tuple[str, ...] = (), troubles: tuple[Trouble, ...] = ()
+        self,
+        found: str,
+        *,
+        hint: str,
+        serves: tuple[str, ...] = (),
+        troubles: tuple[Trouble, ...] = (),
+        milliseconds: tuple[float, ...] = (),
     ) -> None:
         rest = "; ".join(trouble.found for trouble in troubles)
         back = "the network is as before" if not troubles else f"undoing it failed in part: {rest}"
         super().__init__(f"{found}; {back}", hint=hint, params=((*serves, "")[0], found))
         self.troubles = troubles
+        self.milliseconds = milliseconds
 
 
 def carry_out(
@@ -122,6 +130,7 @@ def carry_out(
             hint="`hostagent net check` compares again; the kernel's log may say why",
             serves=next((one.serves for one in found if one.serves), ()),
             troubles=troubles,
+            milliseconds=applied.milliseconds,
         )
     journal = journals.mark(folder, journal, journals.APPLIED)
     tools.hold("applied")
@@ -141,9 +150,11 @@ def apply(plan: Plan, tools: Tools) -> Applied:
     try:
         for first, after in _batches([step.do for step in steps]):
             started = time.perf_counter()
-            _forward(steps, first, after, tools, done)
-            each = (time.perf_counter() - started) * 1000 / (after - first)
-            milliseconds[first:after] = [each] * (after - first)
+            try:
+                _forward(steps, first, after, tools, done)
+            finally:
+                each = (time.perf_counter() - started) * 1000 / (after - first)
+                milliseconds[first:after] = [each] * (after - first)
             tools.hold(f"step-{after}")
     except HostagentError as error:
         failed = steps[_failed(steps, done)]
@@ -153,6 +164,7 @@ def apply(plan: Plan, tools: Tools) -> Applied:
             hint=error.hint,
             serves=failed.serves,
             troubles=troubles,
+            milliseconds=tuple(milliseconds),
         ) from error
     except BaseException:
         _back([steps[position] for position in done], tools)

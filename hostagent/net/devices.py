@@ -47,6 +47,8 @@ class Link(NamedTuple):
     """Of a port of a bond: state, mii_status, link_failure_count, ad_aggregator_id, ad_actor_state, ad_partner_state."""
     partner: str = ""
     """Of a bond in mode 802.3ad: MAC of the system at the other end."""
+    ipv6: Mapping[str, int] = {}
+    """Settings below net/ipv6/conf, by the names of IPV6_SETTINGS (`netlink_names.py`); empty without IPv6."""
 
 
 class Address(NamedTuple):

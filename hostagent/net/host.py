@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostagent.files import read_bounded
+from hostagent.hold import hold
 from hostagent.net import apply, bring, cache, journal
 from hostagent.net.netlink import Netlink
 from hostagent.net.verify import Around, resolver_text
@@ -18,8 +19,10 @@ from hostagent.net.verify import Around, resolver_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hostagent.net.devices import Kernel, Lease, Wanted
+    from hostagent.net.devices import Kernel, Lease, Link, Wanted
 
+HOLD = "net"
+"""Before the points of `apply.Tools.hold`, in the file of the fault tests."""
 CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
 UNDO = (
@@ -44,6 +47,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
             lease_start=tools.lease_start,
             lease_stop=tools.lease_stop,
             resolver=tools.resolver,
+            hold=lambda point: hold(run, f"{HOLD}:{point}"),
         ),
         boot=boot,
         around=tools.around,
@@ -112,12 +116,10 @@ class _Tools:
 
     def around(self, wanted: Wanted, kernel: Kernel) -> Around:
         """What a look at the kernel does not hold, of the devices that are wanted and there."""
-        from hostagent.net import sysctl
-
         links = kernel.by_name()
         there = [device for device in wanted.devices if device.name in links]
         found = Around(
-            sysctls=sysctl.read_ipv6(self._root, [device.name for device in there]),
+            sysctls=self._ipv6(links, [device.name for device in there]),
             leases=self._running(wanted),
         )
         featured = [device for device in there if device.features]
@@ -136,6 +138,18 @@ class _Tools:
             )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
+        return found
+
+    def _ipv6(self, links: Mapping[str, Link], names: list[str]) -> dict[str, str]:
+        """The IPv6 settings of these devices: what a look does not tell, and `default`, is read from files."""
+        from hostagent.net import sysctl
+
+        wanted = {name for name, _ in sysctl.MODES["autoconf"]}
+        told = {name: links[name].ipv6 for name in names if wanted <= links[name].ipv6.keys()}
+        found = sysctl.read_ipv6(self._root, [name for name in names if name not in told])
+        for device, settings in told.items():
+            for name in wanted:
+                found[f"{sysctl.CONF}/{device}/{name}"] = str(settings[name])
         return found
 
     def _link(self, device: str, wanted: Mapping[str, int | str]) -> Mapping[str, int | str]:

@@ -65,6 +65,10 @@ BOND_SETTINGS: Settings = {
     "missed_max": (30, "B"),
 }
 
+IPV6_SETTINGS: Mapping[str, int] = {"accept_ra": 3, "autoconf": 5, "accept_ra_defrtr": 17, "disable_ipv6": 26}
+"""What a device tells of IPv6 in IFLA_INET6_CONF: name of the file below net/ipv6/conf -> place in that array of 32-bit
+numbers (DEVCONF_* of linux/ipv6.h, where a place once given stays)."""
+
 BOND_PORT: Mapping[str, int] = {
     "state": 1,
     "mii_status": 2,

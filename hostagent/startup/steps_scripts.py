@@ -12,8 +12,8 @@ import stat
 from typing import TYPE_CHECKING
 
 from hostagent.db import local
+from hostagent.hold import GROUP_OR_WORLD_WRITE
 from hostagent.run import CommandError, run
-from hostagent.startup.hold import GROUP_OR_WORLD_WRITE
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged
 

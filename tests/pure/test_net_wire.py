@@ -22,7 +22,7 @@ from hostagent.net import follow, netlink
 from hostagent.net.devices import Address, Route
 from hostagent.net.follow import Event, Follower, decode_event
 from hostagent.net.netlink import CHUNK, LOOKS, Netlink, NetlinkError
-from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS
+from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS, IPV6_SETTINGS
 from hostagent.net.operation import Operation
 from hostagent.net.wire import ACK, DUMP, encode
 from hostagent.net.wire_answers import (
@@ -302,6 +302,16 @@ def test_a_real_device_has_its_permanent_mac_and_its_place():
     )
 
     assert (link.permanent_mac, link.parent, link.kind) == ("02:00:00:00:00:07", "0000:00:03.0", "")
+
+
+@given(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=70))
+def test_ipv6_settings_are_read_as_far_as_the_kernel_tells_them(conf):
+    of_family = struct.pack(f"=HH{len(conf)}i", 4 + 4 * len(conf), 2, *conf)
+    raw = struct.pack("=HH", 4 + len(of_family), socket.AF_INET6) + of_family
+    body = link_body(("IFLA_IFNAME", "eth0")) + struct.pack("=HH", 4 + len(raw), 26 | 0x8000) + raw
+
+    expected = {name: conf[place] for name, place in IPV6_SETTINGS.items() if place < len(conf)}
+    assert decode_link(body).ipv6 == expected
 
 
 def test_a_vlan_is_read():

@@ -67,6 +67,24 @@ def test_the_installer_keeps_a_way_back_and_cleans_up():
     assert "sort -V" in text
 
 
+def test_the_installer_gives_interface_reconfigure_its_name_where_it_is_free_and_takes_it_back():
+    text = (SCRIPTS / "install-dom0").read_text()
+    uninstall = text.split("uninstall_agent() {")[1]
+
+    assert 'link_where_free interface-reconfigure "$RECONFIGURE" "$RECONFIGURE_COMMAND"' in text
+    assert '"$RECONFIGURE_COMMAND" "$RECONFIGURE"' in uninstall
+    assert '"$bin/interface-reconfigure" --help' in text.split("verify_version() {")[1]
+
+
+def test_the_installed_interface_reconfigure_is_the_program_of_the_tree():
+    """Both begin with the system's Python: the version's own takes longer to start."""
+    text = (SCRIPTS / "install-dom0").read_text()
+    made = [line for line in text.splitlines() if "hostagent.net.reconfigure import main" in line]
+    program = made[0].split("printf '")[1].rstrip("'").replace("\\n", "\n")
+
+    assert program.strip() in re.sub(r"\n+", "\n\n", (SCRIPTS / "interface-reconfigure").read_text())
+
+
 def test_the_installer_knows_the_groups_and_the_service_name_of_log_ins():
     from hostagent.api import pam
 
