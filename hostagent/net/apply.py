@@ -74,8 +74,8 @@ class Applied(NamedTuple):
 class RolledBackError(KernelError):
     """A plan failed and was undone. XenAPI PIF_CONFIGURATION_ERROR [PIF; message].
 
-    `troubles` are what the undo could not do: empty when all is as before. `milliseconds`, as of `Applied`, are those of
-    the steps that were tried; 0 for the others.
+    `troubles` are what the undo could not do: empty when all is as before. `milliseconds`, as of `Applied`: 0 for steps
+    that were not tried.
     """
 
     code = "PIF_CONFIGURATION_ERROR"

@@ -6,17 +6,20 @@ out is one JSON value, `Result`, which the daemon's answer has as well.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
-from hostagent.errors import CallerError, ErrorRecord
-from hostagent.files import FileError
-from hostagent.net import apply, cache, history, journal
+from hostagent.errors import CallerError, ErrorRecord, HostagentError
+from hostagent.net import apply, cache, journal
 from hostagent.net.attached import as_now
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
+from hostagent.net.management import needs_care
 from hostagent.net.model import want
+from hostagent.net.noted import note_change, note_verified
 from hostagent.net.plan import plan as plan_of
+from hostagent.net.settle import settle
 from hostagent.net.verify import Around, Difference, differences
 
 if TYPE_CHECKING:
@@ -24,15 +27,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.management import Wire
     from hostagent.net.operation import Operation, Plan
     from hostagent.net.records import Pif, Records
 
 UP, DOWN = "up", "down"
 DO, PLAN, CHECK = "do", "plan", "check"
-CARRIER_S = 6.0
-"""A copper port takes some 3 s to find its speed."""
-POLL_S = 0.1
-SCOPE_LINK = 253
+UNDO_S = 90.0
+"""After so long without us, the timer undoes a change of the management interface."""
 NO_CARRIER_ROW = 57
 """Of the failure catalogue; after the change it is looked at anew."""
 NO_SERVERS_ROW = 42
@@ -59,6 +61,10 @@ class Request(NamedTuple):
     """For the lock, carrier and DHCP together; with `confirm`, to type the confirmation in."""
     confirm: bool = False
     """Undo it after `timeout_s` unless somebody confirms it."""
+    keep_old: bool = False
+    """With `management`: the former management interface keeps its address, though it is in the same subnet."""
+    boot: bool = False
+    """What can be had with less is brought up with less, and an address that another host has is taken all the same."""
 
 
 class Host(NamedTuple):
@@ -77,6 +83,10 @@ class Host(NamedTuple):
     by: str = "interface-reconfigure"
     soft: list[str] = []  # noqa: RUF012 - given by who opens the host; tools add to it
     """What tools could not do and what does not fail a change."""
+    wire: Wire | None = None
+    """None: nothing is asked on the wire, and nothing announced."""
+    remarks: Callable[[], list[str]] = list
+    """What of the host as a whole makes every network less than was asked for, in words."""
 
 
 class Op(TypedDict):
@@ -147,17 +157,21 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
     deadline = began + request.timeout_s
     with journal.Lock(host.folder, f"{host.by} {what}", wait_s=request.timeout_s, sleep=host.wait):
         recover(host, result)
-        wanted = _change(request, pif, cached.records, host, result)
+        wanted, planned = _change(request, pif, cached.records, host, result)
     if result["outcome"] in DONE_OUTCOMES and request.action == UP:
-        missing = _settle(wanted, pif.ref, host, deadline)
-        result["told"] += missing
-        if missing and result["outcome"] == "changed":
-            result["outcome"] = "degraded"
+        missing = settle(wanted, pif.ref, host, deadline)
+        if host.wire is not None and planned.steps and wanted.addresses:
+            from hostagent.net.reachable import announce
+
+            missing += announce(wanted, planned, host.wire)
+        _less(result, missing)
     if request.action == UP and not _troubled(result) and (pif.management or request.management):
-        _note_verified(host, cached, result)
+        note_verified(host, cached, result)
+    if request.action == UP and result["outcome"] != "rolled-back":
+        _less(result, host.remarks())
     result["seconds"] = round(host.clock() - began, 4)
     if result["outcome"] != "unchanged":
-        _record(host, cached.records, result)
+        note_change(host, cached.records, result)
     return result
 
 
@@ -173,6 +187,13 @@ def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Res
         source=source,
         error=None,
     )
+
+
+def _less(result: Result, told: list[str]) -> None:
+    """What is less than was asked for."""
+    result["told"] += told
+    if told and result["outcome"] in ("unchanged", "changed"):
+        result["outcome"] = "degraded"
 
 
 def _troubled(result: Result) -> bool:
@@ -196,10 +217,16 @@ def _look(request: Request, pif: Pif, records: Records, host: Host, result: Resu
 def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result: Result) -> Wanted:
     """What the request wants. Raises FindingError for what stops it; what is less is told."""
     now = as_now(records, kernel)
-    up = (pif.ref,) if request.action == UP else ()
+    up: tuple[str, ...] = (pif.ref,) if request.action == UP else ()
     down = (pif.ref,) if request.action == DOWN else ()
     becoming = pif.ref if request.management else ""
-    for finding in check(now, up, down=down, becoming_management=becoming, kernel=kernel):
+    if becoming and up and not request.keep_old:
+        from hostagent.net.former import cleared
+
+        now, former, told = cleared(now, now.pifs[pif.ref])
+        up += former
+        result["told"] += told
+    for finding in check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot):
         if finding.severity == STOP:
             raise FindingError(finding)
         if finding.row != NO_CARRIER_ROW:
@@ -209,19 +236,28 @@ def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result
     return want(now, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
 
-def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result) -> Wanted:
+def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result) -> tuple[Wanted, Plan]:
     kernel = host.tools.netlink.look()
     wanted = _wanted(request, pif, records, kernel, result)
     planned = plan_of(wanted, kernel, host.around(wanted, kernel))
     put_plan(result, planned)
     if not planned.steps:
-        return wanted
+        return wanted, planned
 
     def differing(after: Kernel) -> Any:
         return differences(wanted, after, host.around(wanted, after))
 
-    if request.confirm:
-        host.arm(request.timeout_s)
+    care = None
+    becoming = pif.ref if request.management else ""
+    if host.wire is not None and needs_care(records, wanted, kernel, planned, becoming):
+        from hostagent.net.care import Care
+
+        care = Care(request, pif, records, wanted, host, host.wire)
+        result["told"] += care.before(kernel, planned)
+    seconds = request.timeout_s if request.confirm else UNDO_S
+    guarded = request.confirm or (care is not None and bool(care.baseline))
+    if guarded:
+        host.arm(seconds)
     try:
         written, applied = apply.carry_out(
             planned,
@@ -232,14 +268,26 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
             what=result["what"],
             check=differing,
         )
-    except apply.RolledBackError as error:
-        if request.confirm:
-            host.disarm()
+        try:
+            if care is not None:
+                result["told"] += care.after()
+            if guarded and not request.confirm:
+                host.disarm()  # raises when the timer was faster
+        except BaseException as error:
+            raise _undone(host, written, applied, pif, error) from error
+    except BaseException as error:
+        if guarded:
+            with contextlib.suppress(HostagentError):
+                host.disarm()
+        if not isinstance(error, apply.RolledBackError):
+            raise
+        if care is not None:
+            care.undone()
+        put_times(result, error.milliseconds)
         result["outcome"] = "rolled-back"
         result["error"] = error.record()
-        return wanted
-    for operation, took in zip(result["operations"], applied.milliseconds, strict=True):
-        operation["milliseconds"] = round(took, 4)
+        return wanted, planned
+    put_times(result, applied.milliseconds)
     if host.soft:
         result["told"] += host.soft
         result["outcome"] = "degraded"
@@ -248,11 +296,29 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
         result["told"].append(
             f"undone in {request.timeout_s:g} s unless confirmed (hint: hostagent net confirm)"
         )
-        return wanted
+        return wanted, planned
     journal.mark(host.folder, written, journal.COMMITTED)
     if result["outcome"] == "unchanged":
-        result["outcome"] = "changed"
-    return wanted
+        result["outcome"] = "degraded" if care is not None and care.less else "changed"
+    return wanted, planned
+
+
+def _undone(
+    host: Host, written: journal.Journal, applied: apply.Applied, pif: Pif, error: BaseException
+) -> BaseException:
+    """Undo what is applied; the error to raise."""
+    troubles = apply.undo(written, host.tools, boot=host.boot)
+    if not troubles:
+        journal.mark(host.folder, written, journal.UNDONE)
+    if not isinstance(error, HostagentError):
+        return error
+    return apply.RolledBackError(
+        error.found,
+        hint=error.hint,
+        serves=(pif.ref,),
+        troubles=troubles,
+        milliseconds=applied.milliseconds,
+    )
 
 
 def recover(host: Host, result: Result) -> None:
@@ -279,7 +345,7 @@ def confirm(host: Host) -> Result:
         host.disarm()
         journal.mark(host.folder, left, journal.COMMITTED)
         result = empty_result(left.what, outcome="confirmed")
-        _record(host, None, result)
+        note_change(host, None, result)
         return result
 
 
@@ -294,43 +360,8 @@ def undo(host: Host) -> Result:
         result["told"] = [trouble.found for trouble in troubles]
         if not troubles:
             journal.mark(host.folder, left, journal.UNDONE)
-        _record(host, None, result)
+        note_change(host, None, result)
         return result
-
-
-def _settle(wanted: Wanted, ref: str, host: Host, deadline: float) -> list[str]:
-    """Wait for carrier and leases of a PIF; what is missing when the time is over, in words."""
-    serving = {device.name: device for device in wanted.devices if ref in device.serves}
-    uplinks = [name for name, device in serving.items() if device.kind == "physical"]
-    leases = [lease for lease in wanted.leases if lease.device in serving]
-    began = host.clock()
-    while True:
-        kernel = host.tools.netlink.look()
-        links = kernel.by_name()
-        passed = host.clock() - began
-        dark = [name for name in uplinks if name in links and not links[name].carrier]
-        without = [
-            lease for lease in leases if not _has_address(kernel, links[lease.device].index, lease.family)
-        ]
-        late = host.clock() >= deadline
-        if late or ((not dark or passed >= CARRIER_S) and not without):
-            break
-        host.wait(POLL_S)
-    return [
-        *(f"no carrier on {name}: look at the cable, the switch port, the transceiver" for name in dark),
-        *(
-            f"no {'DHCP' if lease.family == 4 else 'DHCPv6'} answer on {lease.device} after {passed:.0f} s;"
-            " the client goes on trying"
-            for lease in without
-        ),
-    ]
-
-
-def _has_address(kernel: Kernel, index: int, family: int) -> bool:
-    return any(
-        address.device == index and (":" in address.text) == (family == 6) and address.scope < SCOPE_LINK
-        for address in kernel.addresses
-    )
 
 
 def put_plan(result: Result, planned: Plan) -> None:
@@ -347,6 +378,12 @@ def put_plan(result: Result, planned: Plan) -> None:
     ]
 
 
+def put_times(result: Result, milliseconds: tuple[float, ...]) -> None:
+    """How long each operation took, into a result that has the plan."""
+    for operation, took in zip(result["operations"], milliseconds, strict=False):
+        operation["milliseconds"] = round(took, 4)
+
+
 def put_differences(result: Result, differing: tuple[Difference, ...]) -> None:
     """What is not as wanted, into a result."""
     result["differences"] = [
@@ -357,37 +394,6 @@ def put_differences(result: Result, differing: tuple[Difference, ...]) -> None:
 
 def _short(operation: Operation) -> tuple[str, str, Mapping[str, Any]]:
     return operation.verb, operation.device, dict(operation.args)
-
-
-def _note_verified(host: Host, cached: cache.Cached, result: Result) -> None:
-    """The management interface works: this is the generation to go back to."""
-    if cached.verified:
-        return
-    try:
-        cache.mark_verified(host.folder, cached)
-    except FileError as error:
-        result["told"].append(f"the generation could not be marked as verified: {error.found}")
-
-
-def _record(host: Host, records: Records | None, result: Result) -> None:
-    steps = [
-        history.Done(operation["verb"], operation["device"], operation["milliseconds"] or 0.0)
-        for operation in result["operations"]
-    ]
-    error = result["error"]
-    entry = history.Entry(
-        time.time(),
-        result["what"],
-        result["outcome"],
-        result["seconds"],
-        host.by,
-        cache.digest(records) if records is not None else "",
-        told=(*result["told"], *([error["found"]] if error else ())),
-    )
-    try:
-        history.append(host.folder, history.entry_of(entry, steps))
-    except FileError as failure:
-        result["told"].append(f"the history could not be written: {failure.found}")
 
 
 def _name(pif: Pif) -> str:

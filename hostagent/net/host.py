@@ -6,25 +6,33 @@ does not know, a resolv.conf that belongs to another program) does not fail a ch
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hostagent.files import read_bounded
 from hostagent.hold import hold
-from hostagent.net import apply, bring, cache, journal
+from hostagent.net import apply, bring, cache, inet, journal
+from hostagent.net.management import Wire
 from hostagent.net.netlink import Netlink
 from hostagent.net.verify import Around, resolver_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from hostagent.net.devices import Kernel, Lease, Link, Wanted
+    from hostagent.net.probe import Answer, Probe
 
 HOLD = "net"
 """Before the points of `apply.Tools.hold`, in the file of the fault tests."""
 CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
+POOL = "etc/hostagent/pool.conf"
+FILTERED = "net/bridge"
+FILTERS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
+ANNOUNCE_S = 0.4
+"""Between two announcements of an address; whoever waits for the command waits for all three."""
 UNDO = (
     "import sys; sys.path.insert(0, {tree!r}); from hostagent.__main__ import main;"
     " sys.exit(main(['net', 'undo', '--state', {state!r}, '--run', {run!r}]))"
@@ -54,7 +62,55 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
         arm=lambda seconds: _arm(seconds, state, run),
         disarm=_disarm,
         soft=tools.soft,
+        wire=_wire(root),
+        remarks=lambda: filtered(root),
     )
+
+
+def _wire(root: Path) -> Wire:
+    def ask(question: Probe, seconds: float) -> Answer:
+        from hostagent.net import probe
+
+        return probe.ask(question, timeout_s=seconds)
+
+    def holder(device: str, address: str, seconds: float) -> str:
+        from hostagent.net import probe
+
+        return probe.holder(device, address, timeout_s=seconds)
+
+    def announce(device: str, addresses: Sequence[str]) -> int:
+        from hostagent.net import probe
+
+        return probe.announce(device, addresses, spacing_s=ANNOUNCE_S)
+
+    def talking() -> tuple[tuple[str, str], ...]:
+        from hostagent.net import connections
+
+        return connections.talking(root)
+
+    return Wire(ask, holder, announce, talking, lambda: coordinator(root))
+
+
+def coordinator(root: Path) -> str:
+    """The address in `pool.conf` where this host is a member of another's pool, else nothing."""
+    try:
+        role, _, address = (root / POOL).read_text(errors="replace").strip().partition(":")
+    except OSError:
+        return ""
+    return address if role == "slave" and inet.address(address) else ""
+
+
+def filtered(root: Path) -> list[str]:
+    """Row 49: frames between guests pass the packet filters of dom0; the settings that say so, in words."""
+    from hostagent.net import sysctl
+
+    found = []
+    for name in FILTERS:
+        with contextlib.suppress(sysctl.SysctlError):
+            if sysctl.read(root, f"{FILTERED}/{name}") == "1":
+                told = f"guests' frames pass dom0's packet filter: net.bridge.{name} is 1"
+                found.append(f"{told} (hint: sysctl -w net.bridge.{name}=0)")
+    return found
 
 
 def _arm(seconds: float, state: Path, run: Path) -> None:

@@ -31,6 +31,7 @@ FLAGS = {
     "--check": "check",
     "--json": "json",
     "--confirm": "confirm",
+    "--keep-old": "keep_old",
     "--explain": "explain",
     "--help": "help",
     "-h": "help",
@@ -58,6 +59,7 @@ CONFIG:
 
 options:
   --management        it is, or becomes, the management interface: decides who owns gateway and DNS
+  --keep-old          with --management: the former management interface keeps its address in the same subnet
   --plan              print the operations, and do nothing
   --check             compare the host with what is wanted, and do nothing
   --explain           say why the interface is as it is, and do nothing
@@ -106,6 +108,7 @@ class Options(NamedTuple):
     check: bool = False
     json: bool = False
     confirm: bool = False
+    keep_old: bool = False
     explain: bool = False
     help: bool = False
 
@@ -168,12 +171,18 @@ def _checked(options: Options) -> Options:
             _check_config(options)
         elif config:
             raise UsageError(f"{config[0]} goes with --force BRIDGE rewrite")
-        given = [name for name in ("check", "confirm", "explain", "management") if getattr(options, name)]
+        given = [
+            name
+            for name in ("check", "confirm", "explain", "keep_old", "management")
+            if getattr(options, name)
+        ]
         if given:
-            raise UsageError(f"--{given[0]} goes with up or down")
+            raise UsageError(f"--{given[0].replace('_', '-')} goes with up or down")
         return options
     if config:
         raise UsageError(f"{config[0]} goes with --force BRIDGE rewrite")
+    if options.keep_old and not options.management:
+        raise UsageError("--keep-old goes with --management")
     if not ways:
         raise UsageError(f"{options.action} needs a PIF: --pif-uuid UUID, or --force BRIDGE")
     modes = [name for name in ("plan", "check", "explain", "confirm") if getattr(options, name)]

@@ -124,6 +124,7 @@ def _request(options: Options) -> Any:
         mode,
         options.timeout_s,
         options.confirm,
+        options.keep_old,
     )
 
 

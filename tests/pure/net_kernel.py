@@ -73,7 +73,9 @@ class FakeKernel:
     def look(self) -> Kernel:
         links = {}
         for index, it in sorted(self.links.items()):
-            values = {name: getattr(it, name, Link._field_defaults.get(name)) for name in Link._fields}
+            values: dict[str, Any] = {
+                name: getattr(it, name, Link._field_defaults.get(name)) for name in Link._fields
+            }
             values.update(flags=int(it.up), settings=dict(it.settings), altnames=tuple(sorted(it.altnames)))
             links[index] = Link(**values)
         return Kernel(

@@ -1,0 +1,219 @@
+"""Whether a change of the management interface keeps the host reachable: asked before, and asked again after.
+
+What answered before must answer after: the gateway of each family, if the interface is still to have one, which may be
+another one; the pool's coordinator; and of the neighbours that talk with this host now (the operator's own session) at
+least one. And the announcements and the probe for a duplicate address that a new address needs (networking.md 5, rows
+1, 40 and 41; RFC 5227).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.errors import HostagentError, KernelError
+from hostagent.net import inet
+from hostagent.net.probe import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.management import Wire
+    from hostagent.net.operation import Plan
+
+DEFAULTS = {4: "default4", 6: "default6"}
+GATEWAY, PEER, COORDINATOR = "gateway", "peer", "coordinator"
+PEERS = 3
+"""Neighbours that are asked, at most."""
+PROBE_S = 1.0
+CONFLICT_S = 0.9
+SETTLE_S = 30.0
+"""For carrier, a bond's partner, a lease, and the answers."""
+POLL_S = 0.5
+SCOPE_LINK = 253
+
+
+class Baseline(NamedTuple):
+    """What answered before the change; empty when nothing did, and nothing can be lost."""
+
+    gateways: tuple[tuple[int, str], ...] = ()
+    """Family and address."""
+    peers: tuple[str, ...] = ()
+    coordinator: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.gateways or self.peers or self.coordinator)
+
+
+class LostError(KernelError):
+    """What answered before a change of the management interface does not after it: the change was undone."""
+
+    code = "PIF_CONFIGURATION_ERROR"
+
+
+class ConflictError(KernelError):
+    """Another host has an address that this one is to get (row 40)."""
+
+    code = "PIF_CONFIGURATION_ERROR"
+
+
+def before(kernel: Kernel, device: str, wire: Wire) -> Baseline:
+    """What answers now on the management interface."""
+    index = _index(kernel, device)
+    if not index:
+        return Baseline()
+    gateways = tuple(
+        (family, gateway)
+        for family, gateway in _gateways(kernel, index)
+        if _answers(wire, kernel, device, gateway)
+    )
+    mine = {one.text: one.prefix for one in kernel.addresses if one.device == index}
+    near = dict.fromkeys(
+        other
+        for own, other in wire.talking()
+        if own in mine and own != other and inet.contains(own, mine[own], other)
+    )
+    routers = {gateway for _, gateway in gateways}
+    peers = [
+        other
+        for other in [each for each in near if each not in routers][:PEERS]
+        if _answers(wire, kernel, device, other)
+    ]
+    coordinator = wire.coordinator()
+    if coordinator and not _connects(wire, coordinator):
+        coordinator = ""
+    return Baseline(gateways, tuple(peers), coordinator)
+
+
+def await_again(
+    baseline: Baseline,
+    wanted: Wanted,
+    device: str,
+    wire: Wire,
+    *,
+    look: Callable[[], Kernel],
+    wait: Callable[[float], None],
+    clock: Callable[[], float],
+    ref: str = "",
+) -> None:
+    """Return when all that answered before answers again on `device`. Raises LostError when it does not in time."""
+    until = clock() + SETTLE_S
+    while True:
+        missing = _missing(baseline, wanted, look(), device, wire)
+        if not missing:
+            return
+        if clock() >= until:
+            break
+        wait(POLL_S)
+    told = " and ".join(missing)
+    raise LostError(
+        f"{told} answered before the change, and not within {SETTLE_S:g} s after it on {device}",
+        hint="look at address, netmask, gateway, VLAN tag, bond mode and the switch's port",
+        params=(ref, f"no answer of {told}"),
+    )
+
+
+def _missing(baseline: Baseline, wanted: Wanted, kernel: Kernel, device: str, wire: Wire) -> list[str]:
+    missing = []
+    index = _index(kernel, device)
+    now = _gateways(kernel, index)
+    for family, former in baseline.gateways:
+        if not _is_to_have_gateway(wanted, device, family):
+            continue
+        if not any(of == family and _answers(wire, kernel, device, gateway) for of, gateway in now):
+            wants = [route.gateway for route in wanted.routes
+                     if route.device == device and route.destination == DEFAULTS[family]]  # fmt: skip
+            missing.append(f"the gateway {wants[0] if wants else former}")
+    subnets = [(one.text, one.prefix) for one in kernel.addresses if one.device == index]
+    near = [peer for peer in baseline.peers if any(inet.contains(*subnet, peer) for subnet in subnets)]
+    if near and not any(_answers(wire, kernel, device, peer) for peer in near):
+        missing.append(f"the neighbour {', '.join(near)}")
+    if baseline.coordinator and not _connects(wire, baseline.coordinator):
+        missing.append(f"the pool's coordinator {baseline.coordinator}")
+    return missing
+
+
+def _is_to_have_gateway(wanted: Wanted, device: str, family: int) -> bool:
+    """Whether a default route is to be there: a fixed one, a lease's, or a router's advertisement."""
+    fixed = any(r.device == device and r.destination == DEFAULTS[family] for r in wanted.routes)
+    leased = any(one.device == device and one.family == family and one.gateway for one in wanted.leases)
+    routers = family == 6 and any(
+        one.name == device and one.ipv6 in ("dhcp", "autoconf") for one in wanted.devices
+    )
+    return fixed or leased or routers
+
+
+def conflicts(wanted: Wanted, kernel: Kernel, wire: Wire, *, carried: Callable[[str], str]) -> dict[str, str]:
+    """Wanted addresses that the host does not have yet and another host has: address → its MAC.
+
+    `carried`: the device on which a wanted device's frames can be seen now, empty for none. What cannot be asked is
+    left out.
+    """
+    have = {address.text for address in kernel.addresses}
+    found = {}
+    for address in wanted.addresses:
+        device = carried(address.device)
+        if address.text in have or not device:
+            continue
+        try:
+            mac = wire.holder(device, address.text, CONFLICT_S)
+        except HostagentError:
+            continue
+        if mac:
+            found[address.text] = mac
+    return found
+
+
+def told_of(address: str, mac: str) -> str:
+    return f"another host, {mac}, has {address}"
+
+
+def announce(wanted: Wanted, plan: Plan, wire: Wire) -> list[str]:
+    """Tell the neighbours of every fixed address whose devices the plan has touched; what failed, in words."""
+    touched = {ref for step in plan.steps for ref in step.serves}
+    names = {device.name for device in wanted.devices if not touched.isdisjoint(device.serves)}
+    by_device: dict[str, list[str]] = {}
+    for address in wanted.addresses:
+        if address.device in names:
+            by_device.setdefault(address.device, []).append(address.text)
+    troubles = []
+    for device, addresses in by_device.items():
+        try:
+            wire.announce(device, addresses)
+        except HostagentError as error:
+            troubles.append(f"{', '.join(addresses)} not announced: {error.found}")
+    return troubles
+
+
+def _gateways(kernel: Kernel, index: int) -> list[tuple[int, str]]:
+    families = {name: family for family, name in DEFAULTS.items()}
+    return [
+        (families[route.destination], route.gateway)
+        for route in kernel.routes
+        if index and route.device == index and route.destination in families and route.gateway
+    ]
+
+
+def _answers(wire: Wire, kernel: Kernel, device: str, target: str) -> bool:
+    index, six = _index(kernel, device), ":" in target
+    own = [
+        one for one in kernel.addresses if one.device == index and (":" in one.text) == six
+    ]  # a router's link-local address is asked for from ours
+    own.sort(key=lambda one: (one.scope >= SCOPE_LINK) != target.startswith("fe80:"))
+    if not own:
+        return False
+    try:
+        return wire.ask(Probe("gateway", target, device, source=own[0].text), PROBE_S).answered
+    except HostagentError:
+        return False
+
+
+def _connects(wire: Wire, address: str) -> bool:
+    try:
+        return wire.ask(Probe("tcp", address, port=443), PROBE_S).answered
+    except HostagentError:
+        return False
+
+
+def _index(kernel: Kernel, name: str) -> int:
+    return next((index for index, link in kernel.links.items() if link.name == name), 0)
