@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hostagent.cli.parser import command, group
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+    from pathlib import Path
 
     from hostagent.cli.parser import Subparsers
+    from hostagent.net.ladder import Seen
 
 DIFFERS_EXIT = 4
 
@@ -124,20 +128,30 @@ def _add_ways_back(commands: Subparsers) -> None:
         commands,
         "emergency-reset",
         emergency_reset,
-        summary="bring the management interface back from the last verified generation, without a reboot",
+        summary="bring the management interface back, without a reboot",
         description="""\
 Takes the last generation of the cached copy with which the management interface worked, and makes the kernel so:
 devices of ours are changed in place, guests' networks stay. Type it at the console of a host that cannot be reached.
+If that does not work, each NIC given with --nic is tried alone: with the same fixed address, then with DHCP, untagged
+and with the VLAN tags heard on it.
 
 exit codes: as `hostagent pif plug`""",
         examples="""
             hostagent net emergency-reset --plan
             hostagent net emergency-reset
+            hostagent net emergency-reset --nic eth0 --nic eth1
         """,
+    )
+    reset.add_argument(
+        "--nic",
+        action="append",
+        default=[],
+        metavar="NIC",
+        help="may be used alone, with its address or DHCP (repeatable, in this order; default: none)",
     )
     reset.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
     reset.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for all of it (default 60)"
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for the first try (default 60)"
     )
 
 
@@ -334,7 +348,7 @@ def _way_back(args: argparse.Namespace, work: Any) -> int:
 def emergency_reset(args: argparse.Namespace) -> int:
     from hostagent.cli import netrecords
     from hostagent.config import Paths
-    from hostagent.net import bring, cache
+    from hostagent.net import bring, cache, reset
 
     paths = Paths.from_arguments(args)
     verified = cache.read_verified(netrecords.folder_of(paths))
@@ -342,8 +356,35 @@ def emergency_reset(args: argparse.Namespace) -> int:
     if verified is None:
         found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
     records = found.cached.records
-    mode = bring.PLAN if args.plan else bring.DO
-    request = bring.Request(
-        bring.UP, bridge=records.bridge, management=True, mode=mode, timeout_s=args.timeout
+    host = netrecords.host_of(paths, records.bridge)
+    if args.plan:
+        request = bring.Request(bring.UP, bridge=records.bridge, management=True, mode=bring.PLAN)
+        return netrecords.show(args, bring.bring(request, found, host))
+    result = reset.reset(
+        found,
+        host,
+        lambda: cards(paths.root, args.nic),
+        listed=tuple(args.nic),
+        timeout_s=args.timeout,
     )
-    return netrecords.show(args, bring.bring(request, found, netrecords.host_of(paths, records.bridge)))
+    return netrecords.show(args, result)
+
+
+def cards(root: Path, names: list[str]) -> list[Seen]:
+    """The NICs of this host, those named with the VLAN tags that are heard on them."""
+    from hostagent.errors import HostagentError
+    from hostagent.net import nics_look, sniff
+    from hostagent.net.evidence import LISTEN_S
+    from hostagent.net.ladder import Seen
+
+    seen = nics_look.look(root, names_of=False)
+    lit = [each.nic.name for each in seen if each.nic.name in names and each.nic.carrier]
+    heard: Mapping[str, sniff.Sniffed] = {}
+    with contextlib.suppress(HostagentError):
+        heard = sniff.sniff(lit, LISTEN_S) if lit else {}
+    found = []
+    for each in seen:
+        vlans = heard[each.nic.name].vlans if each.nic.name in heard else {}
+        tags = tuple(sorted(filter(None, vlans), key=lambda tag: -vlans[tag]))
+        found.append(Seen(each.nic.name, each.nic.mac, each.nic.carrier, tags))
+    return found

@@ -82,7 +82,8 @@ eth0.5, bond0) or bridge (xenbr0). They work with the daemon, and without it fro
             summary="why a PIF is not up, not the gateway, or has another MTU",
             description="""\
 Compares what is wanted with what the kernel has, and says what stands between: each reason with its evidence and what
-to type next. Nothing is changed.""",
+to type next. Nothing is changed. Where nothing shows that the PIF works, it listens for four seconds for LACP, LLDP
+and VLAN tags.""",
             examples="""
                 hostagent pif explain eth0
                 hostagent pif explain xenbr0 --json
@@ -214,7 +215,8 @@ def explain_pif(args: argparse.Namespace) -> int:
     kernel = netrecords.look()
     records = found.cached.records
     known = evidence.gather(netrecords.folder_of(paths), journal.boot_id(paths.root))
-    answer = explain.explain(records, kernel, pif.ref, evidence.ask_around(known, records, kernel, pif))
+    known = evidence.ask_around(known, records, kernel, pif, evidence.of_host(paths.root))
+    answer = explain.explain(records, kernel, pif.ref, known)
     if args.json:
         reasons = [reason._asdict() for reason in answer.reasons]
         output.emit(args, {**answer._asdict(), "facts": dict(answer.facts), "reasons": reasons})

@@ -5,7 +5,7 @@ Pure, over the records, a look at the kernel, and what else is known (`Evidence`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.net.attached import UP, as_now, device_of
 from hostagent.net.chains import bond_of, lower_of, members
@@ -13,16 +13,16 @@ from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey
+from hostagent.net.reason import STOPS, TELLS, WARNS, Answer, Evidence, Reason, numbers, text
 from hostagent.net.verify import differences
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from hostagent.net.devices import Kernel, Link
     from hostagent.net.model import Survey
     from hostagent.net.records import Pif, Records
 
-STOPS, WARNS, TELLS = "stops", "warns", "tells"
+__all__ = ["STOPS", "TELLS", "WARNS", "Answer", "Evidence", "Reason", "explain", "text"]
+
 DAD_FAILED = 0x08
 """IFA_F_DADFAILED: another host has the IPv6 address."""
 COLLECTING, DISTRIBUTING, DEFAULTED = 0x10, 0x20, 0x40
@@ -32,45 +32,11 @@ NOBODY = "00:00:00:00:00:00"
 SCOPE_LINK = 253
 DIFFERENCES = 6
 CARRIER_LOSSES = 3
-
-
-class Evidence(NamedTuple):
-    """What is known beyond records and kernel; what was not looked at is empty."""
-
-    lacpdus: Mapping[str, str] = {}
-    """NIC → MAC of the system whose LACPDUs were seen on it."""
-    tags: Mapping[str, tuple[int, ...]] = {}
-    """NIC → VLAN tags seen on it."""
-    lldp: Mapping[str, str] = {}
-    """NIC → switch and port, as LLDP tells them."""
-    dhcp: Mapping[str, str] = {}
-    """Bridge → what its DHCP client has sent and heard, in words."""
-    conflicts: Mapping[str, str] = {}
-    """Address → MAC of another host that has it."""
-    gateways: Mapping[str, bool] = {}
-    """Gateway → whether it answers."""
-    foreign: Mapping[str, str] = {}
-    """Device → program of another's that configures it."""
-    pending: str = ""
-    """A change that is not committed."""
-    last: str = ""
-    """The last change of the network, and what became of it."""
-
-
-class Reason(NamedTuple):
-    weight: str
-    """stops: it cannot work; warns: it works with less; tells: a fact that was asked for."""
-    found: str
-    evidence: tuple[str, ...]
-    command: str
-    """What to type next; empty for none."""
-
-
-class Answer(NamedTuple):
-    subject: str
-    verdict: str
-    facts: tuple[tuple[str, str], ...]
-    reasons: tuple[Reason, ...]
+GOING_BACK = 3
+"""BOND_LINK_BACK: the link is there again and waits for its updelay."""
+HEADERS_BYTES = 28
+"""Of IPv4 and ICMP, beside what ping is told to send."""
+GUESTS_PORTS = ("vif", "tap")
 
 
 def explain(records: Records, kernel: Kernel, ref: str, evidence: Evidence | None = None) -> Answer:
@@ -104,6 +70,7 @@ class _Explaining:
                 self._nic(nic)
             self._bond()
             self._not_up()
+            self._on_bridge()
             found = survey(self.records, [pif.ref], links=self.links) if not self._stopped() else None
             if found is not None:
                 self._wrong(found)
@@ -169,15 +136,21 @@ class _Explaining:
         program = self.evidence.foreign.get(nic.device)
         if program:
             told = f"{program} configures {nic.device} as well"
-            self._add(WARNS, told, command=f"hostagent net adopt {nic.device}")
+            off = self.evidence.keep_off.get(nic.device, "")
+            self._add(
+                WARNS,
+                told,
+                f"kept from it by: {off}" if off else "",
+                command=f"hostagent net adopt {nic.device}",
+            )
         tags = self.evidence.tags.get(nic.device)
         if tags and self.pif.vlan >= 0 and self.pif.vlan not in tags:
             told = (
-                f"the switch port of {nic.device} carries tags {_numbers(tags)}; {self.pif.vlan} was not seen"
+                f"the switch port of {nic.device} carries tags {numbers(tags)}; {self.pif.vlan} was not seen"
             )
             self._add(WARNS, told, *evidence, command="have the tag allowed on the switch port")
         elif tags and self.pif.vlan < 0 and self.pif.ip_mode != "None" and self._silent():
-            told = f"the switch port of {nic.device} carries tags {_numbers(tags)}; this PIF is untagged"
+            told = f"the switch port of {nic.device} carries tags {numbers(tags)}; this PIF is untagged"
             self._add(WARNS, told, *evidence, command="make the port's native VLAN right, or use a VLAN PIF")
 
     def _carries(self) -> bool:
@@ -192,7 +165,7 @@ class _Explaining:
         if device in self.evidence.lacpdus:
             found.append(f"LACPDUs of {self.evidence.lacpdus[device]} seen on {device}")
         if device in self.evidence.tags:
-            found.append(f"tags seen on {device}: {_numbers(self.evidence.tags[device])}")
+            found.append(f"tags seen on {device}: {numbers(self.evidence.tags[device])}")
         if device in self.evidence.lldp:
             found.append(f"LLDP on {device}: {self.evidence.lldp[device]}")
         return tuple(found)
@@ -208,6 +181,20 @@ class _Explaining:
                 self._add(
                     WARNS, told, f"ip link: {nic.device} has another master or none", command=self._up()
                 )
+            elif port is not None and port.port.get("mii_status") == GOING_BACK:
+                seconds = link.settings.get("updelay", 0) / 1000
+                told = f"{nic.device} has its link back and carries traffic again in at most {seconds:.0f} s"
+                self._add(
+                    TELLS, told, f"the updelay of {link.name}", command=f"cat /proc/net/bonding/{link.name}"
+                )
+        speeds = {nic.device: self.evidence.speeds[nic.device] for nic in self.nics
+                  if nic.device in self.evidence.speeds}  # fmt: skip
+        if len(set(speeds.values())) > 1:
+            told = f"the members of {link.name} have links of different speed"
+            table = (f"{name}: {speed} Mb/s" for name, speed in speeds.items())
+            self._add(
+                WARNS, told, *table, command="cable them to ports of one speed, or look at ethtool-… keys"
+            )
         if link.settings.get("mode") != LACP:
             return
         if link.partner in ("", NOBODY):
@@ -272,6 +259,38 @@ class _Explaining:
             more = f"and {len(others) - DIFFERENCES} more" if len(others) > DIFFERENCES else ""
             self._add(WARNS, "the kernel has it otherwise", *lines, more, command=self._up())
 
+    def _on_bridge(self) -> None:
+        """What of the bridge troubles guests: MTU of ports and path, filters, multicast (rows 18, 19, 49, 50)."""
+        bridge = self.links.get(self.bridge)
+        if bridge is None:
+            return
+        guests = [
+            f"{link.name} {link.mtu}"
+            for link in self.kernel.links.values()
+            if link.name.startswith(GUESTS_PORTS) and self.kernel.links.get(link.master) is bridge
+            if link.mtu != bridge.mtu
+        ]
+        if guests:
+            told = f"guests on {bridge.name} have another MTU than its {bridge.mtu}"
+            self._add(
+                WARNS, told, ", ".join(guests), command="xe vif-unplug and vif-plug, or restart the guests"
+            )
+        for router, carried in self.evidence.paths.items():
+            told = f"the way to {router} carries {carried} bytes, and the MTU is {bridge.mtu}"
+            self._add(WARNS, told, "larger packets that may not be cut up get no answer",
+                      command=f"ping -M do -s {carried - HEADERS_BYTES} {router}")  # fmt: skip
+        on = {path: value for path, value in self.evidence.settings.items() if value == "1"}
+        if on:
+            told = "guests' frames pass dom0's packet filter, which may drop them"
+            names = [path.replace("net/bridge/", "net.bridge.") for path in on]
+            self._add(WARNS, told, *(f"{name} is 1" for name in names), command=f"sysctl -w {names[0]}=0")
+        if bridge.settings.get("mcast_snooping") and not bridge.settings.get("mcast_querier"):
+            told = (
+                f"{bridge.name} snoops multicast and asks nobody: IPv6 neighbours may be lost after minutes"
+            )
+            self._add(WARNS, told, "mcast_snooping 1, mcast_querier 0",
+                      command=f"ip link set {bridge.name} type bridge mcast_snooping 0")  # fmt: skip
+
     def _chain(self) -> list[str]:
         device = device_of(self.pif, self.links, self.vlans)
         names = [nic.device for nic in self.nics]
@@ -326,6 +345,10 @@ class _Explaining:
                 told = f"another host has {address.text}"
                 self._add(STOPS, told, f"{self.evidence.conflicts[address.text]} answers for it",
                           command=f"arping -D -I {bridge.name} {address.text}")  # fmt: skip
+        for held, mac in self.evidence.conflicts.items():
+            if held not in {one.text for one in have}:
+                told = f"another host has {held}, which this PIF is to have"
+                self._add(STOPS, told, f"{mac} answers for it", command=f"arping -D -I {bridge.name} {held}")
         for mode, family in ((self.pif.ip_mode, 4), (self.pif.ipv6_mode, 6)):
             has = any((":" in one.text) == (family == 6) and one.scope < SCOPE_LINK for one in have)
             if mode == "DHCP" and not has and self.pif.currently_attached:
@@ -363,20 +386,3 @@ class _Explaining:
 
     def _up(self) -> str:
         return f"interface-reconfigure --pif-uuid {self.pif.uuid} up"
-
-
-def _numbers(tags: tuple[int, ...]) -> str:
-    return ", ".join(map(str, tags))
-
-
-def text(answer: Answer) -> str:
-    """An answer on one screen."""
-    lines = [f"{answer.subject}: {answer.verdict}"]
-    lines += [f"  {name:<10} {value}" for name, value in answer.facts]
-    marks = {STOPS: "✗", WARNS: "!", TELLS: "·"}
-    for reason in answer.reasons:
-        lines += ["", f"{marks[reason.weight]} {reason.found}"]
-        lines += [f"    {line}" for line in reason.evidence]
-        if reason.command:
-            lines.append(f"    → {reason.command}")
-    return "\n".join(lines)

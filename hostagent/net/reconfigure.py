@@ -18,7 +18,13 @@ from hostagent.net import ask, cache
 from hostagent.net.options import HELP, REWRITE, Options, UsageError, parse
 
 DONE, FAILED, USAGE, UNDONE, DEGRADED = range(5)
-EXITS = {"rolled-back": UNDONE, "degraded": DEGRADED, "differs": DEGRADED, "undo-failed": FAILED}
+EXITS = {
+    "failed": FAILED,
+    "rolled-back": UNDONE,
+    "degraded": DEGRADED,
+    "differs": DEGRADED,
+    "undo-failed": FAILED,
+}
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
 METHOD = "hostagent.net_reconfigure"
 NOT_NOW = ("HOST_STILL_BOOTING", "MESSAGE_METHOD_UNKNOWN", "Method not found")
@@ -163,12 +169,13 @@ def _rewrite(options: Options, folder: Path) -> Any:
 def _explained(options: Options, found: cache.Found, host: Any) -> Any:
     from hostagent.net import explain
     from hostagent.net.bring import find
-    from hostagent.net.evidence import ask_around, gather
+    from hostagent.net.evidence import ask_around, gather, of_host
 
     records = found.cached.records
     pif = find(records, _request(options))
     kernel = host.tools.netlink.look()
-    evidence = ask_around(gather(host.folder, host.boot), records, kernel, pif)
+    asking = of_host(Path(options.root_prefix))
+    evidence = ask_around(gather(host.folder, host.boot), records, kernel, pif, asking)
     answer = explain.explain(records, kernel, pif.ref, evidence)
     return {
         "what": f"explain {pif.uuid}",

@@ -173,6 +173,7 @@ def test_a_timer_that_was_faster_ends_in_an_undone_change(machine):
     result = bring.bring(bring.Request("up", UUID), found, opened._replace(disarm=late))
 
     assert result["outcome"] == "rolled-back"
+    assert result["error"] is not None
     assert "too late" in result["error"]["found"]
     assert machine.kernel.look() == before
 
@@ -372,9 +373,12 @@ def test_a_router_that_is_asked_by_its_link_local_address_is_asked_from_ours(mac
     machine.kernel.addresses.append(Address(index, "2001:db8::10", 64))
     machine.kernel.routes.append(Route(index, "default6", "fe80::1", 9))
     sources = []
-    wire = machine.segment.wire()._replace(
-        ask=lambda probe, seconds: sources.append((probe.target, probe.source)) or Answer(probe, True)  # noqa: FBT003 - answered
-    )
+
+    def ask(probe, seconds):
+        sources.append((probe.target, probe.source))
+        return Answer(probe, answered=True)
+
+    wire = machine.segment.wire()._replace(ask=ask)
 
     found = reachable.before(machine.kernel.look(), "xenbr0", wire)
 

@@ -150,6 +150,77 @@ def test_a_foreign_program_and_a_change_that_waits():
     assert reason(found, "the last change").command == "hostagent net history"
 
 
+def test_a_foreign_program_is_told_with_what_keeps_it_off():
+    found = answer(foreign={"eth0": "ifupdown (/etc/network/interfaces)"}, keep_off={"eth0": "ifdown eth0"})
+
+    assert reason(found, "ifupdown (/etc/network/interfaces) configures eth0").evidence == (
+        "kept from it by: ifdown eth0",
+    )
+
+
+def test_a_link_that_waits_for_its_updelay_is_told_when_it_carries_again():
+    waiting = {"port": {**port(1), "mii_status": 3}}
+    look = kernel(eth1=waiting, bond0={"settings": {"mode": 1, "updelay": 31000}})
+
+    told = reason(answer(look=look), "again in")
+
+    assert (told.weight, told.found) == (
+        TELLS,
+        "eth1 has its link back and carries traffic again in at most 31 s",
+    )
+
+
+@pytest.mark.parametrize(
+    ("speeds", "told"), [({"eth0": 1000, "eth1": 100}, True), ({"eth0": 1000, "eth1": 1000}, False)]
+)
+def test_members_of_different_speed_are_shown(speeds, told):
+    found = [each for each in answer(speeds=speeds).reasons if "different speed" in each.found]
+
+    assert [each.evidence for each in found] == ([("eth0: 1000 Mb/s", "eth1: 100 Mb/s")] if told else [])
+
+
+def test_guests_with_another_mtu_than_their_bridge_are_listed():
+    told = reason(answer("upper", kernel(**{"vif1.0": {"mtu": 1400}})), "another MTU")
+
+    assert (told.weight, told.evidence) == (WARNS, ("vif1.0 1400",))
+    assert not any("guests on" in each.found for each in answer("upper").reasons)
+
+
+def test_a_path_that_carries_less_than_the_mtu():
+    told = reason(answer(paths={"192.0.2.1": 1472}), "the way to 192.0.2.1")
+
+    assert told.found == "the way to 192.0.2.1 carries 1472 bytes, and the MTU is 1500"
+    assert told.command == "ping -M do -s 1444 192.0.2.1"
+
+
+def test_an_address_that_was_not_taken_because_another_host_has_it():
+    told = reason(
+        answer(look=kernel()._replace(addresses=()), conflicts={"192.0.2.10": SWITCH}), "another host"
+    )
+
+    assert (told.weight, told.found) == (STOPS, "another host has 192.0.2.10, which this PIF is to have")
+    assert told.command == "arping -D -I xapi1 192.0.2.10"
+
+
+def test_a_packet_filter_on_bridges_is_told_with_its_values():
+    settings = {"net/bridge/bridge-nf-call-iptables": "1", "net/bridge/bridge-nf-call-ip6tables": "0"}
+
+    told = reason(answer(settings=settings), "packet filter")
+
+    assert told.evidence == ("net.bridge.bridge-nf-call-iptables is 1",)
+    assert told.command == "sysctl -w net.bridge.bridge-nf-call-iptables=0"
+
+
+def test_snooping_without_a_querier():
+    def told(**settings):
+        found = answer(look=kernel(xapi1={"settings": settings}))
+        return [each for each in found.reasons if "snoops multicast" in each.found]
+
+    assert told(mcast_snooping=1, mcast_querier=0)
+    assert not told(mcast_snooping=1, mcast_querier=1)
+    assert not told(mcast_snooping=0, mcast_querier=0)
+
+
 def test_the_gravest_comes_first_and_all_fits_the_screen():
     look = kernel(eth0={"carrier": False}, eth1={"carrier": False}, bond0={"partner": ""})
     found = answer(look=look, foreign={"eth0": "ifupdown"})
