@@ -144,8 +144,7 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
 
     A change that failed and was undone comes back as `rolled-back`, with its error.
     """
-    began = host.clock()
-    cached = found.cached
+    began, cached = host.clock(), found.cached
     pif = find(cached.records, request)
     what = f"{request.action} {_name(pif)}"
     result = empty_result(what, f"cache generation {cached.generation}{', verified' * cached.verified}")
@@ -154,12 +153,13 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
         _look(request, pif, cached.records, host, result)
         result["seconds"] = round(host.clock() - began, 4)
         return result
-    deadline = began + request.timeout_s
     with journal.Lock(host.folder, f"{host.by} {what}", wait_s=request.timeout_s, sleep=host.wait):
         recover(host, result)
         wanted, planned = _change(request, pif, cached.records, host, result)
-    if result["outcome"] in DONE_OUTCOMES and request.action == UP:
-        missing = settle(wanted, pif.ref, host, deadline)
+    # also with nothing to do: a client may run that has no lease
+    waits = result["outcome"] in DONE_OUTCOMES or (result["outcome"] == "unchanged" and wanted.leases)
+    if waits and request.action == UP:
+        missing = settle(wanted, pif.ref, host, began + request.timeout_s)
         if host.wire is not None and planned.steps and wanted.addresses:
             from hostagent.net.reachable import announce
 
@@ -254,10 +254,9 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
 
         care = Care(request, pif, records, wanted, host, host.wire)
         result["told"] += care.before(kernel, planned)
-    seconds = request.timeout_s if request.confirm else UNDO_S
     guarded = request.confirm or (care is not None and bool(care.baseline))
     if guarded:
-        host.arm(seconds)
+        host.arm(request.timeout_s if request.confirm else UNDO_S)
     try:
         written, applied = apply.carry_out(
             planned,

@@ -64,7 +64,7 @@ def test_a_named_nic_is_tried_alone_and_is_no_generation_to_go_back_to(machine):
 
     result = run(machine, known, listed=("eth0",))
 
-    assert result["outcome"] == "degraded"
+    assert result["outcome"] == "degraded", result["told"]
     assert any(told.startswith("rung 4 of the ladder: DHCP on eth0, untagged") for told in result["told"])
     verified = cache.read_verified(machine.folder)
     assert verified is None or verified.records != known
