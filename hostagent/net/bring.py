@@ -272,20 +272,30 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
                 result["told"] += care.after()
             if guarded and not request.confirm:
                 host.disarm()  # raises when the timer was faster
-        except BaseException as error:
-            raise _undone(host, written, applied, pif, error) from error
-    except BaseException as error:
-        if guarded:
-            with contextlib.suppress(HostagentError):
-                host.disarm()
-        if not isinstance(error, apply.RolledBackError):
+        except HostagentError as error:
+            raise apply.RolledBackError(
+                error.found,
+                hint=error.hint,
+                serves=(pif.ref,),
+                troubles=_taken_back(host, written),
+                milliseconds=applied.milliseconds,
+            ) from error
+        except BaseException:
+            _taken_back(host, written)
             raise
+    except apply.RolledBackError as error:
+        if guarded:
+            _disarmed(host)
         if care is not None:
             care.undone()
         put_times(result, error.milliseconds)
         result["outcome"] = "rolled-back"
         result["error"] = error.record()
         return wanted, planned
+    except BaseException:
+        if guarded:
+            _disarmed(host)
+        raise
     put_times(result, applied.milliseconds)
     if host.soft:
         result["told"] += host.soft
@@ -302,22 +312,17 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
     return wanted, planned
 
 
-def _undone(
-    host: Host, written: journal.Journal, applied: apply.Applied, pif: Pif, error: BaseException
-) -> BaseException:
-    """Undo what is applied; the error to raise."""
+def _taken_back(host: Host, written: journal.Journal) -> tuple[apply.Trouble, ...]:
+    """Undo what is applied."""
     troubles = apply.undo(written, host.tools, boot=host.boot)
     if not troubles:
         journal.mark(host.folder, written, journal.UNDONE)
-    if not isinstance(error, HostagentError):
-        return error
-    return apply.RolledBackError(
-        error.found,
-        hint=error.hint,
-        serves=(pif.ref,),
-        troubles=troubles,
-        milliseconds=applied.milliseconds,
-    )
+    return troubles
+
+
+def _disarmed(host: Host) -> None:
+    with contextlib.suppress(HostagentError):  # it has ended: then its undo finds nothing to do
+        host.disarm()
 
 
 def recover(host: Host, result: Result) -> None:

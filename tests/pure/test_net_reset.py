@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -87,7 +88,7 @@ def test_a_change_is_held_at_its_points(tmp_path, monkeypatch):
         seen.append((tmp_path / "held").read_text())
         order.unlink()
 
-    monkeypatch.setattr(hold.time, "sleep", pause)
+    monkeypatch.setattr(time, "sleep", pause)
 
     hold.hold(tmp_path, "net:begun", owner=os.getuid())
     assert seen == []
