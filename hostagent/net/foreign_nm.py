@@ -1,0 +1,108 @@
+"""What NetworkManager makes of a card: its state files first, and its keyfiles where it is yet to start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostagent.net.foreign_files import (
+    Nic,
+    Owner,
+    Sections,
+    address,
+    assignments,
+    enabled,
+    first,
+    is_address,
+    sections,
+    shown,
+    text,
+    value,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FOLDERS = ("etc/NetworkManager/system-connections", "run/NetworkManager/system-connections")
+DEVICES, LEASES = "run/NetworkManager/devices", "var/lib/NetworkManager"
+DISABLE = (
+    "printf '[keyfile]\\nunmanaged-devices+=interface-name:{name}\\n'"
+    " > /etc/NetworkManager/conf.d/00-hostagent-{name}.conf"
+)
+MODES = {"auto": "DHCP", "manual": "Static"}
+MODES6 = {"auto": "Autoconf", "dhcp": "DHCP", "manual": "Static"}
+
+
+def owner(nic: Nic, root: Path) -> Owner | None:
+    """NetworkManager's hold on the card; None when it leaves it alone, or does not run and is not enabled."""
+    state = sections(text(root / DEVICES / str(nic.ifindex))) if nic.ifindex else []
+    if value(state, "device", "managed") in ("false", "0"):
+        return None
+    uuid = value(state, "device", "connection-uuid")
+    if not uuid and not enabled("NetworkManager.service", root):
+        return None
+    for folder in FOLDERS:
+        for file in sorted((root / folder).glob("*.nmconnection")):
+            parsed = sections(text(file))
+            own = value(parsed, "connection", "uuid")
+            if own == uuid if uuid else matches(nic, parsed):
+                lease = assignments(text(root / LEASES / f"internal-{own}-{nic.name}.lease"))
+                return describe(nic, parsed, lease)._replace(
+                    files=(shown(file, root),),
+                    disable=DISABLE.format(name=nic.name),
+                    through=value(parsed, "connection", "controller", value(parsed, "connection", "master")),
+                )
+    if not uuid:
+        return None
+    return Owner("NetworkManager", nic.name, disable=DISABLE.format(name=nic.name))
+
+
+def matches(nic: Nic, parsed: Sections) -> bool:
+    """Whether a connection is for this card by name or MAC address and comes up by itself."""
+    kind = value(parsed, "connection", "type")
+    if (
+        kind not in ("ethernet", "802-3-ethernet")
+        or value(parsed, "connection", "autoconnect", "true") == "false"
+    ):
+        return False
+    name = value(parsed, "connection", "interface-name")
+    mac = value(parsed, "ethernet", "mac-address", value(parsed, "802-3-ethernet", "mac-address")).lower()
+    return bool(name or mac) and name in ("", nic.name, *nic.altnames) and mac in ("", nic.mac.lower())
+
+
+def describe(nic: Nic, parsed: Sections, lease: dict[str, str]) -> Owner:
+    """What a connection gives to the card. `lease`: NetworkManager's file of its DHCPv4 lease."""
+    mode = MODES.get(value(parsed, "ipv4", "method"), "None")
+    addresses: list[str] = []
+    gateways: list[str] = []
+    dns: list[str] = []
+    search: list[str] = []
+    for family in ("ipv4", "ipv6"):
+        for name, pairs in parsed:
+            if name != family:
+                continue
+            for key, given in pairs:
+                if key.removeprefix("addresses").removeprefix("address").isdecimal() or key == "addresses":
+                    plain, _, router = given.partition(",")
+                    found = address(plain)
+                    addresses += [found] if found else []
+                    gateways += [router]
+        gateways.append(value(parsed, family, "gateway"))
+        dns += value(parsed, family, "dns").replace(",", ";").split(";")
+        search += value(parsed, family, "dns-search").replace(",", ";").split(";")
+    if mode == "DHCP":
+        leased = address(lease.get("ADDRESS", ""), lease.get("NETMASK", ""))
+        addresses += [leased] if leased else []
+        gateways += lease.get("ROUTER", "").split()
+        dns += lease.get("DNS", "").split()
+        search += lease.get("DOMAINNAME", "").split()
+    return Owner(
+        "NetworkManager",
+        nic.name,
+        mode,
+        tuple(dict.fromkeys(addresses)),
+        first(4, gateways),
+        tuple(dict.fromkeys(filter(is_address, dns))),
+        mode6=MODES6.get(value(parsed, "ipv6", "method"), "None"),
+        gateway6=first(6, gateways),
+        search=tuple(dict.fromkeys(name.strip() for name in search if name.strip() and name[0] != "~")),
+    )
