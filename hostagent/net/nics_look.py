@@ -143,6 +143,8 @@ def hardware(root: Path, name: str) -> Hardware:
     here = root / NETS / name
     device = (here / "device").resolve() if _is_link(here / "device") else None
     function = _pci_function(device)
+    bus = _target(device / "subsystem") if device else ""
+    own = function if bus != "usb" else None
     return Hardware(
         name=name,
         type=_number(here / "type", -1),
@@ -151,18 +153,18 @@ def hardware(root: Path, name: str) -> Hardware:
         member_mac=_text(here / "bonding_slave/perm_hwaddr"),
         mtu=_number(here / "mtu", 0),
         device=str(device or ""),
-        bus=_target(device / "subsystem") if device else "",
+        bus=bus,
         driver=_target(device / "driver") if device else "",
         pci=function.name if function else "",
-        vendor=_hexadecimal(function / "vendor") if function else "",
-        product=_hexadecimal(function / "device") if function else "",
-        virtual_function=function is not None and _is_link(function / "physfn"),
+        vendor=_hexadecimal(own / "vendor") if own else "",
+        product=_hexadecimal(own / "device") if own else "",
+        virtual_function=own is not None and _is_link(own / "physfn"),
         radio=_is_radio(here),
         port=_number(here / "dev_port", 0),
         port_name=_text(here / "phys_port_name"),
-        onboard=_onboard(function),
-        label=_text(function / "label") if function else "",
-        functions=_number(function / "sriov_totalvfs", 0) if function else 0,
+        onboard=_onboard(own),
+        label=_text(own / "label") if own else "",
+        functions=_number(own / "sriov_totalvfs", 0) if own else 0,
         carrier=_text(here / "carrier") == "1",
         speed=max(0, _number(here / "speed", 0)),
         duplex=_text(here / "duplex") == "full",
