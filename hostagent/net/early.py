@@ -139,8 +139,14 @@ def _try(
         return (f"{error.found} (hint: {error.hint})",), None
     failed = result["error"]
     said = (*result["told"], *([failed["found"]] if failed else ()))
-    works = _works(found.cached.records, pif, host.tools.netlink.look())
-    return said, tuple(result["operations"]) if works else None
+    if not _works(found.cached.records, pif, host.tools.netlink.look()):
+        return said, None
+    try:
+        if not cache.read(host.folder).cached.verified and not found.cached.verified:
+            cache.mark_verified(host.folder, found.cached)
+    except HostagentError as error:
+        said = (*said, f"the generation could not be marked as verified: {error.found}")
+    return said, tuple(result["operations"])
 
 
 def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
