@@ -30,6 +30,12 @@ STATIC = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    """Hundreds of small files and rows, each made durable, take minutes on a busy disk."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
 @pytest.fixture
 def owners(monkeypatch):
     """NIC → the daemon that has it."""
