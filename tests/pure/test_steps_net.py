@@ -59,7 +59,9 @@ def nics(paths, network_host, owners):
 def stock(nics, owners):
     """ifupdown has eth0, with the host's address."""
     nics.address("eth0", "192.0.2.10", gateway="192.0.2.1")
-    owners["eth0"] = Owner("ifupdown", "eth0", "Static", ("192.0.2.10/24",), files=("etc/network/interfaces",))
+    owners["eth0"] = Owner(
+        "ifupdown", "eth0", "Static", ("192.0.2.10/24",), files=("etc/network/interfaces",)
+    )
     return nics
 
 
@@ -208,7 +210,9 @@ def test_where_it_does_not_come_up_the_last_verified_generation_does(adopted, ni
     assert on(nics, "xenbr0") == {"192.0.2.10/24"}
 
 
-def test_a_management_interface_that_stays_down_fails_the_step_and_is_told_on_the_console(adopted, nics, paths):
+def test_a_management_interface_that_stays_down_fails_the_step_and_is_told_on_the_console(
+    adopted, nics, paths
+):
     (paths.root / "dev").mkdir()
     nics.fails = {"xenbr0"}
 
