@@ -118,7 +118,7 @@ class FakeHost:
 
     def address(self, name, text, prefix=24, *, gateway=""):
         """As another program gives it to a device."""
-        index = self.kernel._by_name(name).index
+        index = self.look().by_name()[name].index
         self.kernel.addresses.append(Address(index, text, prefix))
         if gateway:
             self.kernel.routes.append(
