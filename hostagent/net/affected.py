@@ -52,7 +52,7 @@ def to_delete(work: Work) -> list[int]:
     for name in work.wanted.gone:
         link = draft.link(name)
         if link is not None and link.kind in OWN_KINDS:
-            doomed[link.index] = link
+            doomed[link.ifindex] = link
     vlans: dict[tuple[str, int], Device] = {}
     for device in work.wanted.devices:
         link = draft.link(device.name)
@@ -66,7 +66,7 @@ def to_delete(work: Work) -> list[int]:
         )
         if link.kind != device.kind or other:
             _ours_to_replace(link, device)
-            doomed[link.index] = link
+            doomed[link.ifindex] = link
     for lower_index, uppers in draft.vlans.items():
         lower = draft.links.get(lower_index)
         for index in uppers:
@@ -119,12 +119,12 @@ def where_guests_go(work: Work, bridge: Link) -> str:
             return ""
         return master.name if master.kind == "bridge" else place(master.name)
 
-    for index in draft.ports[bridge.index]:
+    for index in draft.ports[bridge.ifindex]:
         port = draft.links[index]
         if not is_uplink(port):
             continue
         carriers = [port] if port.kind != "vlan" else [draft.links[port.lower]]
-        carriers += [draft.links[i] for i in draft.ports.get(carriers[0].index, ())]
+        carriers += [draft.links[i] for i in draft.ports.get(carriers[0].ifindex, ())]
         names = {link.name for link in carriers}
         names |= {
             devices[name].master for name in names if name in devices and is_member(devices[name], devices)
@@ -156,7 +156,7 @@ def carrying(work: Work) -> set[str]:
         link, device = draft.link(name), devices.get(name)
         queue += work.members.get(name, ())
         if link is not None:
-            queue += [draft.links[index].name for index in draft.ports.get(link.index, ())]
+            queue += [draft.links[index].name for index in draft.ports.get(link.ifindex, ())]
             queue += [draft.links[i].name for i in (link.master, link.lower) if i in draft.links]
         if device is not None:
             queue += [other for other in (device.master, device.lower) if other]

@@ -1,12 +1,14 @@
-"""Devices, addresses and routes: as they are wanted (`Wanted`) and as the kernel has them (`Kernel`), in one vocabulary.
+"""Devices, addresses and routes, wanted (`Wanted`) and as the kernel has them (`Kernel`), in one vocabulary.
 
 Texts of addresses are in the kernel's own form (`inet_ntop`), MAC addresses in lower case. Indexes are the kernel's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GROUP = 171
 """Interface group of the devices that we made (`ip link show group 171`): what others made is not touched."""
@@ -20,7 +22,7 @@ INDEX_FIRST, INDEX_LAST = 0x10000000, 0x1FFFFFFF
 class Link(NamedTuple):
     """A device of the kernel."""
 
-    index: int
+    ifindex: int
     name: str
     kind: str
     """bridge, bond, vlan, veth, …; empty for a real one."""
@@ -44,7 +46,8 @@ class Link(NamedTuple):
     settings: Mapping[str, int] = {}
     """Of a bridge or bond, by the names of BRIDGE_SETTINGS and BOND_SETTINGS (`netlink_names.py`)."""
     port: Mapping[str, int] = {}
-    """Of a port of a bond: state, mii_status, link_failure_count, ad_aggregator_id, ad_actor_state, ad_partner_state."""
+    """Of a port of a bond: state, mii_status, link_failure_count, ad_aggregator_id, ad_actor_state and
+    ad_partner_state."""
     partner: str = ""
     """Of a bond in mode 802.3ad: MAC of the system at the other end."""
 

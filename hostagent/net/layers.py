@@ -25,7 +25,7 @@ def addresses_on(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
         link = draft.link(route.device)
         if link is not None and link.flags & UP:
             metric = metric_of(route.destination, route.metric)
-            mine = draft.routes.get(link.index, ())
+            mine = draft.routes.get(link.ifindex, ())
             if not any(layer3.is_it(have, route.destination, route.gateway, metric) for have in mine):
                 draft.serves = layer3.serves(route.device)
                 draft.route_add(link, route.destination, route.gateway, metric)
@@ -33,7 +33,7 @@ def addresses_on(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
 
 
 def _held(draft: Draft, link: Link, text: str, prefix: int) -> Address | None:
-    mine = draft.addresses.get(link.index, ())
+    mine = draft.addresses.get(link.ifindex, ())
     return next((have for have in mine if (have.text, have.prefix) == (text, prefix)), None)
 
 
@@ -74,10 +74,10 @@ def _before_the_client(
 
 
 def _assert_again(draft: Draft, link: Link) -> None:
-    kept = [a for a in draft.addresses.get(link.index, ()) if family_of(a.text) == 4]
+    kept = [a for a in draft.addresses.get(link.ifindex, ()) if family_of(a.text) == 4]
     for address in kept:
         draft.again_address(link, address)
-    for route in draft.routes.get(link.index, ()) if kept else ():
+    for route in draft.routes.get(link.ifindex, ()) if kept else ():
         if family_of(route.destination) == 4:
             draft.again_route(link, route)
 

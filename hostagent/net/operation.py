@@ -15,16 +15,18 @@ Verbs and their `args` (all JSON values):
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-Value: TypeAlias = "int | str | bool | None | Mapping[str, int | str | bool]"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value: TypeAlias = "int | str | bool | Mapping[str, int | str | bool] | None"
 
 
 class Operation(NamedTuple):
     verb: str
     device: str
-    index: int
+    ifindex: int
     args: Mapping[str, Value] = {}
 
 

@@ -91,14 +91,14 @@ def _create(work: Work, devices: list[Device]) -> None:
             args["mtu"] = device.mtu - 1 if device.kind == "bridge" else device.mtu
         if device.kind == "vlan":
             lower = draft.links[draft.index[device.lower]]
-            args |= {"lower": lower.index, "vlan_id": device.vlan_id}
+            args |= {"lower": lower.ifindex, "vlan_id": device.vlan_id}
             if device.mtu and lower.mtu:
                 args["mtu"] = min(device.mtu, lower.mtu)  # raised when the lower one is
             else:
                 args.pop("mtu", None)
         master = draft.link(device.master)
         if device.kind == "vlan" and master is not None:
-            args["master"] = master.index
+            args["master"] = master.ifindex
         draft.add(device, args)
         work.unfinished.append(device)
 
@@ -117,7 +117,7 @@ def _finish_new(work: Work) -> None:
         else:
             draft.up(link)
         if device.altname:
-            draft.add_altname(draft.links[link.index], device.altname)
+            draft.add_altname(draft.links[link.ifindex], device.altname)
     work.unfinished = []
 
 
@@ -128,7 +128,7 @@ def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list
     for index in doomed:
         for port in [draft.links[i] for i in draft.ports.get(index, ())]:
             target = draft.link(targets[index])
-            if port.index in going and port.kind != "bond":
+            if port.ifindex in going and port.kind != "bond":
                 continue  # it goes first
             if target is not None and target.kind == "bridge" and not is_uplink(port):
                 draft.enslave(port, target)
@@ -136,13 +136,13 @@ def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list
                 draft.release(port)
     for device in devices:
         link = draft.link(device.name)
-        if link is None or device.kind not in ("bond", "bridge") or link.index in going:
+        if link is None or device.kind not in ("bond", "bridge") or link.ifindex in going:
             continue
         draft.serves = device.serves
-        for port in [draft.links[index] for index in draft.ports.get(link.index, ())]:
+        for port in [draft.links[index] for index in draft.ports.get(link.ifindex, ())]:
             wanted = work.devices.get(port.name)
             stays = wanted is not None and wanted.master == device.name
-            if not stays and port.index not in going and (device.kind == "bond" or is_uplink(port)):
+            if not stays and port.ifindex not in going and (device.kind == "bond" or is_uplink(port)):
                 if wanted is not None and wanted.master and device.kind == "bond":
                     continue  # to another master: `_join` lets it go when that is there, so that this has one till then
                 draft.release(port)
@@ -173,8 +173,8 @@ def _join(work: Work, devices: list[Device]) -> None:
 def _mend(work: Work, device: Device, link: Link) -> None:
     draft = work.draft
     member = is_member(device, work.devices)
-    if link.index not in draft.new:
-        draft.sysctl(device, link.index)
+    if link.ifindex not in draft.new:
+        draft.sysctl(device, link.ifindex)
         if draft.around is not None:
             _ethtool(draft, device, link)
     if device.kind != "physical" and link.group != GROUP:
@@ -187,20 +187,20 @@ def _mend(work: Work, device: Device, link: Link) -> None:
             link = draft.set(link, settings=changed)
     if device.altname and device.altname not in link.altnames:
         draft.add_altname(link, device.altname)
-        link = draft.links[link.index]
+        link = draft.links[link.ifindex]
     if device.mac and link.mac != device.mac and not member:
         if device.kind == "physical" and link.flags & UP:
             lost = draft.down(link)
-            link = draft.set(draft.links[link.index], mac=device.mac)
+            link = draft.set(draft.links[link.ifindex], mac=device.mac)
             draft.up(link)
             draft.regain(lost)
-            link = draft.links[link.index]
+            link = draft.links[link.ifindex]
         else:
             link = draft.set(link, mac=device.mac)
     master = draft.link(device.master)
-    if master is not None and link.master != master.index:
+    if master is not None and link.master != master.ifindex:
         _give(work, link, master)
-        link = draft.links[link.index]
+        link = draft.links[link.ifindex]
     if not link.flags & UP and (link.kind != "vlan" or _is_up(draft.links.get(link.lower))):
         draft.up(link)
 
@@ -216,7 +216,7 @@ def _give(work: Work, link: Link, master: Link) -> None:
         if holder is not None and holder.kind == "bond":
             link = draft.release(link)
             draft.up(link)
-            link = draft.links[link.index]
+            link = draft.links[link.ifindex]
         draft.enslave(link, master)
         return
     if holder is not None:
@@ -224,8 +224,8 @@ def _give(work: Work, link: Link, master: Link) -> None:
     lost: list[Operation] = []
     if link.flags & UP:
         lost = draft.down(link)
-    draft.enslave(draft.links[link.index], draft.links[master.index])
-    draft.regain([operation for operation in lost if operation.index != link.index])
+    draft.enslave(draft.links[link.ifindex], draft.links[master.ifindex])
+    draft.regain([operation for operation in lost if operation.ifindex != link.ifindex])
 
 
 def _bond(work: Work, device: Device, link: Link) -> Link:
@@ -236,23 +236,23 @@ def _bond(work: Work, device: Device, link: Link) -> Link:
         return link
     members: list[Link] = []
     if changed.keys() & NO_MEMBERS:
-        members = [draft.links[index] for index in draft.ports.get(link.index, ())]
+        members = [draft.links[index] for index in draft.ports.get(link.ifindex, ())]
         for member in members:
             draft.release(member)
         changed = dict(device.settings)  # another mode begins with its own
     lost: list[Operation] | None = None
     if link.flags & UP and any(name in NEEDS_DOWN or name.startswith("ad_") for name in changed):
-        lost = draft.down(draft.links[link.index])
+        lost = draft.down(draft.links[link.ifindex])
     mac = {"mac": link.mac} if members and link.mac else {}
-    draft.set(draft.links[link.index], settings=changed, **mac)
+    draft.set(draft.links[link.ifindex], settings=changed, **mac)
     if lost is not None:
-        draft.up(draft.links[link.index])
+        draft.up(draft.links[link.ifindex])
         draft.regain(lost)
     for member in members:
         wanted = work.devices.get(member.name)
         if wanted is not None and wanted.master == device.name:
-            draft.enslave(draft.links[member.index], draft.links[link.index])
-    return draft.links[link.index]
+            draft.enslave(draft.links[member.ifindex], draft.links[link.ifindex])
+    return draft.links[link.ifindex]
 
 
 def _ethtool(draft: Draft, device: Device, link: Link) -> None:
@@ -270,8 +270,8 @@ def _ethtool(draft: Draft, device: Device, link: Link) -> None:
             if before:
                 undo[name] = before
     if do:
-        back = (Operation("ethtool", device.name, link.index, undo),) if undo else ()
-        draft.step(Operation("ethtool", device.name, link.index, do), *back)
+        back = (Operation("ethtool", device.name, link.ifindex, undo),) if undo else ()
+        draft.step(Operation("ethtool", device.name, link.ifindex, do), *back)
 
 
 # --- MTUs ---
@@ -281,7 +281,7 @@ def _lower_mtus(work: Work, devices: list[Device]) -> None:
     draft = work.draft
     for device in reversed(devices):
         link = draft.link(device.name)
-        if link is not None and device.mtu and link.mtu > device.mtu and link.index not in draft.new:
+        if link is not None and device.mtu and link.mtu > device.mtu and link.ifindex not in draft.new:
             if device.kind != "bridge" and not _bound(work, device, link):
                 draft.serves = device.serves
                 draft.set_mtu(link, device.mtu)
@@ -305,17 +305,17 @@ def _raise_mtus(work: Work, devices: list[Device]) -> None:
             lower = draft.links.get(link.lower)
             if lower is None or link.kind != "vlan" or lower.mtu >= device.mtu:
                 draft.set_mtu(link, device.mtu)
-        elif link.index not in draft.new and (link.mtu != device.mtu or _would_follow(draft, device, link)):
+        elif link.ifindex not in draft.new and (link.mtu != device.mtu or _would_follow(draft, device, link)):
             # only a change makes it stay when ports come and go
             draft.set_mtu(link, device.mtu - 1)
-            draft.set_mtu(draft.links[link.index], device.mtu)
+            draft.set_mtu(draft.links[link.ifindex], device.mtu)
     draft.serves = ()
 
 
 def _would_follow(draft: Draft, device: Device, link: Link) -> bool:
     """Whether this plan changes the ports so that a bridge without an MTU of its own is at another one now."""
     return (
-        link.index in draft.stirred
-        and min((draft.links[i].mtu for i in draft.ports.get(link.index, ())), default=BRIDGE_MTU)
+        link.ifindex in draft.stirred
+        and min((draft.links[i].mtu for i in draft.ports.get(link.ifindex, ())), default=BRIDGE_MTU)
         != device.mtu
     )

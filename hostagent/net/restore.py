@@ -23,11 +23,11 @@ def address_add(link: Link, address: Address) -> Operation:
         args["flags"] = address.flags
     if address.valid_s != FOREVER:
         args["valid_s"] = address.valid_s
-    return Operation("address-add", link.name, link.index, args)
+    return Operation("address-add", link.name, link.ifindex, args)
 
 
 def route_add(link: Link, route: Route) -> Operation:
-    return Operation("route-add", link.name, link.index, {
+    return Operation("route-add", link.name, link.ifindex, {
         "destination": route.destination,
         "gateway": route.gateway,
         "protocol": route.protocol,

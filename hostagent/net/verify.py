@@ -126,7 +126,7 @@ def differences(wanted: Wanted, kernel: Kernel, around: Around | None = None) ->
     """
     found: list[Difference] = []
     by_name = kernel.by_name()
-    indexes = {name: link.index for name, link in by_name.items()}
+    indexes = {name: link.ifindex for name, link in by_name.items()}
     names = {index: link.name for index, link in kernel.links.items()}
     devices = {device.name: device for device in wanted.devices}
     for device in wanted.devices:

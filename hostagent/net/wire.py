@@ -65,7 +65,7 @@ def encode(operation: Operation, sequence: int, *, ack: bool = False) -> bytes:
     required everywhere: the kernel reads a link message without one as meant for the whole group.
     """
     try:
-        if operation.index <= 0:
+        if operation.ifindex <= 0:
             raise ValueError("an index of the device is required")
         make, known = _VERBS[operation.verb]
         if not operation.args.keys() <= known:
@@ -113,7 +113,7 @@ def _u32(number: int, value: object) -> bytes:
 def _link_add(operation: Operation) -> Parts:
     args = operation.args
     kind = str(args["kind"])
-    body = _LINK.pack(0, 0, operation.index, UP if args.get("up") else 0, UP if args.get("up") else 0)
+    body = _LINK.pack(0, 0, operation.ifindex, UP if args.get("up") else 0, UP if args.get("up") else 0)
     body += _text(3, operation.device) + _link_attributes(args)
     if args.get("lower"):
         body += _u32(5, args["lower"])
@@ -126,7 +126,7 @@ def _link_add(operation: Operation) -> Parts:
 
 def _link_set(operation: Operation) -> Parts:
     args = operation.args
-    head = _LINK.pack(0, 0, operation.index, 0, 0)
+    head = _LINK.pack(0, 0, operation.ifindex, 0, 0)
     parts: Parts = []
     if args.get("addrgen") is not None:
         of_family = _attribute(socket.AF_INET6, _attribute(8, struct.pack("=B", args["addrgen"])))
@@ -139,7 +139,7 @@ def _link_set(operation: Operation) -> Parts:
     up = args.get("up")
     if body or up is not None:
         change = 0 if up is None else UP
-        parts.append((RTM_NEWLINK, 0, _LINK.pack(0, 0, operation.index, UP if up else 0, change) + body))
+        parts.append((RTM_NEWLINK, 0, _LINK.pack(0, 0, operation.ifindex, UP if up else 0, change) + body))
     for name, type_, flags in (
         ("altname_gone", RTM_DELLINKPROP, 0),
         ("altname", RTM_NEWLINKPROP, CREATE | EXCLUSIVE | APPEND),
@@ -150,7 +150,7 @@ def _link_set(operation: Operation) -> Parts:
 
 
 def _link_del(operation: Operation) -> Parts:
-    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, operation.index, 0, 0))]
+    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, operation.ifindex, 0, 0))]
 
 
 def _link_attributes(args: Mapping[str, Value]) -> bytes:
@@ -191,7 +191,7 @@ def _address(operation: Operation, type_: int, flags: int) -> Parts:
     args = operation.args
     family, raw = _raw(str(args["text"]))
     of_address, valid_s = args.get("flags"), args.get("valid_s")
-    body = _ADDRESS.pack(family, args["prefix"], 0, args.get("scope") or 0, operation.index)
+    body = _ADDRESS.pack(family, args["prefix"], 0, args.get("scope") or 0, operation.ifindex)
     body += _attribute(2, raw) + _attribute(1, raw)
     if type_ == RTM_NEWADDR and of_address is not None:
         body += _u32(8, of_address)
@@ -225,7 +225,7 @@ def _route(operation: Operation, type_: int, flags: int) -> Parts:
     )
     if raw:
         body += _attribute(1, raw)
-    body += _u32(4, operation.index)
+    body += _u32(4, operation.ifindex)
     if gateway:
         of_gateway, raw = _raw(gateway)
         body += (

@@ -244,7 +244,7 @@ def test_a_foreign_vlan_with_the_wanted_tag_is_named():
 def test_a_stray_nic_leaves_our_bridge_and_a_guest_stays():
     kernel = a_kernel()
     carry_out(kernel, PLAIN)
-    xenbr0 = kernel.look().by_name()["xenbr0"].index
+    xenbr0 = kernel.look().by_name()["xenbr0"].ifindex
     kernel.nic("eth7", 7, up=True)
     kernel.nic("vif1.0", 8, up=True)
     kernel.links[7].master = kernel.links[8].master = xenbr0
@@ -259,12 +259,12 @@ def test_guests_follow_the_uplink_of_a_bridge_that_goes():
     kernel = a_kernel()
     carry_out(kernel, TWO)
     kernel.nic("vif1.0", 8, up=True)
-    kernel.links[8].master = kernel.look().by_name()["xenbr0"].index
+    kernel.links[8].master = kernel.look().by_name()["xenbr0"].ifindex
 
     every_prefix_can_be_undone(kernel, BOND)
     carry_out(kernel, BOND)
 
-    assert kernel.links[8].master == kernel.look().by_name()["xapi2"].index
+    assert kernel.links[8].master == kernel.look().by_name()["xapi2"].ifindex
 
 
 def test_an_address_is_on_its_new_device_before_it_leaves_the_old_one_and_nics_move_after():
@@ -293,7 +293,7 @@ def test_a_nic_that_the_system_configured_gives_its_address_to_its_bridge():
     carry_out(kernel, PLAIN)
 
     assert differences(PLAIN, kernel.look()) == ()
-    assert [route.device for route in kernel.routes] == [kernel.look().by_name()["xenbr0"].index]
+    assert [route.device for route in kernel.routes] == [kernel.look().by_name()["xenbr0"].ifindex]
 
 
 def test_one_more_vlan_touches_nothing_that_is_there():

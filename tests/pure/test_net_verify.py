@@ -43,7 +43,7 @@ def test_each_attribute_of_a_device(device, attribute, value, what):
 
 def test_addresses_and_routes_too_many_and_too_few():
     kernel = up_with(PLAIN)
-    bridge = kernel.look().by_name()["xenbr0"].index
+    bridge = kernel.look().by_name()["xenbr0"].ifindex
     kernel.addresses = [Address(bridge, "10.0.0.9", 24), Address(bridge, "fe80::1", 64, scope=253)]
     kernel.routes = [Route(bridge, "10.9.0.0/16", "10.0.0.2", 3), Route(bridge, "10.0.0.0/24", "", 2)]
 
@@ -71,7 +71,7 @@ def test_what_a_dhcp_client_or_router_gives_is_not_stale():
 
 def test_a_stray_port_and_a_device_that_must_be_gone():
     kernel = up_with(VLANS)
-    kernel.links[2].master = kernel.look().by_name()["xenbr0"].index
+    kernel.links[2].master = kernel.look().by_name()["xenbr0"].ifindex
     wanted = VLANS._replace(gone=("bond0", "xapi3"))
 
     assert told(wanted, kernel) == [

@@ -286,7 +286,7 @@ def test_a_bridge_is_read(name, mac, mtu, master, altnames, settings):
         )
     )
 
-    assert (link.index, link.name, link.kind, link.mac) == (INDEX, name, "bridge", mac)
+    assert (link.ifindex, link.name, link.kind, link.mac) == (INDEX, name, "bridge", mac)
     assert (link.mtu, link.master, link.group, link.carrier, link.operstate) == (mtu, master, 171, True, 6)
     assert (link.min_mtu, link.max_mtu, link.altnames) == (68, 65535, tuple(altnames))
     assert link.settings == settings
@@ -442,7 +442,7 @@ def test_what_we_write_we_read(settings, name):
     [message] = messages(encode(op("link-add", {"kind": "bond", "mtu": 9000, "settings": settings}, name), 1))
     link = decode_link(message.body)
 
-    assert (link.index, link.name, link.kind, link.mtu, link.settings) == (
+    assert (link.ifindex, link.name, link.kind, link.mtu, link.settings) == (
         INDEX,
         name,
         "bond",
