@@ -103,6 +103,9 @@ class Device(NamedTuple):
     """Of any: rx, tx, sg, tso, gso, gro, lro."""
     ipv6: str = "off"
     """off; or of a bridge: link-local (mode None), static, dhcp, autoconf."""
+    ipv6_gateway: bool = False
+    """With dhcp and autoconf: whether routers that advertise themselves become the default route (the owner of the
+    IPv6 gateway, networking.md 1.4)."""
     serves: tuple[str, ...] = ()
     """References of the PIFs or networks that it is for: who is named when it fails."""
 

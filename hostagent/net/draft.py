@@ -23,13 +23,13 @@ from hostagent.net.devices import (
 )
 from hostagent.net.operation import Operation, Step
 from hostagent.net.restore import PERMANENT, address_add, creatable, route_add
+from hostagent.net.sysctl import ipv6_files
 from hostagent.net.verify import (
     BY_KERNEL,
     LINK_SCOPE,
     UP,
     Around,
     family_of,
-    ipv6_sysctls,
     metric_of,
 )
 
@@ -266,7 +266,7 @@ class Draft:
             Operation("link-set", link.name, link.ifindex, {"altname": altname}) for altname in link.altnames
         ]
         if self.around is not None:
-            for path, _ in ipv6_sysctls(Device(link.name, link.kind, ipv6="autoconf")):
+            for path, _ in ipv6_files(link.name, "autoconf"):
                 if path in self.around.sysctls:
                     value = {"path": path, "value": self.around.sysctls[path]}
                     undo.append(Operation("sysctl", link.name, link.ifindex, value))
@@ -364,7 +364,8 @@ class Draft:
         if self.around is None and not new:
             return
         known = self.around.sysctls if self.around is not None else {}
-        for path, value in ipv6_sysctls(device):
+        host = self.around.ipv6 if self.around is not None else None
+        for path, value in ipv6_files(device.name, device.ipv6, host, gateway=device.ipv6_gateway):
             inherited = path.replace(f"/{device.name}/", "/default/")
             before = known.get(inherited if new else path)
             if before != value:

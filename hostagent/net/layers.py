@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostagent.net.operation import Operation
-from hostagent.net.verify import FOREVER, UP, Around, Layer3, family_of, metric_of, resolver_text
+from hostagent.net.resolv_conf import is_other, render
+from hostagent.net.verify import FOREVER, UP, Around, Layer3, family_of, metric_of
 
 if TYPE_CHECKING:
     from hostagent.net.devices import Address, Lease, Link, Wanted
@@ -105,7 +106,8 @@ def _lease(verb: str, draft: Draft, lease: Lease) -> Operation:
 
 def dns(draft: Draft, wanted: Wanted) -> None:
     around = draft.around or Around()
-    if wanted.dns is None or around.resolver == (after := resolver_text(wanted.dns)):
+    if wanted.dns is None or not is_other(around.resolver, wanted.dns):
         return
+    after = render(wanted.dns, around.resolver)
     do = Operation("dns", "", 0, {"before": around.resolver, "after": after})
     draft.step(do, do._replace(args={"before": after, "after": around.resolver}))

@@ -72,8 +72,14 @@ class Stack:
                 self._bond(pif, slaves, bridge, mac, mtu, ipv6, serves)
             else:
                 self._nic(pif, pif, bridge, mac, mtu, ipv6, serves)
+            if attached:
+                self._heed_routers(pif, bridge or pif.device)
         for upper in uppers:
             self._vlan(self.records.pifs[upper], pif.device, mac)
+
+    def _heed_routers(self, pif: Pif, device: str) -> None:
+        if self.layer.heeds_routers(pif):
+            self.devices[device] = self.devices[device]._replace(ipv6_gateway=True)
 
     def _trouble(self, parts: tuple[Pif, ...], bridge: str) -> Finding | None:
         """Why a root cannot be made."""
@@ -238,6 +244,7 @@ class Stack:
             ipv6=ipv6,
             serves=serves,
         )
+        self._heed_routers(pif, bridge or name)
 
     def _tell(self, problems: tuple[keys.KeyProblem, ...], refs: tuple[str, ...], whose: str) -> None:
         for problem in problems:

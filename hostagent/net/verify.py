@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Dns, Kernel, Lease, Link, Route, Wanted
+from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Kernel, Lease, Link, Route, Wanted
+from hostagent.net.resolv_conf import is_other, render
+from hostagent.net.sysctl import Ipv6, ipv6_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,16 +24,6 @@ UPLINK_KINDS = ("", "bond", "vlan")
 METRIC6 = 1024
 """What the kernel makes of metric 0 in an IPv6 route."""
 
-IPV6 = {
-    "off": (("disable_ipv6", "1"),),
-    "link-local": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "static": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "dhcp": (("accept_ra", "1"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "autoconf": (("accept_ra", "1"), ("autoconf", "1"), ("disable_ipv6", "0")),
-}
-"""Files below net/ipv6/conf/DEVICE for each mode of `Device.ipv6`, in the order they are written: disable_ipv6 last, so
-that no router advertisement is taken in between (networking.md 3.2, 3.7)."""
-
 
 class Around(NamedTuple):
     """What a look at the kernel's devices does not hold. What is missing in it is taken as wrong, and written."""
@@ -44,6 +36,8 @@ class Around(NamedTuple):
     """Of the DHCP clients of ours that run."""
     resolver: str = ""
     """Content of resolv.conf."""
+    ipv6: Ipv6 = Ipv6()
+    """What the host as a whole says about IPv6 (`sysctl.ipv6_of_host`)."""
 
 
 class Difference(NamedTuple):
@@ -54,16 +48,6 @@ class Difference(NamedTuple):
     wanted: str
     found: str
     serves: tuple[str, ...] = ()
-
-
-def ipv6_sysctls(device: Device) -> tuple[tuple[str, str], ...]:
-    """Path below /proc/sys and value for each."""
-    return tuple((f"net/ipv6/conf/{device.name}/{name}", value) for name, value in IPV6[device.ipv6])
-
-
-def resolver_text(dns: Dns) -> str:
-    search = f"search {' '.join(dns.search)}\n" if dns.search else ""
-    return search + "".join(f"nameserver {server}\n" for server in dns.servers)
 
 
 def is_uplink(link: Link) -> bool:
@@ -245,7 +229,8 @@ def _around(found: list[Difference], wanted: Wanted, around: Around, by_name: Ma
         scope.add(device.name)
         if device.name not in by_name:
             continue
-        pairs = [(path, value, around.sysctls.get(path)) for path, value in ipv6_sysctls(device)]
+        files = ipv6_files(device.name, device.ipv6, around.ipv6, gateway=device.ipv6_gateway)
+        pairs = [(path, value, around.sysctls.get(path)) for path, value in files]
         modes, features = around.link.get(device.name, {}), around.features.get(device.name, {})
         pairs += [(name, str(value), _text(modes.get(name))) for name, value in device.link.items()]
         pairs += [(name, str(value), _text(features.get(name))) for name, value in device.features.items()]
@@ -258,8 +243,8 @@ def _around(found: list[Difference], wanted: Wanted, around: Around, by_name: Ma
     for lease in around.leases:
         if lease.device in scope and lease not in wanted.leases:
             found.append(Difference(lease.device, "lease", "none", f"a DHCP client for IPv{lease.family}"))
-    if wanted.dns is not None and around.resolver != resolver_text(wanted.dns):
-        found.append(Difference("", "dns", resolver_text(wanted.dns), around.resolver))
+    if wanted.dns is not None and is_other(around.resolver, wanted.dns):
+        found.append(Difference("", "dns", render(wanted.dns, around.resolver), around.resolver))
 
 
 def _text(value: object) -> str | None:

@@ -10,6 +10,7 @@ from hostagent.net.apply import RolledBackError, Tools
 from hostagent.net.devices import Dns
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan
+from hostagent.net.resolv_conf import render
 from hostagent.net.verify import Around, differences
 from tests.pure.net_kernel import FakeKernel
 from tests.pure.test_net_plan import BOND, TWO, a_kernel, carry_out
@@ -83,7 +84,7 @@ def test_a_plan_is_applied_and_waits_for_its_commit(host, tmp_path):
     applied, told = carry(host, tmp_path, made)
 
     assert differences(BOND, host.look()) == ()
-    assert host.resolver == "nameserver 10.0.0.1\n"
+    assert host.resolver == render(WANTED.dns)
     assert journal.pending(tmp_path) == applied
     assert applied.state == journal.APPLIED
     assert len(told.milliseconds) == len(made.steps)

@@ -16,6 +16,8 @@ from hostagent.net.devices import (
     WantedRoute,
 )  # fmt: skip
 from hostagent.net.plan import plan
+from hostagent.net.resolv_conf import render
+from hostagent.net.sysctl import Ipv6
 from hostagent.net.verify import Around, differences
 from tests.pure.net_kernel import FakeKernel, RefusedError
 
@@ -347,10 +349,19 @@ def test_leases_modes_and_dns_come_with_what_is_known_around():
         (step.do.verb, dict(step.do.args)) for step in made.steps if step.do.verb in ("lease-stop", "dns")
     ]
     assert others[0][0] == "lease-stop"
-    assert others[1][1] == {"before": "old\n", "after": "search a.example\nnameserver 10.0.0.1\n"}
+    assert others[1][1] == {"before": "old\n", "after": render(wanted.dns)}
     first_up = next(i for i, s in enumerate(made.steps) if s.do.device == "xenbr0" and s.do.args.get("up"))
     assert any(s.do.args.get("path") == "net/ipv6/conf/xenbr0/disable_ipv6" for s in made.steps[:first_up])
     so = {step.do.args["path"]: step.do.args["value"] for step in made.steps if step.do.verb == "sysctl"}
-    around = Around(sysctls=so, leases=(lease,), resolver="search a.example\nnameserver 10.0.0.1\n")
+    around = Around(sysctls=so, leases=(lease,), resolver=render(wanted.dns))
     assert plan(wanted, kernel.look(), around).steps == ()
     assert differences(wanted, kernel.look(), around) == ()
+
+
+def test_a_kernel_without_ipv6_gets_no_modes():
+    kernel = a_kernel()
+
+    made = plan(PLAIN, kernel.look(), Around(ipv6=Ipv6(present=False, enabled=False)))
+
+    assert {step.do.device for step in made.steps if step.do.verb == "link-add"} == {"xenbr0"}
+    assert [step for step in made.steps if step.do.verb == "sysctl"] == []
