@@ -46,6 +46,8 @@ class Draft:
         self.new: set[int] = set()
         self.stirred: set[int] = set()
         """Masters whose ports, or their MTUs, changed."""
+        self.settled: set[tuple[str, int]] = set()
+        """Verb and device of what is set once in a plan: IPv6 modes, ethtool's settings."""
         self.ports: dict[int, list[int]] = {}
         self.vlans: dict[int, list[int]] = {}
         self.addresses: dict[int, list[Address]] = {}
@@ -361,8 +363,9 @@ class Draft:
     def sysctl(self, device: Device, index: int) -> None:
         """The IPv6 mode, as far as `around` does not show it to be right (for a new device: its default)."""
         new = index in self.new
-        if self.around is None and not new:
+        if (self.around is None and not new) or ("sysctl", index) in self.settled:
             return
+        self.settled.add(("sysctl", index))
         known = self.around.sysctls if self.around is not None else {}
         host = self.around.ipv6 if self.around is not None else None
         for path, value in ipv6_files(device.name, device.ipv6, host, gateway=device.ipv6_gateway):

@@ -175,8 +175,7 @@ def _mend(work: Work, device: Device, link: Link) -> None:
     member = is_member(device, work.devices)
     if link.ifindex not in draft.new:
         draft.sysctl(device, link.ifindex)
-        if draft.around is not None:
-            _ethtool(draft, device, link)
+        _ethtool(draft, device, link)
     if device.kind != "physical" and link.group != GROUP:
         link = draft.set(link, group=GROUP)
     if device.kind == "bond":
@@ -256,19 +255,22 @@ def _bond(work: Work, device: Device, link: Link) -> Link:
 
 
 def _ethtool(draft: Draft, device: Device, link: Link) -> None:
-    around = draft.around or Around()
+    """What a link setting is now, as the speeds 10,100,1000, is nothing that can be set: its undo is of its own."""
+    if draft.around is None or ("ethtool", link.ifindex) in draft.settled:
+        return
+    draft.settled.add(("ethtool", link.ifindex))
+    around = draft.around
     do: dict[str, Any] = {}
     undo: dict[str, Any] = {}
-    for name, need, have in (
-        ("link", device.link, around.link.get(device.name, {})),
-        ("features", device.features, around.features.get(device.name, {})),
-    ):
-        changed = {key: value for key, value in need.items() if have.get(key) != value}
-        if changed:
-            do[name] = changed
-            before = {key: have[key] for key in changed if key in have}
-            if before:
-                undo[name] = before
+    modes, features = around.link.get(device.name, {}), around.features.get(device.name, {})
+    if changed := {key: value for key, value in device.link.items() if modes.get(key) != value}:
+        do["link"] = changed
+        if device.name in around.link_back:
+            undo["link"] = dict(around.link_back[device.name])
+    if switched := {key: value for key, value in device.features.items() if features.get(key) != value}:
+        do["features"] = switched
+        if before := {key: features[key] for key in switched if key in features}:
+            undo["features"] = before
     if do:
         back = (Operation("ethtool", device.name, link.ifindex, undo),) if undo else ()
         draft.step(Operation("ethtool", device.name, link.ifindex, do), *back)

@@ -31,6 +31,7 @@ class Around(NamedTuple):
     sysctls: Mapping[str, str] = {}
     """By path below /proc/sys. `net/ipv6/conf/default/…` is what new devices begin with."""
     link: Mapping[str, Mapping[str, int | str]] = {}
+    """By device: what each wanted link setting is (`ethtool.seen`)."""
     features: Mapping[str, Mapping[str, bool]] = {}
     leases: tuple[Lease, ...] = ()
     """Of the DHCP clients of ours that run."""
@@ -38,6 +39,8 @@ class Around(NamedTuple):
     """Content of resolv.conf."""
     ipv6: Ipv6 = Ipv6()
     """What the host as a whole says about IPv6 (`sysctl.ipv6_of_host`)."""
+    link_back: Mapping[str, Mapping[str, int | str]] = {}
+    """By device: the link settings that bring back what there is now (`ethtool.restoring`)."""
 
 
 class Difference(NamedTuple):
