@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
 from hostagent.net.devices import GROUP, Device, Link, Wanted
-from hostagent.net.verify import OWN_KINDS, Layer3, is_member, is_uplink
+from hostagent.net.verify import OWN_KINDS, UP, Layer3, is_left_over, is_member, is_uplink
 
 if TYPE_CHECKING:
     from hostagent.net.draft import Draft
@@ -47,7 +47,9 @@ class Work:
 
 
 def to_delete(work: Work) -> list[int]:
-    """Indexes of the devices to delete, from the top: `gone`, in the way of a wanted one, and VLANs on either."""
+    """Indexes of the devices to delete, from the top: `gone`, in the way of a wanted one, VLANs on either, and VLANs of
+    ours left over by a move: in the bridge of another one, or on what becomes a member of a bond.
+    """
     draft, doomed = work.draft, {}
     for name in work.wanted.gone:
         link = draft.link(name)
@@ -67,6 +69,8 @@ def to_delete(work: Work) -> list[int]:
         if link.kind != device.kind or other:
             _ours_to_replace(link, device)
             doomed[link.ifindex] = link
+        elif _is_stray_bond(draft, link):
+            doomed[link.ifindex] = link
     for lower_index, uppers in draft.vlans.items():
         lower = draft.links.get(lower_index)
         for index in uppers:
@@ -80,6 +84,13 @@ def to_delete(work: Work) -> list[int]:
                         params=(in_way.lower, str(link.vlan_id)),
                     )
                 doomed[index] = link
+            carrier = work.devices.get(lower.name) if lower is not None else None
+            holder = draft.links.get(link.master)
+            in_bridge = holder is not None and holder.name in work.devices
+            if link.group == GROUP and link.name not in work.devices and in_bridge:
+                doomed[index] = link
+            elif carrier is not None and is_left_over(link, carrier, work.devices):
+                doomed[index] = link
     queue = list(doomed)
     for index in queue:
         for upper in draft.vlans.get(index, ()):
@@ -91,6 +102,15 @@ def to_delete(work: Work) -> list[int]:
                 queue.append(upper)
     return sorted(
         doomed, key=lambda index: -FIRST[doomed[index].kind] if doomed[index].kind != "bridge" else 0
+    )
+
+
+def _is_stray_bond(draft: Draft, link: Link) -> bool:
+    """Whether it is the bond that loading the module makes (max_bonds): nobody's, empty and down. Made anew, a bond is
+    in its mode before it has a member."""
+    used = draft.ports.get(link.ifindex) or draft.vlans.get(link.ifindex) or draft.addresses.get(link.ifindex)
+    return (
+        link.kind == "bond" and link.group != GROUP and not link.flags & UP and not link.master and not used
     )
 
 

@@ -97,6 +97,8 @@ class Device(NamedTuple):
     vlan_id: int = -1
     altname: str = ""
     settings: Mapping[str, int] = {}
+    primary: str = ""
+    """Of a bond: the member that carries whenever it can. In the kernel's settings it is an index."""
     link: Mapping[str, int | str] = {}
     """Of a real one: speed (Mb/s), duplex, autoneg, advertise (ethtool's names)."""
     features: Mapping[str, bool] = {}

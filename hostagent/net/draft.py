@@ -7,7 +7,7 @@ and IPv6 addresses and takes its VLANs down, one that is deleted loses everythin
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import BugError
 from hostagent.net.devices import (
@@ -31,7 +31,11 @@ from hostagent.net.verify import (
     Around,
     family_of,
     metric_of,
+    subnets,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 NO_PROBE = 0x02  # IFA_F_NODAD
 
@@ -48,6 +52,8 @@ class Draft:
         """Masters whose ports, or their MTUs, changed."""
         self.settled: set[tuple[str, int]] = set()
         """Verb and device of what is set once in a plan: IPv6 modes, ethtool's settings."""
+        self.doubtful: set[tuple[int, int]] = set()
+        """Device and IP family whose addresses and routes may go with a step that does not say so."""
         self.ports: dict[int, list[int]] = {}
         self.vlans: dict[int, list[int]] = {}
         self.addresses: dict[int, list[Address]] = {}
@@ -68,6 +74,7 @@ class Draft:
         for route in kernel.routes:
             if route.protocol != BY_KERNEL:
                 self.routes.setdefault(route.device, []).append(route)
+        self._all_routes = kernel.routes
         self._routed = {(r.destination, metric_of(r.destination, r.metric)) for r in kernel.routes}
 
     def link(self, name: str) -> Link | None:
@@ -122,6 +129,8 @@ class Draft:
             if "settings" in args:
                 names = link.settings if "mode" in args["settings"] else args["settings"]
                 all_ = {name: link.settings[name] for name in names if name in link.settings}
+                if "primary" in names:
+                    all_.setdefault("primary", 0)  # none
                 before["settings"] = creatable(all_) if "mode" in args["settings"] else all_
             before = {name: value for name, value in before.items() if value not in (None, "", {})}
         undo = (Operation("link-set", link.name, link.ifindex, before),) if before else ()
@@ -299,6 +308,10 @@ class Draft:
         return link
 
     # --- addresses, routes, and what is not netlink ---
+
+    def subnets(self, of: Collection[int]) -> dict[int, list[tuple[str, int]]]:
+        """The subnets that lie at these devices by now."""
+        return subnets([each for index in of for each in self.addresses.get(index, ())], self._all_routes, of)
 
     def address_add(self, link: Link, text: str, prefix: int) -> None:
         """Add, or make permanent. No duplicate-address probe for one that this host holds already elsewhere."""

@@ -33,7 +33,7 @@ from hostagent.net.devices import GROUP, Device, Kernel, Link, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns
 from hostagent.net.operation import Operation, Plan
-from hostagent.net.verify import UP, Around, is_member, is_uplink
+from hostagent.net.verify import UP, Around, is_member, is_uplink, settings_of
 
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*
@@ -85,7 +85,7 @@ def _create(work: Work, devices: list[Device]) -> None:
         if device.mac:
             args["mac"] = device.mac
         if device.settings:
-            args["settings"] = dict(device.settings)
+            args["settings"] = dict(settings_of(device, draft.index))
         if device.mtu:
             # a bridge follows its smallest port until its MTU is *changed*: that is done with bringing it up
             args["mtu"] = device.mtu - 1 if device.kind == "bridge" else device.mtu
@@ -230,7 +230,8 @@ def _give(work: Work, link: Link, master: Link) -> None:
 def _bond(work: Work, device: Device, link: Link) -> Link:
     """Settings of a bond that exists; members come and go for themselves (`_mend` of each)."""
     draft = work.draft
-    changed = {name: value for name, value in device.settings.items() if link.settings.get(name) != value}
+    settings = settings_of(device, draft.index)
+    changed = {name: value for name, value in settings.items() if link.settings.get(name) != value}
     if not changed:
         return link
     members: list[Link] = []
@@ -238,7 +239,7 @@ def _bond(work: Work, device: Device, link: Link) -> Link:
         members = [draft.links[index] for index in draft.ports.get(link.ifindex, ())]
         for member in members:
             draft.release(member)
-        changed = dict(device.settings)  # another mode begins with its own
+        changed = dict(settings)  # another mode begins with its own
     lost: list[Operation] | None = None
     if link.flags & UP and any(name in NEEDS_DOWN or name.startswith("ad_") for name in changed):
         lost = draft.down(draft.links[link.ifindex])

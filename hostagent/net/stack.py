@@ -175,6 +175,10 @@ class Stack:
         bond = bond_of(self.records, pif)
         how = bonds.settings_of(bond, read.bond) if bond else bonds.BondSettings({}, ())
         self.findings += how.findings
+        primary = how.primary if how.primary in [slave.device for slave in slaves] else ""
+        if how.primary != primary:
+            found = f"{text(pif)}: bond-primary={how.primary!r} is no member of {pif.device}"
+            self.findings.append(Finding(9, DEGRADE, (pif.ref,), found, "name the device of a member"))
         self.devices[pif.device] = Device(
             pif.device,
             "bond",
@@ -182,6 +186,7 @@ class Stack:
             mtu=mtu,
             master=bridge,
             settings=how.settings,
+            primary=primary,
             features={"gro": _gro(pif), **read.features},
             ipv6=ipv6,
             serves=serves,

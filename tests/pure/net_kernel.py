@@ -74,7 +74,10 @@ class FakeKernel:
         links = {}
         for index, it in sorted(self.links.items()):
             values = {name: getattr(it, name) for name in Link._fields}
-            values.update(flags=int(it.up), settings=dict(it.settings), altnames=tuple(sorted(it.altnames)))
+            settings = dict(it.settings)
+            if "primary" in settings and self.links[settings["primary"]].master != index:
+                del settings["primary"]  # it is told of when it is a member
+            values.update(flags=int(it.up), settings=settings, altnames=tuple(sorted(it.altnames)))
             links[index] = Link(**values)
         return Kernel(
             links, tuple(sorted(self.addresses)), tuple(sorted(r for r in self.routes if r.protocol != 2))
@@ -224,6 +227,8 @@ class FakeKernel:
                 if mode == LACP:
                     it.settings.update({"ad_lacp_rate": 0, "ad_user_port_key": 0})
         it.settings.update(settings)
+        if not it.settings.get("primary", 1):
+            del it.settings["primary"]
 
     def _set_mac(self, it: SimpleNamespace, mac: str) -> None:
         if it.kind == "" and it.up and mac != it.mac:
@@ -338,6 +343,11 @@ class FakeKernel:
             if (a.device, a.text, a.prefix) == (it.ifindex, args["text"], args["prefix"])
         ]
         flags = args.get("flags", 0x80)
+        if ":" in args["text"]:
+            same = [a for a in self.addresses if (a.device, a.text) == (it.ifindex, args["text"])]
+            args = {**args, "prefix": same[0].prefix} if same else args
+        elif same:
+            flags |= same[0].flags & 0x200
         valid = args.get("valid_s", 0xFFFFFFFF)
         new = Address(it.ifindex, args["text"], args["prefix"], flags & ~2, 0, valid)
         if same:

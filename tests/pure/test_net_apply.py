@@ -202,6 +202,7 @@ def test_what_may_have_begun_is_on_the_disk_before_it_begins(host, tmp_path):
 
     def hold(name):
         found = journal.pending(tmp_path)
+        assert found is not None
         seen.append((name, len(found.steps)))
 
     tools = host.tools()._replace(hold=hold)
@@ -219,7 +220,7 @@ def test_a_plan_that_only_makes_devices_marks_nothing(tmp_path):
     made = Plan(
         (Step(Operation("link-add", "br", 9, {"kind": "bridge"}), (Operation("link-del", "br", 9),)),)
     )
-    marks = []
+    marks: list[int] = []
 
     apply.apply(made, host.tools(), marks.append)
 
@@ -297,7 +298,8 @@ def test_a_link_setting_that_costs_the_link_is_taken_back_alone_and_told(tmp_pat
         "eth0 lost its link for 3 s with ethtool-speed=10: its link settings are as before",
     )
     assert applied.differences == ()
-    assert journal.pending(tmp_path).state == journal.APPLIED
+    assert (found := journal.pending(tmp_path)) is not None
+    assert found.state == journal.APPLIED
 
 
 def test_a_link_that_was_not_there_is_not_waited_for(tmp_path):

@@ -647,6 +647,22 @@ def test_a_property_that_has_no_effect_is_told(properties, keys):
     assert len(told) == 1
 
 
+def test_a_primary_member_is_a_key_of_active_backup_and_names_a_member():
+    host = two_nics()
+    host.bond("bond0", ("eth0", "eth1"), other_config={"bond-primary": "eth1"})
+    assert by_name(want(host.records(), ["bond0"]))["bond0"].primary == "eth1"
+
+    host.change("bond0", other_config={"bond-primary": "eth7"})
+    found = survey(host.records(), ["bond0"])
+    assert by_name(found.wanted)["bond0"].primary == ""
+    assert ["eth7" in finding.found for finding in found.findings] == [True]
+
+    host.change("bond0", other_config={"bond-primary": "eth1", "bond-mode": "lacp"})
+    found = survey(host.records(), ["bond0"])
+    assert by_name(found.wanted)["bond0"].primary == ""
+    assert ["only active-backup" in finding.found for finding in found.findings] == [True]
+
+
 def test_balance_slb_is_refused_with_the_reason():
     host = two_nics()
     host.bond("bond0", ("eth0", "eth1"), mode="balance-slb")
