@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from hostagent.net.operation import Operation, Plan, Step
     from hostagent.net.verify import Difference
 
-NETLINK = {"link-add", "link-set", "link-del", "address-add", "address-del", "route-add", "route-del"}
+NETLINK = {
+    "link-add", "link-set", "link-del", "group-del", "address-add", "address-del", "route-add", "route-del"
+}  # fmt: skip
 NOT_THERE = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 DONE_ALREADY = (*NOT_THERE, errno.EEXIST)
 """What the kernel says to an undo of what did not happen, or is undone already."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 GROUP = 171
 """Interface group of the devices that we made (`ip link show group 171`): what others made is not touched."""
+LEAVING = 171_000
+"""Group of the VLANs that the next message deletes together."""
 PROTOCOL = 171
 """Protocol number of the routes that we made (`ip route show proto 171`). Addresses need no mark: those on our bridges
 are ours (iproute2 6.1 cannot show an address's protocol)."""

@@ -14,6 +14,7 @@ from hostagent.net.devices import (
     GROUP,
     INDEX_FIRST,
     INDEX_LAST,
+    LEAVING,
     PROTOCOL,
     Address,
     Device,
@@ -37,6 +38,7 @@ from hostagent.net.verify import (
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+SLICE = 200
 NO_PROBE = 0x02  # IFA_F_NODAD
 
 
@@ -258,6 +260,20 @@ class Draft:
 
     def delete(self, link: Link) -> None:
         """Delete a bridge, bond or VLAN that has neither ports nor VLANs any more; addresses and routes go with it."""
+        self.step(Operation("link-del", link.name, link.ifindex), *self._forget(link))
+
+    def delete_vlans(self, links: list[Link]) -> None:
+        """Delete many VLANs that nothing lies on: by a group, so that the kernel waits for its readers once and not for
+        each (networking.md 4.2), in slices, because others wait for it meanwhile.
+        """
+        for start in range(0, len(links), SLICE):
+            for link in links[start : start + SLICE]:
+                do = Operation("link-set", link.name, link.ifindex, {"group": LEAVING})
+                self.step(do, *self._forget(link))
+            self.step(Operation("group-del", "", 0, {"group": LEAVING}))
+
+    def _forget(self, link: Link) -> list[Operation]:
+        """It is gone; the operations that make it again, also where it is there still."""
         if self.ports.get(link.ifindex) or self.vlans.get(link.ifindex):
             raise BugError(
                 f"the plan would delete {link.name} under what lies on it", hint="report this with the plan"
@@ -270,7 +286,7 @@ class Draft:
         if link.master:
             args["master"] = link.master
         # undone from a journal it may be there still, with what the undo of later steps did to it
-        still = {name: args[name] for name in ("mac", "mtu", "master") if args.get(name)}
+        still = {name: args[name] for name in ("mac", "mtu", "master", "group") if args.get(name)}
         undo = [Operation("link-add", link.name, link.ifindex, args)]
         undo += [Operation("link-set", link.name, link.ifindex, still)]
         undo += [
@@ -286,7 +302,6 @@ class Draft:
             undo.append(Operation("link-set", link.name, link.ifindex, {"up": True}))
         undo += [address_add(link, address) for address in self.addresses.pop(link.ifindex, ())]
         undo += [route_add(link, route) for route in self.routes.pop(link.ifindex, ())]
-        self.step(Operation("link-del", link.name, link.ifindex), *undo)
         if link.master:
             self.ports[link.master].remove(link.ifindex)
             self.stirred.add(link.master)
@@ -294,6 +309,7 @@ class Draft:
             self.vlans[link.lower].remove(link.ifindex)
         del self.links[link.ifindex]
         del self.index[link.name]
+        return undo
 
     def _reassert(self, index: int) -> list[Operation]:
         """What a master that was there before gets back when its ports change back: it may have followed them."""

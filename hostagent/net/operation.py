@@ -5,6 +5,7 @@ Verbs and their `args` (all JSON values):
   link-add    kind, index, and any of: mac, mtu, master, lower, group, up, vlan_id, settings
   link-set    any of: up, mac, mtu, master (0: none), group, settings, addrgen; altname, altname_gone
   link-del
+  group-del   group: deletes all VLANs that were put into it
   address-add, address-del     text, prefix; flags, valid_s where it is not a permanent one; address-add replaces
   route-add, route-del         destination, gateway, protocol, metric; route-add replaces
   sysctl      path (below /proc/sys), value

@@ -37,6 +37,8 @@ from hostagent.net.verify import UP, Around, is_member, is_uplink, settings_of
 
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*
+MANY = 8
+"""VLANs that go together, rather than one by one."""
 BRIDGE_MTU = 1500  # of a bridge without ports
 
 
@@ -147,8 +149,12 @@ def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list
                     continue  # to another master: `_join` lets it go when that is there, so that this has one till then
                 draft.release(port)
     draft.serves = ()
+    vlans = [index for index in doomed if draft.links[index].kind == "vlan"]
+    if len(vlans) >= MANY:
+        draft.delete_vlans([draft.links[index] for index in vlans])
     for index in doomed:
-        draft.delete(draft.links[index])
+        if index in draft.links:
+            draft.delete(draft.links[index])
 
 
 def _join(work: Work, devices: list[Device]) -> None:

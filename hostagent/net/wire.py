@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from hostagent.errors import BugError
-from hostagent.net.devices import PROTOCOL
+from hostagent.net.devices import LEAVING, PROTOCOL
 from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def encode(operation: Operation, sequence: int, *, ack: bool = False) -> bytes:
     - `metric` 0 of an IPv6 route is sent as what the kernel would make of it, so that a deletion finds that one only.
 
     Raises BugError for what is no operation of netlink, has unknown args or values that do not fit. An index is
-    required everywhere: the kernel reads a link message without one as meant for the whole group.
+    required: the kernel reads a link message without one as meant for the whole group. group-del is such a message, and
+    takes no group but LEAVING.
     """
     try:
-        if operation.ifindex <= 0:
+        if operation.ifindex <= 0 and operation.verb != "group-del":
             raise ValueError("an index of the device is required")
         make, known = _VERBS[operation.verb]
         if not operation.args.keys() <= known:
@@ -151,6 +152,12 @@ def _link_set(operation: Operation) -> Parts:
 
 def _link_del(operation: Operation) -> Parts:
     return [(RTM_DELLINK, 0, _LINK.pack(0, 0, operation.ifindex, 0, 0))]
+
+
+def _group_del(operation: Operation) -> Parts:
+    if operation.ifindex or operation.args["group"] != LEAVING:
+        raise ValueError("only the group of what leaves is deleted as one")
+    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _u32(27, LEAVING))]
 
 
 def _link_attributes(args: Mapping[str, Value]) -> bytes:
@@ -259,6 +266,7 @@ _VERBS: Mapping[str, tuple[Callable[[Operation], Parts], frozenset[str]]] = {
     "link-add": (_link_add, frozenset(_OF_LINK | {"kind", "index", "lower", "vlan_id", "vlan_protocol"})),
     "link-set": (_link_set, frozenset(_OF_LINK | {"altname", "altname_gone", "addrgen"})),
     "link-del": (_link_del, frozenset()),
+    "group-del": (_group_del, frozenset(("group",))),
     "address-add": (_address_add, _OF_ADDRESS),
     "address-del": (_address_del, _OF_ADDRESS),
     "route-add": (_route_add, _OF_ROUTE),

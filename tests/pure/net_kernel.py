@@ -116,6 +116,12 @@ class FakeKernel:
         if verb == "link-add":
             self._link_add(operation.device, operation.ifindex, args)
             return
+        if verb == "group-del":
+            going = [each for each in self.links.values() if each.group == args["group"]]
+            refuse(not going or not args["group"], errno.ENODEV)
+            for each in going:
+                self._link_del(each)
+            return
         it = self.links.get(operation.ifindex)
         if it is None:
             raise _No(errno.ENODEV)

@@ -108,7 +108,7 @@ def a_kernel(*, nics=2, promote=False):
 
 
 def netlink(steps):
-    return [step.do for step in steps if step.do.verb.startswith(("link", "address", "route"))]
+    return [step.do for step in steps if step.do.verb.startswith(("link", "group", "address", "route"))]
 
 
 def carry_out(kernel, wanted, around=None):
@@ -615,3 +615,29 @@ def test_a_primary_member_is_named_and_becomes_an_index():
     carry_out(kernel, BOND)
     every_prefix_can_be_undone(kernel, with_primary("eth1"))
     assert differences(with_primary("eth7"), kernel.look()) == ()
+
+
+@pytest.mark.parametrize("slice_", [4, 200])
+def test_many_vlans_go_together_and_come_back(monkeypatch, slice_):
+    monkeypatch.setattr("hostagent.net.draft.SLICE", slice_)
+    tags = range(10, 20)
+    many = PLAIN._replace(
+        devices=(
+            *PLAIN.devices,
+            *(bridge(f"xapi{tag}") for tag in tags),
+            *(vlan("eth0", tag, f"xapi{tag}") for tag in tags),
+        )
+    )
+    fewer = PLAIN._replace(gone=tuple(f"{what}{tag}" for tag in tags for what in ("eth0.", "xapi")))
+    kernel = a_kernel()
+    carry_out(kernel, many)
+    kernel._link_add("fcoe", 91, {"kind": "vlan", "lower": 1, "vlan_id": 9})
+
+    every_prefix_can_be_undone(kernel, fewer)
+    every_kill_can_be_undone(kernel, fewer)
+    made = carry_out(kernel, fewer)
+
+    verbs = [step.do.verb for step in made.steps]
+    assert (verbs.count("group-del"), verbs.count("link-del")) == (-(-len(tags) // slice_), len(tags))
+    assert set(kernel.look().by_name()) == {"eth0", "eth1", "xenbr0", "fcoe"}
+    assert differences(fewer, kernel.look()) == ()
