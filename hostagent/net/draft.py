@@ -23,7 +23,7 @@ from hostagent.net.devices import (
     Route,
 )
 from hostagent.net.operation import Operation, Step
-from hostagent.net.restore import PERMANENT, address_add, creatable, route_add
+from hostagent.net.restore import PERMANENT, address_add, creatable, made_again, route_add
 from hostagent.net.sysctl import ipv6_files
 from hostagent.net.verify import (
     BY_KERNEL,
@@ -278,30 +278,13 @@ class Draft:
             raise BugError(
                 f"the plan would delete {link.name} under what lies on it", hint="report this with the plan"
             )
-        args: dict[str, Any] = {"kind": link.kind, "mac": link.mac, "mtu": link.mtu, "group": link.group}
-        if link.kind == "vlan":
-            args |= {"lower": link.lower, "vlan_id": link.vlan_id}
-        if link.settings:
-            args["settings"] = creatable(link.settings) if link.kind == "bond" else dict(link.settings)
-        if link.master:
-            args["master"] = link.master
-        # undone from a journal it may be there still, with what the undo of later steps did to it
-        still = {name: args[name] for name in ("mac", "mtu", "master", "group") if args.get(name)}
-        undo = [Operation("link-add", link.name, link.ifindex, args)]
-        undo += [Operation("link-set", link.name, link.ifindex, still)]
-        undo += [
-            Operation("link-set", link.name, link.ifindex, {"altname": altname}) for altname in link.altnames
-        ]
-        if self.around is not None:
-            for path, _ in ipv6_files(link.name, "autoconf"):
-                if path in self.around.sysctls:
-                    value = {"path": path, "value": self.around.sysctls[path]}
-                    undo.append(Operation("sysctl", link.name, link.ifindex, value))
-        undo += [*self._reassert(link.master)]
-        if link.flags & UP:
-            undo.append(Operation("link-set", link.name, link.ifindex, {"up": True}))
-        undo += [address_add(link, address) for address in self.addresses.pop(link.ifindex, ())]
-        undo += [route_add(link, route) for route in self.routes.pop(link.ifindex, ())]
+        undo = made_again(
+            link,
+            self.around.sysctls if self.around is not None else {},
+            self._reassert(link.master),
+            [address_add(link, address) for address in self.addresses.pop(link.ifindex, ())],
+            [route_add(link, route) for route in self.routes.pop(link.ifindex, ())],
+        )
         if link.master:
             self.ports[link.master].remove(link.ifindex)
             self.stirred.add(link.master)

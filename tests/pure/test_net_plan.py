@@ -19,11 +19,13 @@ from hostagent.net.devices import (
     WantedRoute,
 )
 from hostagent.net.layers import routes_due
+from hostagent.net.model import want
 from hostagent.net.plan import plan
 from hostagent.net.resolv_conf import render
 from hostagent.net.sysctl import Ipv6, ipv6_files
 from hostagent.net.verify import FOREVER, Around, differences
 from tests.pure.net_kernel import FakeKernel, RefusedError
+from tests.pure.net_records import STATIC, Host
 
 MAC = "52:54:00:00:00:{:02x}"
 
@@ -539,6 +541,33 @@ def test_vlans_that_move_to_a_bond_leave_none_behind_on_its_members(named):
     every_prefix_can_be_undone(kernel, wanted)
     carry_out(kernel, wanted)
 
+    assert "eth0.5" not in kernel.look().by_name()
+    assert differences(wanted, kernel.look()) == ()
+
+
+def test_a_bond_over_a_nic_with_a_vlan_takes_that_over_by_the_records():
+    before = Host()
+    before.nic("eth0", **STATIC)
+    before.vlan("eth0", 5, bridge="xapi5")
+    kernel = a_kernel()
+    carry_out(kernel, want(before.records(), ["eth0", "eth0.5"]))
+    after = Host()
+    after.nic("eth0", currently_attached=True)
+    after.nic("eth1")
+    after.bond("bond0", ("eth0", "eth1"), bridge="xapi2", **STATIC)
+    after.vlan("bond0", 5, bridge="xapi5", currently_attached=True)
+    wanted = want(after.records(), ["bond0", "bond0.5"], links=kernel.look().by_name())
+    assert "eth0.5" not in wanted.gone
+
+    every_prefix_can_be_undone(kernel, wanted)
+    carry_out(kernel, wanted)
+
+    assert {name for name in kernel.look().by_name() if name[:3] not in ("eth", "lo")} == {
+        "bond0",
+        "bond0.5",
+        "xapi2",
+        "xapi5",
+    }
     assert "eth0.5" not in kernel.look().by_name()
     assert differences(wanted, kernel.look()) == ()
 
