@@ -13,7 +13,7 @@ from hostagent.cli.parser import Parser, leaves
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MODULES = ("status", "run", "startup", "db", "api", "xen", "xe", "completion")
+MODULES = ("status", "run", "startup", "pif", "net", "db", "api", "xen", "xe", "completion")
 """Sub-command modules of this package, in the order of `hostagent --help`."""
 
 DESCRIPTION = """\

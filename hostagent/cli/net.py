@@ -1,0 +1,349 @@
+"""`hostagent net`: the network as a whole: how it is, what would be changed, what was changed, and the way back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from hostagent.cli.parser import command, group
+
+if TYPE_CHECKING:
+    import argparse
+
+    from hostagent.cli.parser import Subparsers
+
+DIFFERS_EXIT = 4
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    commands = group(
+        subparsers,
+        "net",
+        summary="the network as a whole: status, plan, check, graph, history, the way back",
+        description="""\
+The network of this host as the database wants it and as the kernel has it. All of it works with the daemon, and
+without it from the cached copy in /var/lib/hostagent/net.""",
+        examples="""
+            hostagent net status
+            hostagent net check                 does the kernel have what is wanted?
+            hostagent net graph -o net.svg
+            hostagent net confirm               keep the change that waits
+        """,
+    )
+    _add_looks(commands)
+    _add_records(commands)
+    _add_ways_back(commands)
+
+
+def _add_looks(commands: Subparsers) -> None:
+    command(
+        commands,
+        "status",
+        status,
+        summary="management interface, gateway and DNS owners, changes that wait",
+        examples="""
+            hostagent net status
+            hostagent net status --json
+        """,
+    )
+    command(
+        commands,
+        "plan",
+        plan,
+        summary="the operations that would bring everything attached to what is wanted",
+        description="The operations that would make the kernel as it is wanted, in order. Nothing is done.",
+        examples="""
+            hostagent net plan
+            hostagent net plan --json
+        """,
+    )
+    command(
+        commands,
+        "check",
+        check,
+        summary="compare the kernel with what is wanted",
+        description="""\
+Compare devices, addresses, routes and settings with what is wanted of the PIFs that are up and of the management
+interface.
+
+exit codes:
+  0  all as wanted
+  4  something differs""",
+        examples="""
+            hostagent net check
+        """,
+    )
+    graph = command(
+        commands,
+        "graph",
+        graph_of,
+        summary="NICs, bonds, VLANs, bridges and guests as a tree, or as a picture (SVG)",
+        examples="""
+            hostagent net graph
+            hostagent net graph -o net.svg
+        """,
+    )
+    graph.add_argument("-o", "--output", metavar="FILE", help="write a picture (SVG) here instead")
+
+
+def _add_records(commands: Subparsers) -> None:
+    history = command(
+        commands,
+        "history",
+        show_history,
+        summary="what was done to the network, newest first, with the time of each operation",
+        examples="""
+            hostagent net history
+            hostagent net history 1             the operations of the last change
+        """,
+    )
+    history.add_argument("number", nargs="?", type=int, metavar="N", help="the Nth newest in full")
+    history.add_argument("--last", type=int, default=20, metavar="N", help="how many to list (default 20)")
+
+
+def _add_ways_back(commands: Subparsers) -> None:
+    command(
+        commands,
+        "confirm",
+        confirm,
+        summary="keep the change that waits for its confirmation",
+        examples="""
+            hostagent net confirm
+        """,
+    )
+    command(
+        commands,
+        "undo",
+        undo,
+        summary="undo the change that is not confirmed, now",
+        description="Undo the change that is not confirmed. The timer of an unconfirmed change runs this.",
+        examples="""
+            hostagent net undo
+        """,
+    )
+    reset = command(
+        commands,
+        "emergency-reset",
+        emergency_reset,
+        summary="bring the management interface back from the last verified generation, without a reboot",
+        description="""\
+Takes the last generation of the cached copy with which the management interface worked, and makes the kernel so:
+devices of ours are changed in place, guests' networks stay. Type it at the console of a host that cannot be reached.
+
+exit codes: as `hostagent pif plug`""",
+        examples="""
+            hostagent net emergency-reset --plan
+            hostagent net emergency-reset
+        """,
+    )
+    reset.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
+    reset.add_argument(
+        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for all of it (default 60)"
+    )
+
+
+def status(args: argparse.Namespace) -> int:
+    from hostagent.cli import netrecords, output
+    from hostagent.config import Paths
+    from hostagent.net import cache, evidence, journal
+    from hostagent.net.attached import as_now
+    from hostagent.net.chains import text
+    from hostagent.net.owners import dns_owner, gateway_owner
+
+    paths = Paths.from_arguments(args)
+    found = netrecords.read(paths)
+    kernel = netrecords.look()
+    records = as_now(found.cached.records, kernel)
+    up = [ref for ref, pif in records.pifs.items() if pif.currently_attached]
+    known = evidence.gather(netrecords.folder_of(paths), journal.boot_id(paths.root))
+    management = next((pif for pif in records.pifs.values() if pif.management), None)
+    verified = cache.read_verified(netrecords.folder_of(paths))
+
+    def owner(which: Any) -> str:
+        return f"{text(records.pifs[which.ref])}: {which.reason}" if which.ref else f"none: {which.reason}"
+
+    link = kernel.by_name().get(records.bridge)
+    output.emit(
+        args,
+        {
+            "management": text(management) if management else "none",
+            "bridge": records.bridge,
+            "addresses": [
+                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.index
+            ],
+            "management_up": management.currently_attached if management else None,
+            "pifs": len(records.pifs),
+            "attached": len(up),
+            "gateway_IPv4": owner(gateway_owner(records, up, 4)),
+            "gateway_IPv6": owner(gateway_owner(records, up, 6)),
+            "dns": owner(dns_owner(records, up)),
+            "generation": found.cached.generation,
+            "last_verified": verified.generation if verified else None,
+            "waits_for_confirmation": known.pending or None,
+            "last_change": known.last or None,
+            "notes": list(found.told),
+        },
+    )
+    return 0
+
+
+def _surveyed(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """What is wanted of everything that is up and of management, the findings, and a look at the host."""
+    from hostagent.cli import netrecords
+    from hostagent.config import Paths
+    from hostagent.net.attached import as_now
+    from hostagent.net.model import survey
+
+    paths = Paths.from_arguments(args)
+    found = netrecords.read(paths)
+    records = found.cached.records
+    host = netrecords.host_of(paths, records.bridge)
+    kernel = host.tools.netlink.look()
+    now = as_now(records, kernel)
+    up = [
+        ref
+        for ref, pif in records.pifs.items()
+        if (pif.currently_attached or pif.management or now.pifs[ref].currently_attached)
+        and not pif.bond_slave_of
+    ]
+    surveyed = survey(now, up, links=kernel.by_name())
+    return surveyed, kernel, host.around(surveyed.wanted, kernel), found
+
+
+def plan(args: argparse.Namespace) -> int:
+    from hostagent.cli import netrecords
+    from hostagent.net.bring import empty_result, put_plan
+    from hostagent.net.plan import plan as plan_of
+
+    surveyed, kernel, around, found = _surveyed(args)
+    result = empty_result("plan", f"generation {found.cached.generation}", "planned")
+    put_plan(result, plan_of(surveyed.wanted, kernel, around))
+    result["told"] = [*found.told, *(finding.found for finding in surveyed.findings)]
+    return netrecords.show(args, result)
+
+
+def check(args: argparse.Namespace) -> int:
+    from hostagent.cli import netrecords
+    from hostagent.net.bring import empty_result, put_differences
+    from hostagent.net.verify import differences
+
+    surveyed, kernel, around, found = _surveyed(args)
+    differing = differences(surveyed.wanted, kernel, around)
+    told = [*found.told, *(finding.found for finding in surveyed.findings)]
+    outcome = "differs" if differing or surveyed.findings else "right"
+    result = empty_result("check", f"generation {found.cached.generation}", outcome)
+    put_differences(result, differing)
+    result["told"] = told
+    return netrecords.show(args, result)
+
+
+def graph_of(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from hostagent.cli import netrecords, output
+    from hostagent.config import Paths
+    from hostagent.errors import OperatorError
+    from hostagent.net import graph
+
+    found = netrecords.read(Paths.from_arguments(args))
+    drawn = graph.graph(found.cached.records, netrecords.look())
+    if args.output is not None:
+        try:
+            Path(args.output).write_text(graph.svg(drawn, "Network of this host"), encoding="utf-8")
+        except OSError as error:
+            raise OperatorError(
+                f"{args.output} could not be written: {error.strerror}", hint="choose another place with -o"
+            ) from error
+        output.emit(args, {"file": args.output})
+    elif args.json:
+        nodes = [node._asdict() for node in drawn.nodes.values()]
+        output.emit(args, {"nodes": nodes, "edges": [list(edge) for edge in drawn.edges]})
+    else:
+        print(graph.text(drawn, coloured=output.coloured()) or "no PIF is known: hostagent net status")
+    return 0
+
+
+def show_history(args: argparse.Namespace) -> int:
+    from hostagent.cli import netrecords, output
+    from hostagent.config import Paths
+    from hostagent.errors import CallerError
+    from hostagent.net import history
+
+    folder = netrecords.folder_of(Paths.from_arguments(args))
+    if args.number is not None:
+        entries = history.read(folder, most=max(args.number, 1))
+        if not 1 <= args.number <= len(entries):
+            raise CallerError(
+                f"there is no change number {args.number}; {len(entries)} are kept",
+                hint="hostagent net history lists them; 1 is the newest",
+            )
+        _show_entry(args, entries[args.number - 1])
+        return 0
+    rows = [
+        {"number": number, **_plain(entry)}
+        for number, entry in enumerate(history.read(folder, most=max(args.last, 1)), start=1)
+    ]
+    columns = (
+        "number", output.Column("at_s", "when", output.when), "what", "outcome",
+        output.Column("seconds", "time", output.duration), output.Column("total", "operations"), "by",
+        output.Column("told", "note"),
+    )  # fmt: skip
+    output.emit(args, rows, columns=columns, empty="nothing was changed yet")
+    return 0
+
+
+def _plain(entry: Any) -> dict[str, Any]:
+    return {**entry._asdict(), "steps": [step._asdict() for step in entry.steps]}
+
+
+def _show_entry(args: argparse.Namespace, entry: Any) -> None:
+    from hostagent.cli import output
+
+    if args.json:
+        output.emit(args, _plain(entry))
+        return
+    print(
+        f"{output.when(entry.at_s)}  {entry.what}: {entry.outcome} ({output.duration(entry.seconds)}, {entry.by})"
+    )
+    for told in entry.told:
+        print(f"  {told}")
+    if len(entry.steps) < entry.total:
+        print(f"the {len(entry.steps)} slowest of {entry.total} operations:")
+    for step in entry.steps:
+        print(f"  {step.milliseconds:9.2f} ms  {step.verb:<12} {step.device}")
+
+
+def confirm(args: argparse.Namespace) -> int:
+    from hostagent.net import bring
+
+    return _way_back(args, bring.confirm)
+
+
+def undo(args: argparse.Namespace) -> int:
+    from hostagent.net import bring
+
+    return _way_back(args, bring.undo)
+
+
+def _way_back(args: argparse.Namespace, work: Any) -> int:
+    from hostagent.cli import netrecords
+    from hostagent.config import Paths
+
+    return netrecords.show(args, work(netrecords.host_of(Paths.from_arguments(args))))
+
+
+def emergency_reset(args: argparse.Namespace) -> int:
+    from hostagent.cli import netrecords
+    from hostagent.config import Paths
+    from hostagent.net import bring, cache
+
+    paths = Paths.from_arguments(args)
+    verified = cache.read_verified(netrecords.folder_of(paths))
+    found = cache.read(netrecords.folder_of(paths)) if verified is None else cache.Found(verified)
+    if verified is None:
+        found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
+    records = found.cached.records
+    mode = bring.PLAN if args.plan else bring.DO
+    request = bring.Request(
+        bring.UP, bridge=records.bridge, management=True, mode=mode, timeout_s=args.timeout
+    )
+    return netrecords.show(args, bring.bring(request, found, netrecords.host_of(paths, records.bridge)))

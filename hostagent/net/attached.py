@@ -1,0 +1,62 @@
+"""Which PIFs are up, from what the kernel has: the whole chain from the NIC to the bridge, not the bridge alone.
+
+A bridge without its uplink is there and serves nobody (networking.md 5, row 55).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hostagent.net.devices import Kernel, Link
+    from hostagent.net.records import Pif, Records
+
+UP = 1
+"""IFF_UP."""
+
+
+def attached(records: Records, kernel: Kernel) -> frozenset[str]:
+    """PIFs, by reference, whose chain is there and up; no member of a bond, for that has no state of its own."""
+    links = kernel.by_name()
+    vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
+    return frozenset(ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans))
+
+
+def as_now(records: Records, kernel: Kernel) -> Records:
+    """The records with `currently_attached` as the kernel has it."""
+    up = attached(records, kernel)
+    changed = {
+        ref: pif._replace(currently_attached=ref in up)
+        for ref, pif in records.pifs.items()
+        if pif.currently_attached != (ref in up)
+    }
+    return records._replace(pifs={**records.pifs, **changed}) if changed else records
+
+
+def device_of(pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]) -> Link | None:
+    """The device that carries a PIF's frames: NIC, bond, or the VLAN device on one of them."""
+    lower = links.get(pif.device)
+    if lower is None or pif.vlan < 0:
+        return lower
+    return vlans.get((lower.index, pif.vlan))
+
+
+def _is_up(
+    records: Records, pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]
+) -> bool:
+    if pif.bond_slave_of:
+        return False
+    network = records.networks.get(pif.network)
+    if network is None:
+        return False
+    bridge = links.get(network.bridge)
+    if not network.managed:
+        return bridge is not None
+    device = device_of(pif, links, vlans)
+    if device is None or not device.flags & UP:
+        return False
+    if not network.bridge:
+        return True
+    return bridge is not None and bool(bridge.flags & UP) and device.master == bridge.index

@@ -1,0 +1,212 @@
+"""This host as `bring` needs it: the kernel over netlink, and the tools for what netlink does not do.
+
+Each tool is imported when the first plan needs it. What must not cost the host its network (an offload that a driver
+does not know, a resolv.conf that belongs to another program) does not fail a change: it is told, and counts as done.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hostagent.files import read_bounded
+from hostagent.net import apply, bring, cache, journal
+from hostagent.net.netlink import Netlink
+from hostagent.net.verify import Around, resolver_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hostagent.net.devices import Kernel, Lease, Wanted
+
+CLIENT_LIMIT_BYTES = 64 << 10
+TREE = Path(__file__).resolve().parents[2]
+UNDO = (
+    "import sys; sys.path.insert(0, {tree!r}); from hostagent.__main__ import main;"
+    " sys.exit(main(['net', 'undo', '--state', {state!r}, '--run', {run!r}]))"
+)
+"""What the timer runs: it depends on nothing but this tree."""
+
+
+def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> bring.Host:
+    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease, and with whose name
+    name servers are filed. Raises NetlinkError, FileError.
+    """
+    tools = _Tools(root, run, management)
+    boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
+    return bring.Host(
+        folder=state / cache.FOLDER,
+        tools=apply.Tools(
+            netlink=Netlink(),
+            sysctl=tools.sysctl,
+            ethtool=tools.ethtool,
+            lease_start=tools.lease_start,
+            lease_stop=tools.lease_stop,
+            resolver=tools.resolver,
+        ),
+        boot=boot,
+        around=tools.around,
+        arm=lambda seconds: _arm(seconds, state, run),
+        disarm=_disarm,
+        soft=tools.soft,
+    )
+
+
+def _arm(seconds: float, state: Path, run: Path) -> None:
+    from hostagent.net import guard
+
+    code = UNDO.format(tree=str(TREE), state=str(state), run=str(run))
+    guard.arm((sys.executable, "-c", code), max(1, round(seconds)))
+
+
+def _disarm() -> None:
+    from hostagent.net import guard
+
+    guard.confirm()
+
+
+class _Tools:
+    """Everything but netlink. Knows of the leases that run what it was last asked to look at."""
+
+    def __init__(self, root: Path, run: Path, management: str) -> None:
+        self._root = root
+        self._run = run
+        self._management = management
+        self._leases: dict[tuple[str, int], Lease] = {}
+        self._forgiven: set[str] = set()
+        self._ethtool: Any = None
+        self.soft: list[str] = []
+
+    def sysctl(self, path: str, value: str) -> None:
+        from hostagent.net import sysctl
+
+        sysctl.write(self._root, path, value)
+
+    def ethtool(self, device: str, args: Mapping[str, Any]) -> None:
+        from hostagent.net.ethtool import EthtoolError
+
+        try:
+            if args.get("features"):
+                self._open_ethtool().set_features(device, args["features"])
+            if args.get("link"):
+                self._open_ethtool().set_link(device, args["link"])
+        except EthtoolError as error:
+            self._forgive(f"ethtool {device}", f"{error.found} (hint: {error.hint})")
+
+    def lease_start(self, lease: Lease) -> None:
+        self._leases[lease.device, lease.family] = lease
+        self._ensure(lease.device)
+
+    def lease_stop(self, lease: Lease) -> None:
+        self._leases.pop((lease.device, lease.family), None)
+        self._ensure(lease.device)
+
+    def resolver(self, text: str) -> None:
+        from hostagent.net import resolver
+
+        try:
+            resolver.put(text, self._management, self._root)
+        except resolver.ResolverError as error:
+            self._forgive("resolver", f"{error.found} (hint: {error.hint})")
+
+    def around(self, wanted: Wanted, kernel: Kernel) -> Around:
+        """What a look at the kernel does not hold, of the devices that are wanted and there."""
+        from hostagent.net import sysctl
+
+        links = kernel.by_name()
+        there = [device for device in wanted.devices if device.name in links]
+        found = Around(
+            sysctls=sysctl.read_ipv6(self._root, [device.name for device in there]),
+            leases=self._running(wanted),
+        )
+        featured = [device for device in there if device.features]
+        if featured:
+            known = self._open_ethtool().features(featured[0].name if len(featured) == 1 else "")
+            features = {device.name: known.get(device.name, {}) for device in featured}
+            for device in featured:
+                # what the driver does not know is told when it is set, and is not a difference then
+                if f"ethtool {device.name}" in self._forgiven:
+                    features[device.name] = dict(device.features)
+            found = found._replace(features=features)
+        linked = [device for device in there if device.link]
+        if linked:
+            found = found._replace(
+                link={device.name: self._link(device.name, device.link) for device in linked}
+            )
+        if wanted.dns is not None:
+            found = found._replace(resolver=self._resolver(wanted))
+        return found
+
+    def _link(self, device: str, wanted: Mapping[str, int | str]) -> Mapping[str, int | str]:
+        from hostagent.net import ethtool
+
+        opened = self._open_ethtool()
+        modes = None if f"ethtool {device}" in self._forgiven else opened.link_modes(device)
+        return dict(wanted) if modes is None else ethtool.seen(modes, wanted, opened.modes)
+
+    def _resolver(self, wanted: Wanted) -> str:
+        from hostagent.net import resolver
+
+        text = resolver_text(wanted.dns) if wanted.dns is not None else ""
+        if "resolver" in self._forgiven or not (wanted.dns and wanted.dns.servers):
+            return text  # a good file is never emptied
+        return resolver.current(self._root, self._management)
+
+    def _running(self, wanted: Wanted) -> tuple[Lease, ...]:
+        """The leases that clients of ours are after, of the devices concerned."""
+        devices = {lease.device for lease in wanted.leases} | {device.name for device in wanted.devices}
+        folder = self._run / "dhcp"
+        files = {file.stem for file in folder.glob("*.conf")} if folder.is_dir() else set()
+        if files & devices:
+            self._note(files & devices, wanted)
+        return tuple(lease for (device, _), lease in self._leases.items() if device in devices)
+
+    def _note(self, devices: set[str], wanted: Wanted) -> None:
+        from hostagent.net import dhcp
+
+        clients = dhcp.of_leases(wanted.leases, management=self._management)
+        for device in devices:
+            if not dhcp.active(device):
+                continue
+            text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=CLIENT_LIMIT_BYTES).decode()
+            client = clients.get(device)
+            same = client is not None and dhcp.configuration(client) == text
+            for family in (4, 6):
+                self._leases.pop((device, family), None)
+            if same:
+                self._leases |= {
+                    (one.device, one.family): one for one in wanted.leases if one.device == device
+                }
+            else:  # it does something else: named by its families, and differing from every wanted one
+                self._leases |= _other(device, text)
+
+    def _ensure(self, device: str) -> None:
+        from hostagent.net import dhcp
+
+        leases = [lease for (name, _), lease in self._leases.items() if name == device]
+        if leases:
+            dhcp.ensure(dhcp.of_leases(leases, management=self._management)[device], self._run)
+        else:
+            dhcp.stop(device, self._run)
+
+    def _open_ethtool(self) -> Any:
+        if self._ethtool is None:
+            from hostagent.net.ethtool import Ethtool
+
+            self._ethtool = Ethtool()
+        return self._ethtool
+
+    def _forgive(self, what: str, told: str) -> None:
+        self._forgiven.add(what)
+        self.soft.append(told)
+
+
+def _other(device: str, text: str) -> dict[tuple[str, int], Lease]:
+    """What a client is after by the look of its configuration, as leases that are no wanted ones."""
+    from hostagent.net.devices import Lease
+
+    lines = text.splitlines()
+    families = [family for family, word in ((4, "noipv4"), (6, "noipv6")) if word not in lines]
+    gateway, dns = "nogateway" not in lines, "domain_name_servers" in text or "dhcp6_name_servers" in text
+    return {(device, family): Lease(device, family, gateway, dns) for family in families}
