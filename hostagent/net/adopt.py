@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, CannotAdoptError
-from hostagent.net.devices import GROUP, PROTOCOL, Device, Wanted, WantedAddress, WantedRoute
+from hostagent.net.devices import GROUP, PROTOCOL, Device, Lease, Wanted, WantedAddress, WantedRoute
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.restore import address_add
 from hostagent.net.verify import FOREVER, LINK_SCOPE, family_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hostagent.net.adopt_files import Change
-    from hostagent.net.devices import Address, Kernel, Link, Route
+    from hostagent.net.devices import Address, Kernel, Link
     from hostagent.net.foreign_files import Owner
     from hostagent.net.records import Records
 
@@ -30,7 +30,7 @@ NO_PROBE = 0x02  # IFA_F_NODAD: nobody else has it, this host has it on the card
 MANAGED_PREFIX = 0x100 | 0x200  # IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE: of whoever put it there
 DYNAMIC = ("DHCP", "Autoconf")
 DEFAULTS = ("default4", "default6")
-OFF = ("address-del", "route-del")
+OFF = ("address-del", "route-del", "link-del")
 
 
 class AlreadyAdoptedError(CannotAdoptError):
@@ -218,7 +218,7 @@ def adopting(planned: Plan, kernel: Kernel, nic: Link, taken: Settings, before: 
     if bridge is not None:
         target = nic._replace(index=bridge.index, name=bridge.device)
         carried = _carried(kernel, nic, target, taken)
-        steps = _inserted(steps, nic.index, carried)
+        steps = _inserted(steps, (nic.index,), carried)
     return Plan((*before.steps, *steps))
 
 
@@ -234,18 +234,19 @@ def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[S
             gone = do._replace(verb="address-del", args={"text": have.text, "prefix": have.prefix})
             found.append(Step(do, (gone,)))
     gateway = _gateway(nic, kernel, 4)
-    if found and taken.mode == "DHCP" and gateway:
+    leased = any(family_of(str(step.do.args["text"])) == 4 for step in found)
+    if leased and gateway:
         args = {"destination": "default4", "gateway": gateway, "protocol": BY_DHCP, "metric": METRIC}
         do = Operation("route-add", target.name, target.index, args)
         found.append(Step(do, (do._replace(verb="route-del"),)))
     return found
 
 
-def _inserted(steps: list[Step], nic: int, carried: list[Step]) -> list[Step]:
-    """Before the first step that takes something from the card."""
+def _inserted(steps: list[Step], devices: Sequence[int], carried: list[Step]) -> list[Step]:
+    """Before the first step that takes something from these devices, or moves them."""
     for at, step in enumerate(steps):
         do = step.do
-        if do.index == nic and (do.verb in OFF or "master" in do.args or do.args.get("up") is False):
+        if do.index in devices and (do.verb in OFF or "master" in do.args or do.args.get("up") is False):
             return [*steps[:at], *carried, *steps[at:]]
     return [*steps, *carried]
 
@@ -303,29 +304,63 @@ def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: 
 
 
 def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:
-    """The card with the addresses and the default routes of the bridge, and no bridge."""
+    """The card with the addresses and the default routes of the bridge, and no bridge.
+
+    The lease, for a plan without `Around`, only says that addresses with a lifetime are right.
+    """
     mine = [one for one in kernel.addresses if one.device == bridge.index and one.scope < LINK_SCOPE]
-    routes = [r for r in kernel.routes if r.device == bridge.index and _is_static(r)]
+    routes = [r for r in kernel.routes if r.device == bridge.index and r.protocol == PROTOCOL and r.gateway]
     return Wanted(
-        (Device(nic.name, "physical", ipv6="link-local"),),
+        (Device(nic.name, "physical", ipv6="autoconf"),),
         tuple(WantedAddress(nic.name, one.text, one.prefix) for one in mine if one.valid_s == FOREVER),
         tuple(WantedRoute(nic.name, r.destination, r.gateway, r.metric) for r in routes),
+        tuple(Lease(nic.name, 4, gateway=True, dns=False) for one in mine[:1] if _leased(mine)),
         gone=(bridge.name,),
     )
 
 
-def _is_static(route: Route) -> bool:
-    return route.protocol == PROTOCOL and bool(route.gateway)
+def _leased(mine: Sequence[Address]) -> bool:
+    return any(family_of(one.text) == 4 and one.valid_s != FOREVER for one in mine)
 
 
-def releasing(planned: Plan, kernel: Kernel, nic: Link, bridge: Link, daemon: str, files: Sequence[Change]) -> Plan:
-    """The plan of giving back: their files first (both may have it then: at a boot they come first, `early.held`), then
-    the addresses, those of a lease with the time they have left, then the daemon takes the card.
+def releasing(
+    planned: Plan,
+    kernel: Kernel,
+    nic: Link,
+    bridge: Link,
+    daemon: str,
+    files: Sequence[Change],
+    leases: Sequence[Lease],
+) -> Plan:
+    """The plan of giving back: their files first (both may have the card then, and at a boot they come first:
+    `early.held`), then the addresses, those of a lease with the time they have left. After it the daemon is to take the card.
+
+    `leases`: those that our DHCP client of the bridge is after.
     """
-    mode = Settings("DHCP", mode6="Autoconf")
-    steps = _inserted(list(planned.steps), bridge.index, _carried(kernel, bridge, nic, mode))
-    client = any(one.device == bridge.index and one.valid_s != FOREVER for one in kernel.addresses)
-    forget = [Step(_forget(bridge.name), (tell("ask", "dhcpcd", bridge.name),))] if client else []
-    take = Step(tell("take", daemon, nic.name), ())
-    return Plan((*(file_step(change) for change in files), *forget, *steps, take))
+    path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
+    ipv6 = Operation("sysctl", nic.name, nic.index, {"path": path, "value": "0"})
+    carried = _carried(kernel, bridge, nic, Settings("DHCP", mode6="Autoconf"))
+    again = tuple(_lease_start(lease) for lease in leases)
+    forget = [Step(_forget(bridge.name), again)] if leases else []
+    moved = _inserted(list(planned.steps), (bridge.index, nic.index), carried)
+    return Plan(
+        (
+            *_file_steps(files, daemon, nic.name),
+            *forget,
+            Step(ipv6, (ipv6._replace(args={"path": path, "value": "1"}),)),
+            *moved,
+        )
+    )
 
+
+def _file_steps(files: Sequence[Change], daemon: str, device: str) -> list[Step]:
+    """What comes back with the first is undone last: the daemon lets the card go again."""
+    steps = [file_step(change) for change in files]
+    let_go = tell("let-go", daemon, device)
+    return [step._replace(undo=(*step.undo, let_go)) if step is steps[0] else step for step in steps]
+
+
+def _lease_start(lease: Lease) -> Operation:
+    args: dict[str, Any] = lease._asdict()
+    del args["device"]
+    return Operation("lease-start", lease.device, 0, args)
