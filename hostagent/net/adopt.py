@@ -65,7 +65,11 @@ def choose(nic: str, kernel: Kernel) -> str:
         routes = [route for route in kernel.routes if route.destination in DEFAULTS]
         nics = {kernel.links[route.device].name for route in routes if route.device in kernel.links}
         if len(nics) != 1:
-            found = f"the default routes are on {', '.join(sorted(nics))}" if nics else "there is no default route"
+            found = (
+                f"the default routes are on {', '.join(sorted(nics))}"
+                if nics
+                else "there is no default route"
+            )
             raise CannotAdoptError(f"{found}: which card is meant?", hint="name it: hostagent net adopt NIC")
         (nic,) = nics
     link = links.get(nic)
@@ -85,7 +89,9 @@ def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
     """The daemon that the card is taken from. Raises AlreadyAdoptedError, CannotAdoptError."""
     master = kernel.links.get(link.master)
     if master is not None and master.group == GROUP:
-        raise AlreadyAdoptedError(f"{link.name} is a port of our {master.name} already", hint="hostagent net status")
+        raise AlreadyAdoptedError(
+            f"{link.name} is a port of our {master.name} already", hint="hostagent net status"
+        )
     holders = [owner for owner in owners if owner.daemon != CLOUD_INIT]
     if not holders:
         raise CannotAdoptError(
@@ -123,19 +129,20 @@ def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
         have = _present(owner, link, [one for one in mine if family_of(one.text) == 4], 4, told)
         gateway = _gateway(link, kernel, 4) or owner.gateway
         if owner.mode == "Static":
-            found = found._replace(
-                address=have.text, netmask=_netmask(have.prefix), gateway=gateway, dns=dns
-            )
+            found = found._replace(address=have.text, netmask=_netmask(have.prefix), gateway=gateway, dns=dns)
         else:
             found = found._replace(client_id=owner.client_id, request=have.text)
     if owner.mode6 == "Static":
         have = _present(owner, link, [one for one in mine if family_of(one.text) == 6], 6, told)
         found = found._replace(
-            address6=f"{have.text}/{have.prefix}", gateway6=_gateway(link, kernel, 6) or owner.gateway6, dns=dns
+            address6=f"{have.text}/{have.prefix}",
+            gateway6=_gateway(link, kernel, 6) or owner.gateway6,
+            dns=dns,
         )
     if owner.mode == owner.mode6 == "None":
         raise CannotAdoptError(
-            f"{owner.daemon} gives {link.name} no address", hint="there is nothing to carry over: PIF.reconfigure_ip"
+            f"{owner.daemon} gives {link.name} no address",
+            hint="there is nothing to carry over: PIF.reconfigure_ip",
         )
     told += [
         f"the route {route.destination} via {route.gateway or 'the link'} is not carried over"
@@ -171,7 +178,11 @@ def _present(owner: Owner, link: Link, mine: list[Address], family: int, told: l
 
 
 def _gateway(link: Link, kernel: Kernel, family: int) -> str:
-    routes = [r for r in kernel.routes if (r.device, r.destination) == (link.index, f"default{family}") and r.gateway]
+    routes = [
+        r
+        for r in kernel.routes
+        if (r.device, r.destination) == (link.index, f"default{family}") and r.gateway
+    ]
     return min(routes, key=lambda route: route.metric).gateway if routes else ""
 
 
@@ -184,7 +195,8 @@ def _netmask(prefix: int) -> str:
 def with_settings(records: Records, ref: str, taken: Settings, bridge: str) -> Records:
     """The records with the PIF so, as the management interface on `bridge`; no other one is."""
     pifs = {
-        one: pif if not pif.management else pif._replace(management=False) for one, pif in records.pifs.items()
+        one: pif if not pif.management else pif._replace(management=False)
+        for one, pif in records.pifs.items()
     }
     other_config = dict(pifs[ref].other_config)
     if taken.search and taken.dns:
@@ -196,9 +208,7 @@ def with_settings(records: Records, ref: str, taken: Settings, bridge: str) -> R
         primary_address_type="IPv4" if taken.mode != "None" else "IPv6", other_config=other_config,
     )  # fmt: skip
     network = records.networks[pifs[ref].network]._replace(managed=True, bridge=bridge)
-    return records._replace(
-        pifs=pifs, networks={**records.networks, network.ref: network}, bridge=bridge
-    )
+    return records._replace(pifs=pifs, networks={**records.networks, network.ref: network}, bridge=bridge)
 
 
 # --- the plan ---
@@ -210,7 +220,9 @@ def adopting(planned: Plan, kernel: Kernel, nic: Link, taken: Settings, before: 
     `planned` is the plan of what is wanted. What it would let go of the card before our DHCP client or a router gives
     it anew is put on the bridge before; and undoing the client does not give the lease back to the server.
     """
-    bridge = next((s.do for s in planned.steps if s.do.verb == "link-add" and s.do.args.get("kind") == "bridge"), None)
+    bridge = next(
+        (s.do for s in planned.steps if s.do.verb == "link-add" and s.do.args.get("kind") == "bridge"), None
+    )
     steps = [
         step._replace(undo=(_forget(step.do.device),)) if step.do.verb == "lease-start" else step
         for step in planned.steps
@@ -236,7 +248,12 @@ def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[S
     gateway = _gateway(nic, kernel, 4)
     leased = any(family_of(str(step.do.args["text"])) == 4 for step in found)
     if leased and gateway:
-        args = {"destination": "default4", "gateway": gateway, "protocol": BY_DHCP, "metric": METRIC}
+        args: dict[str, Any] = {
+            "destination": "default4",
+            "gateway": gateway,
+            "protocol": BY_DHCP,
+            "metric": METRIC,
+        }
         do = Operation("route-add", target.name, target.index, args)
         found.append(Step(do, (do._replace(verb="route-del"),)))
     return found
@@ -268,18 +285,18 @@ def _forget(bridge: str) -> Operation:
 
 
 def beginning(
-    mark: Change, early: Sequence[Change], all_files: Sequence[Change], owner: Owner
+    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, *, reload: bool
 ) -> Plan:
     """The first steps: a note of what is under way, and files that must be there before our first device.
 
     Undoing the note, which comes last, undoes every file, those too that are written only when all works, and has the
     daemon take the card again: undoing what did not happen does no harm.
     """
-    back = [Operation("file", "", 0, {"path": one.path, "content": one.before}) for one in reversed(all_files)]
+    back = [Operation("file", "", 0, {"path": one.path, "content": one.before}) for one in reversed(late)]
     note = file_step(mark)
     steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
     steps += [file_step(change) for change in early]
-    if early:
+    if reload:
         steps.append(Step(tell("reload", owner.daemon, owner.device), ()))
     return Plan(tuple(steps))
 
@@ -289,10 +306,13 @@ def beginning(
 
 def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: Kernel) -> None:
     """Raises CannotAdoptError while something of ours lies on the card or its bridge."""
-    guests = [link.name for link in kernel.links.values() if link.master == bridge.index and link.index != nic.index]
+    guests = [
+        link.name for link in kernel.links.values() if link.master == bridge.index and link.index != nic.index
+    ]
     if guests:
         raise CannotAdoptError(
-            f"{bridge.name} has the ports {', '.join(guests)}", hint="shut down or move the guests on that network"
+            f"{bridge.name} has the ports {', '.join(guests)}",
+            hint="shut down or move the guests on that network",
         )
     above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.index]
     if above or records.pifs[ref].vlan_slave_of:
@@ -333,7 +353,7 @@ def releasing(
     leases: Sequence[Lease],
 ) -> Plan:
     """The plan of giving back: their files first (both may have the card then, and at a boot they come first:
-    `early.held`), then the addresses, those of a lease with the time they have left. After it the daemon is to take the card.
+    `early.held`), then the addresses, those of a lease with the time they have left. The daemon is told afterwards.
 
     `leases`: those that our DHCP client of the bridge is after.
     """

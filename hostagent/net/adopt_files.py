@@ -1,7 +1,7 @@
 """What keeps another network daemon from a card, and from what we make on it, as contents of files. No file is touched.
 
-Each daemon has one file that decides at the next boot whose the card is, the *switch*: it is written in one step, so that
-whatever moment the power goes, either they bring the card up or we do.
+Each daemon has one file that decides at the next boot whose the card is, the *switch*. It is written in one step:
+whenever the power goes, either they bring the card up or we do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-NETWORKD, IFUPDOWN, NETWORK_MANAGER, CLOUD_INIT = "systemd-networkd", "ifupdown", "NetworkManager", "cloud-init"
+NETWORKD, IFUPDOWN, NETWORK_MANAGER, CLOUD_INIT = (
+    "systemd-networkd",
+    "ifupdown",
+    "NetworkManager",
+    "cloud-init",
+)
 DAEMONS = (NETWORKD, IFUPDOWN, NETWORK_MANAGER)
 """Those that a card can be taken over from."""
 OURS = "xenbr* xapi* xenapi vif* tap*"
@@ -24,7 +29,10 @@ OURS = "xenbr* xapi* xenapi vif* tap*"
 MARK = "#hostagent# "
 """Before the lines of ifupdown's files that are out of use."""
 CLOUD_FILE = "/etc/cloud/cloud.cfg.d/99-hostagent-network.cfg"
-CLOUD_TEXT = "# Written by `hostagent net adopt`: the network of this host is hostagent's.\nnetwork: {config: disabled}\n"
+CLOUD_TEXT = """\
+# Written by `hostagent net adopt`: the network of this host is hostagent's.
+network: {config: disabled}
+"""
 BRIDGES_FILE = "/etc/systemd/network/00-hostagent.network"
 BRIDGES_TEXT = f"""\
 # Written by `hostagent net adopt`: these devices are hostagent's and the tool stack's.
@@ -64,7 +72,7 @@ class Disabling(NamedTuple):
 
 
 def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, alone: bool) -> Disabling:
-    """The files that keep these owners of one card from it. `content` reads a file of the host, None: there is none.
+    """The files that keep these owners of one card from it. `content` reads a file, None: there is none.
 
     `alone`: systemd-networkd has no other device, so that nothing is left for its wait-online, which would hold up each
     boot for two minutes. Raises CannotAdoptError.
@@ -115,7 +123,7 @@ unmanaged-devices+={names}
 
 
 def _ifupdown(owner: Owner, content: Callable[[str], str | None]) -> list[Change]:
-    """The file with the card's stanza first: it is the switch, and a line that starts a card without one does nothing."""
+    """The file with the card's stanza first: it is the switch; a line that starts a card without one does nothing."""
     found = []
     for path in owner.files:
         before = content(path) or ""
@@ -166,7 +174,7 @@ def comment_out(content: str, device: str) -> tuple[str, int]:
 
 
 def networkd_others(nic: str, root: Path) -> tuple[str, ...]:
-    """Indexes of other devices that a running systemd-networkd has, for whatever it does with them (its state files)."""
+    """Indexes of the other devices that a running systemd-networkd has, by its state files."""
     folder = root / "run/systemd/netif/links"
     index = text(root / "sys/class/net" / nic / "ifindex").strip()
     found = []
@@ -194,4 +202,3 @@ def restoring(changes: Sequence[Change], content: Callable[[str], str | None]) -
             )
         found.append(Change(change.path, now, change.before))
     return tuple(found)
-

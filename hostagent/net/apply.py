@@ -57,12 +57,12 @@ class Tools(NamedTuple):
     lease_stop: Callable[[Lease], None]
     resolver: Callable[[str], None]
     """Makes resolv.conf hold this text."""
+    hold: Callable[[str], None] = lambda _: None
+    """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
     file: Callable[[str, str | None], None] = _none
     """Path and what it is to hold; None: it goes."""
     foreign: Callable[[str, str, str], None] = _none
     """Daemon, what it is told, device (`foreign_daemons.tell`)."""
-    hold: Callable[[str], None] = lambda _: None
-    """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
 
 
 class Trouble(NamedTuple):

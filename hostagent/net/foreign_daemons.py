@@ -1,8 +1,8 @@
-"""Their files written, and other network daemons told about a card: that they read their files anew, let it go, or take it again.
+"""Other network daemons told about a card: to read their files anew, to let it go, to take it; and files written.
 
-Letting go must not cost the address, which lies on our bridge by then, nor its lease. systemd-networkd that reloads gives
-the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the card
-unmanaged. The same holds for NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
+Letting go must not cost the address, which lies on our bridge by then, nor its lease. systemd-networkd that reloads
+gives the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the
+card unmanaged. The same holds for NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
 started for a card is a DHCP client; it is killed, as its own way to end gives the lease back or takes the address away.
 """
 
@@ -43,8 +43,8 @@ def tell(
     addresses: Callable[[], Mapping[str, str]],
     kill: Callable[[int, int], None] = os.kill,
 ) -> None:
-    """Tell a daemon `what`: reload (new files that concern none of its devices), let-go, take; or forget, which ends our
-    own DHCP client of a bridge and leaves address and lease.
+    """Tell a daemon `what`: reload (new files that concern none of its devices), let-go, take; or forget, which ends
+    our own DHCP client of a bridge and leaves address and lease.
 
     `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
     """

@@ -1,4 +1,4 @@
-"""The records of a card that is taken over or given back: its PIF, the network and bridge it is on, who is management."""
+"""The records of a card that is taken over or given back: its PIF, network and bridge, and who is management."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hostagent.net.adopt import Settings
     from hostagent.net.nics_types import Nic
     from hostagent.net.records import Pif, Records
-    from hostagent.netctl.adopt import Place
+    from hostagent.netctl.adopt_place import Place
     from hostagent.netctl.control import Control, References
 
 FIELDS = (
@@ -71,7 +71,9 @@ def taking(
         if not ref:
             found = next((one for one in nics if one.name == nic), None)
             if found is None:
-                raise CannotAdoptError(f"{nic} is no card that a PIF is made for", hint="hostagent net status; PIF.scan")
+                raise CannotAdoptError(
+                    f"{nic} is no card that a PIF is made for", hint="hostagent net status; PIF.scan"
+                )
             ref = objects_nics.introduce(transaction, references, host, found, now)
         if text(transaction, "PIF", ref, "bond_slave_of"):
             raise CannotAdoptError(f"the PIF of {nic} is a member of a bond", hint="Bond.destroy it first")
@@ -144,7 +146,12 @@ def restore(place: Place, before: Snapshot) -> None:
         host = transaction.by_uuid("host", place.host_uuid)
         for ref, record in list(transaction.records("PIF")):
             if record["host"] == host:
-                none = {**objects_pif.NO_IPV4, **objects_pif.NO_IPV6, "management": False, "currently_attached": False}
+                none = {
+                    **objects_pif.NO_IPV4,
+                    **objects_pif.NO_IPV6,
+                    "management": False,
+                    "currently_attached": False,
+                }
                 transaction.update("PIF", ref, before.pifs.get(ref, none))
 
 

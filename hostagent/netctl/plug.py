@@ -76,6 +76,10 @@ class Network:
     def __init__(self, site: Site) -> None:
         self._site = site
 
+    @property
+    def site(self) -> Site:
+        return self._site
+
     # --- changes ---
 
     @contextlib.contextmanager
