@@ -148,5 +148,10 @@ def place_of(paths: Paths) -> Iterator[Place]:
     with own(paths) as database:
         state = HostState(inventory=found, database=database)
         yield place(
-            paths.root, paths.state, paths.inventory, found.installation_uuid, database, network.site(config, state)
+            paths.root,
+            paths.state,
+            paths.inventory,
+            found.installation_uuid,
+            database,
+            network.site(config, state),
         )

@@ -103,7 +103,6 @@ def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
             host.tools.hold(f"wrote {change.path}")
         host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
         taking.must_work()
-        host.disarm()
     except BaseException:
         taking.undo()
         with contextlib.suppress(HostagentError):
@@ -271,5 +270,8 @@ class _Taking(Network):
                 self.host.disarm()
 
     def commit(self) -> None:
+        """Before the timer is stopped: should it end now, it waits for our lock and then finds nothing to undo."""
         if self._journal is not None:
             journal.mark(self.host.folder, self._journal, journal.COMMITTED)
+        with contextlib.suppress(HostagentError):
+            self.host.disarm()

@@ -123,7 +123,6 @@ class _Giving(Network):
             self._must_have(had)
             must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)
             yield {}
-            host.disarm()
         except BaseException:
             if written is not None and not apply.undo(written, host.tools, boot=host.boot):
                 journal.mark(host.folder, written, journal.UNDONE)
@@ -131,6 +130,8 @@ class _Giving(Network):
                 host.disarm()
             raise
         journal.mark(host.folder, written, journal.COMMITTED)
+        with contextlib.suppress(HostagentError):
+            host.disarm()
         host.tools.file(str(note_file(self.place.state, note.nic)), None)
         host.tools.file(str(client_ids.file_of(note.bridge, self.place.state)), None)
 
