@@ -79,7 +79,7 @@ def release_nic(args: argparse.Namespace) -> int:
 
 
 def _both(args: argparse.Namespace, action: str) -> int:
-    if not 1 <= args.timeout <= 3600:  # noqa: PLR2004 - an hour
+    if not 1 <= args.timeout <= 3600:
         raise CallerError(f"--timeout {args.timeout:g} makes no sense", hint="give 1 to 3600 seconds")
     if not args.dry_run and not args.yes:
         if args.json or not sys.stdin.isatty():

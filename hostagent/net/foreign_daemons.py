@@ -2,7 +2,7 @@
 
 Letting go must not cost the address, which lies on our bridge by then, nor its lease. systemd-networkd that reloads
 gives the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the
-card unmanaged. The same holds for NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
+card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
 started for a card is a DHCP client; it is killed, as its own way to end gives the lease back or takes the address away.
 """
 

@@ -12,9 +12,9 @@ from hostagent.net import adopt, adopt_files, client_ids, foreign_daemons
 from hostagent.net.adopt_files import CannotAdoptError, Change, comment_out, disabling, restoring
 from hostagent.net.devices import GROUP, Address, Kernel, Link, Route
 from hostagent.net.dhcp import Client
-from hostagent.net.foreign_files import Nic, Owner
+from hostagent.net.foreign_files import Nic, Owner, sections
 from hostagent.net.foreign_ifupdown import stanzas
-from hostagent.net.foreign_networkd import matches, sections
+from hostagent.net.foreign_networkd import matches
 from hostagent.net.plan import plan
 from hostagent.run import CommandError
 from tests.pure.net_kernel import FakeKernel
@@ -60,7 +60,8 @@ def test_what_a_pif_cannot_have_is_told():
         routes=(DEFAULT4, Route(2, "198.51.100.0/24", "192.0.2.9", 4)),
     )
     told = " ".join(adopt.settings(STATIC, NIC, more).told)
-    assert "192.0.2.11/24" in told and "198.51.100.0/24" in told
+    assert "192.0.2.11/24" in told
+    assert "198.51.100.0/24" in told
 
 
 def test_address_that_files_and_kernel_do_not_agree_on_stops():
@@ -90,8 +91,8 @@ def test_owner_beside_cloud_init_and_card_of_ours():
     kernel = Kernel({2: NIC, 9: BRIDGE})
     with pytest.raises(adopt.AlreadyAdoptedError):
         adopt.main_owner(NIC._replace(master=9), (STATIC,), kernel)
+    other = BRIDGE._replace(name="br5", group=0)
     with pytest.raises(CannotAdoptError, match="br5"):
-        other = BRIDGE._replace(name="br5", group=0)
         adopt.main_owner(NIC._replace(master=9), (STATIC,), Kernel({9: other}))
 
 
@@ -177,8 +178,11 @@ def test_file_with_the_stanza_is_written_before_the_one_that_starts_it():
 
 
 LINES = st.sampled_from(
-    ["auto eth0 eth1", "auto lo", "allow-hotplug eth0", "iface eth0 inet dhcp", "iface eth1 inet static", "  address 192.0.2.1/24",
-     "", "# a comment", "iface eth0 inet6 auto", "source /etc/x/*", "mapping eth0", "  up echo \\", "    more", "no-auto-down eth0"]
+    [
+        "auto eth0 eth1", "auto lo", "allow-hotplug eth0", "iface eth0 inet dhcp", "iface eth1 inet static",
+        "  address 192.0.2.1/24", "", "# a comment", "iface eth0 inet6 auto", "source /etc/x/*", "mapping eth0",
+        "  up echo \\", "    more", "no-auto-down eth0",
+    ]
 )  # fmt: skip
 
 
@@ -188,18 +192,16 @@ def test_any_interfaces_file_without_one_card(lines):
     after, count = comment_out(content, "eth0")
 
     def left(text):
-        plain = [
-            line
-            for line in text.replace("\\\n", " ").splitlines()
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        return stanzas([(line.strip(), "") for line in plain])
+        joined = text.replace("\\\n", " ").splitlines()
+        plain = [line.strip() for line in joined if line.strip() and not line.lstrip().startswith("#")]
+        return stanzas([(line, "") for line in plain])
 
-    assert all(one.device != "eth0" for one in left(after))
-    assert [one for one in left(after) if one.device == "eth1"] == [
-        one for one in left(content) if one.device == "eth1"
-    ]
-    assert count == sum(one.device == "eth0" for one in left(content))
+    def of(device, text):
+        return [one for one in left(text) if one.device == device]
+
+    assert of("eth0", after) == []
+    assert of("eth1", after) == of("eth1", content)
+    assert count == len(of("eth0", content))
     assert comment_out(after, "eth0") == (after, 0)
 
 

@@ -110,7 +110,8 @@ def test_networkd_gives_its_card_and_gets_it_back_and_each_lasts_over_a_cold_boo
         "ip -j addr show; find /etc/systemd/network /etc/network -type f 2>/dev/null | sort"
     ).stdout
     planned = json.loads(host.exec("hostagent net adopt --dry-run --json").stdout)
-    assert planned["outcome"] == "planned" and planned["operations"]
+    assert planned["outcome"] == "planned"
+    assert planned["operations"]
     shown = host.exec(
         "ip -j addr show; find /etc/systemd/network /etc/network -type f 2>/dev/null | sort"
     ).stdout
