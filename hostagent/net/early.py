@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NONE, FOREIGN, UP, DOWN = "none", "foreign", "up", "down"
 SCOPE_LINK = 253
+POLL_S = 0.2
+NICS_S = 20.0
+"""For drivers to load, and NICs to get their names."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
@@ -86,11 +89,18 @@ def held(
 
 
 def raise_management(
-    found: cache.Found, host: bring.Host, around: Around, *, timeout_s: float = TIMEOUT_S, until: float = 0.0
+    found: cache.Found,
+    host: bring.Host,
+    around: Around,
+    *,
+    timeout_s: float = TIMEOUT_S,
+    until: float = 0.0,
+    nics_s: float = 0.0,
 ) -> Raised:
     """Bring the management interface up, or find it up; climb the ladder if it does not come up.
 
-    `until`, on the clock of `host`: no rung is begun after it; 0: no limit. Raises NetlinkError where the kernel cannot
+    `until`, on the clock of `host`: no rung is begun after it; 0: no limit. `nics_s`: how long to wait for NICs that
+    are not there, early in the boot. Raises NetlinkError where the kernel cannot
     even be looked at.
     """
     records = found.cached.records
@@ -98,13 +108,24 @@ def raise_management(
     if pif is None:
         what = f"{records.bridge} is not made by us" if records.bridge else "there is no management interface"
         return Raised(NONE, (what,))
-    kernel = host.tools.netlink.look()
-    if others := held(nics_of(records, pif), kernel, around.owners):
+    names = nics_of(records, pif)
+    kernel = _with_nics(names, host, nics_s)
+    if others := held(names, kernel, around.owners):
         return Raised(FOREIGN, tuple(what for _, what in others))
     said, done = _try(found, pif, host, timeout_s)
     if done is not None:
         return Raised(UP, said, done)
     return _climb(found, host, around, said, until)
+
+
+def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> Kernel:
+    """The kernel with all these NICs, or as it is when the time is over."""
+    until = host.clock() + wait_s
+    while True:
+        kernel = host.tools.netlink.look()
+        if {link.name for link in kernel.links.values()}.issuperset(names) or host.clock() >= until:
+            return kernel
+        host.wait(POLL_S)
 
 
 def _try(
@@ -118,8 +139,14 @@ def _try(
         return (f"{error.found} (hint: {error.hint})",), None
     failed = result["error"]
     said = (*result["told"], *([failed["found"]] if failed else ()))
-    works = _works(found.cached.records, pif, host.tools.netlink.look())
-    return said, tuple(result["operations"]) if works else None
+    if not _works(found.cached.records, pif, host.tools.netlink.look()):
+        return said, None
+    try:
+        if not cache.read(host.folder).cached.verified and not found.cached.verified:
+            cache.mark_verified(host.folder, found.cached)
+    except HostagentError as error:
+        said = (*said, f"the generation could not be marked as verified: {error.found}")
+    return said, tuple(result["operations"])
 
 
 def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
@@ -218,7 +245,7 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
             host = opened(root, found.cached.records.bridge)
             told = (*found.told, *recover(host))
             around = around_of(root, _listed(root))
-            raised = raise_management(found, host, around, until=host.clock() + 4 * TIMEOUT_S)
+            raised = raise_management(found, host, around, until=host.clock() + 4 * TIMEOUT_S, nics_s=NICS_S)
     except HostagentError as error:
         print(f"error: {error.found}\nhint: {error.hint}", file=sys.stderr)
         return 1

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import apply, cache, early, history, journal
-from hostagent.net.attached import attached
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
 from hostagent.net.finding import STOP, Finding
 from hostagent.net.model import want, want_network
-from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.verify import differences, is_uplink
+from hostagent.net.verify import differences
+from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel
     from hostagent.net.foreign_files import Owner
     from hostagent.net.nics_types import Nic
+    from hostagent.net.operation import Plan
     from hostagent.net.probe import Answer, Probe
     from hostagent.net.records import Records
     from hostagent.net.verify import Difference
@@ -43,6 +43,8 @@ POLL_S = 0.5
 DEFAULTS = {4: "default4", 6: "default6"}
 SLB = "the kernel's bonding has no balance-slb: use active-backup, or lacp where the switch speaks it"
 MODES = ("active-backup", "lacp")
+FOREIGN_ROW = 46
+"""Of the failure catalogue: what another program has is never taken from it in passing."""
 
 
 class LostGatewayError(KernelError):
@@ -73,8 +75,10 @@ class Site(NamedTuple):
 class Network:
     """This host's network: the `Effect` of the calls. For changes it is called by one thread at a time."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, *, boot: bool = False) -> None:
+        """`boot`: what can be had with less is brought up with less, instead of being refused."""
         self._site = site
+        self._boot = boot
 
     @property
     def site(self) -> Site:
@@ -160,6 +164,13 @@ class Network:
             with self._carried_out(host, planned, wanted, "", f"remove {', '.join(gone)}"):
                 return gone
 
+    def planned(self, records: Records, refs: Sequence[str]) -> Plan:
+        """What `bring_up` of these PIFs would do now. Raises as it does."""
+        with self._opened() as host:
+            kernel = host.tools.netlink.look()
+            wanted = self._wanted(together(records, records, kernel), refs, kernel)
+            return plan_of(wanted, kernel, host.around(wanted, kernel))
+
     # --- looks ---
 
     def management_bridge(self) -> str:
@@ -226,9 +237,11 @@ class Network:
             names = early.nics_of(records, pif) if pif is not None else ()
             for _, what in early.held(names, kernel, self._site.owners):
                 hint = "hostagent net adopt takes it over with its address; --dry-run shows how"
-                raise Finding(46, STOP, (ref,), what, hint).error()
-        for finding in check(records, up, down=down, becoming_management=becoming, kernel=kernel):
-            if finding.severity == STOP:
+                raise Finding(FOREIGN_ROW, STOP, (ref,), what, hint).error()
+        for finding in check(
+            records, up, down=down, becoming_management=becoming, kernel=kernel, boot=self._boot
+        ):
+            if finding.severity == STOP or finding.row == FOREIGN_ROW:
                 raise finding.error()
         return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
@@ -358,86 +371,22 @@ class Network:
         )
 
 
-# --- pure ---
-
-
-def together(records: Records, was: Records, kernel: Kernel) -> Records:
-    """What the records will say, with objects that only `was` has, and `currently_attached` as it is now."""
-    now = attached(was, kernel)
-    pifs = {
-        ref: pif if pif.currently_attached == (ref in now) else pif._replace(currently_attached=ref in now)
-        for ref, pif in {**was.pifs, **records.pifs}.items()
-    }
-    return records._replace(
-        pifs=pifs,
-        networks={**was.networks, **records.networks},
-        bonds={**was.bonds, **records.bonds},
-        vlans={**was.vlans, **records.vlans},
-    )
-
-
-def bridges_of(records: Records, moved: Mapping[str, str]) -> dict[str, str]:
-    """Bridge → bridge, of network → network; those without a bridge are left out."""
-    found = {}
-    for old, new in moved.items():
-        one, other = records.networks.get(old), records.networks.get(new)
-        if one and other and one.bridge and other.bridge:
-            found[one.bridge] = other.bridge
-    return found
-
-
-def guests_moved(planned: Plan, kernel: Kernel, bridges: Mapping[str, str]) -> Plan:
-    """The plan, at whose end guests' ports of the bridges are on those that take their place."""
-    if not bridges:
-        return planned
-    links = kernel.by_name()
-    indexes = {name: link.index for name, link in links.items()}
-    indexes |= {step.do.device: step.do.index for step in planned.steps if step.do.verb == "link-add"}
-    masters = {
-        step.do.index: step.do.args["master"]
-        for step in planned.steps
-        if step.do.verb == "link-set" and "master" in step.do.args
-    }
-    more = []
-    for old, new in bridges.items():
-        target = indexes.get(new)
-        for link in kernel.links.values():
-            if old not in links or link.master != links[old].index or is_uplink(link) or target is None:
-                continue
-            present = masters.get(link.index, link.master)
-            if present != target:
-                do = Operation("link-set", link.name, link.index, {"master": target})
-                undo = Operation("link-set", link.name, link.index, {"master": present})
-                more.append(Step(do, (undo,)))
-    return Plan((*planned.steps, *more))
-
-
-def mtus(records: Records, refs: Sequence[str], kernel: Kernel) -> dict[str, int]:
-    """The MTU of the bridge of each PIF."""
-    links = kernel.by_name()
-    found = {}
-    for ref in refs:
-        network = records.networks.get(records.pifs[ref].network)
-        link = links.get(network.bridge) if network else None
-        if link is not None:
-            found[ref] = link.mtu
-    return found
-
-
-def unfinished(host: Host, digest: str = "") -> str:
+def unfinished(host: Host, digest: str = "", *, waiting: Callable[[], bool] = lambda: True) -> str:
     """Undo a change that a kill or a power cut left in the middle; the caller holds the lock. What was done, in words.
 
-    With `digest`, of what the database says: one that is whole and that the database has is kept. A change that waits
-    for its confirmation, whose timer runs, is left alone: then BusyError follows at the next change.
+    With `digest`, of what the database says: a whole one that the database has is kept. One that is `waiting` for its
+    confirmation (its timer runs) is left alone; the next change is then told so (BusyError).
     """
     left = journal.pending(host.folder)
-    if left is None or (left.state == journal.APPLIED and left.boot_id == host.boot and not digest):
+    if left is None:
         return ""
-    if left.state == journal.APPLIED and left.boot_id == host.boot and left.digest == digest:
-        journal.mark(host.folder, left, journal.COMMITTED)
-        return f"kept, as the database has it: {left.what}"
+    if left.state == journal.APPLIED and left.boot_id == host.boot:
+        if digest and left.digest == digest:
+            journal.mark(host.folder, left, journal.COMMITTED)
+            return f"kept, as the database has it: {left.what}"
+        if waiting():
+            return ""
     troubles = apply.undo(left, host.tools, boot=host.boot)
     if not troubles:
         journal.mark(host.folder, left, journal.UNDONE)
     return f"undid what was left unfinished: {left.what}" + "".join(f"; {one.found}" for one in troubles)
-

@@ -1,7 +1,7 @@
 """The network's records follow the kernel within a second: a thread fed by netlink events.
 
 A batch of events becomes one transaction. While a change is carried out it waits: what the kernel has then is no state
-to record. What is not as the records want it (drift) is told, and repaired where other_config of the PIF or the pool has
+to record. What is not as the records want it (drift) is told, and repaired where other_config of the PIF or pool has
 `repair-drift=true`, or the setting net.repair-drift says so.
 """
 
@@ -80,9 +80,7 @@ class Eyes(NamedTuple):
 class Keeper:
     """One for each daemon."""
 
-    def __init__(
-        self, control: Control, eyes: Eyes, *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, control: Control, eyes: Eyes, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.drift: tuple[Difference, ...] = ()
         """What is not as the records want it, at the last look."""
         self.lost: frozenset[str] = frozenset()
@@ -93,6 +91,8 @@ class Keeper:
         self._kernel = Kernel({})
         self._generation = -1
         self._kept = ""
+        self._address = ""
+        """Of the management interface, as it was written last; S28.m3 writes the first one."""
         self._dns: dict[str, str | None] = {}
         self._addresses: dict[str, frozenset[str]] = {}
         self._repaired: dict[str, list[float]] = {}
@@ -175,9 +175,10 @@ class Keeper:
         now = dt.datetime.now(dt.UTC)
         with database.write() as transaction:
             changes = observed.write(transaction, seen, now)
-            host = self._control.host(transaction)
-            if seen.address or not records.bridge:
+            if seen.address != self._address:
+                host = self._control.host(transaction)
                 changes += put(transaction, "host", host, {"address": seen.address})
+        self._address = seen.address
         if seen.address:
             self._serve(records.bridge, family)
         self._keep(records)
@@ -340,4 +341,3 @@ def _put(
         routes.pop(key, None)
     else:
         routes[key] = route
-

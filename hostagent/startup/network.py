@@ -15,7 +15,7 @@ from hostagent.netctl.observed import Speed, management_address
 from hostagent.netctl.plug import Network, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from hostagent.config import Config
@@ -34,6 +34,8 @@ NICS = "nics.json"
 DISABLED = "MANAGEMENT_DISABLED"
 """Of the inventory, ours: an operator wants no management interface; without it, none was chosen yet."""
 PROBE_S = 1.5
+HOLDS = {"begun": "plan-begun", "applied": "plan-applied"}
+"""Points of a plan (`net.apply`) and what steps call them: its journal is written; it is done and not yet committed."""
 
 
 def open_host(config: Config, bridge: str) -> Host:
@@ -56,6 +58,26 @@ def ask(probe: Probe) -> Answer:
     from hostagent.net import probe as probes
 
     return probes.ask(probe, timeout_s=PROBE_S)
+
+
+def holding(opened: Host, hold: Callable[[str], None] | None) -> Host:
+    """The host with the hold points of a step in its plans."""
+    if hold is None:
+        return opened
+
+    def at(point: str) -> None:
+        if point in HOLDS:
+            hold(HOLDS[point])
+
+    return opened._replace(tools=opened.tools._replace(hold=at))
+
+
+def waits_for_confirmation() -> bool:
+    """Whether the timer runs that undoes a change nobody confirms."""
+    from hostagent.net import guard
+
+    now = guard.state()
+    return now.armed or now.undoing
 
 
 def look(config: Config) -> Kernel:
@@ -94,7 +116,10 @@ def assigned(config: Config, kernel: Kernel) -> nics.Assignment:
 
 
 def positions(config: Config) -> Sequence[Nic]:
-    """All NICs that have a position, with fresh facts; new ones get theirs, for good. Raises FileError, NicListError."""
+    """All NICs that have a position, with fresh facts; new ones get theirs, for good.
+
+    Raises FileError, NicListError, NetlinkError.
+    """
     found = assigned(config, look(config))
     if found.changes:
         folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -149,14 +174,15 @@ def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
 # --- what steps and the daemon share ---
 
 
-def site(config: Config, host: HostState) -> Site:
+def site(config: Config, host: HostState, hold: Callable[[str], None] | None = None) -> Site:
+    """`hold` is called at the points of a plan that a step names (HOLDS)."""
     root = config.paths.root
 
     def has_bridge(name: str) -> bool:
         return bool(name) and "/" not in name and (root / "sys/class/net" / name / "bridge").is_dir()
 
     return Site(
-        open=lambda bridge: open_host(config, bridge),
+        open=lambda bridge: holding(open_host(config, bridge), hold),
         owners=around(config).owners,
         management=lambda: management(config),
         set_management=lambda bridge, family: set_management(config, host, bridge, family),
@@ -182,16 +208,23 @@ def control_of(config: Config, host: HostState) -> Control | None:
     return host.network
 
 
+def speed_of(config: Config) -> Callable[[str], Speed]:
+    """Speed and duplex of a NIC's link, from /sys."""
+    from hostagent.net import nics_look
+
+    def speed(name: str) -> Speed:
+        found = nics_look.hardware(config.paths.root, name)
+        return Speed(found.speed, found.duplex)
+
+    return speed
+
+
 def keeper(config: Config, host: HostState, control: Control) -> Keeper:
     """The thread that keeps the records as the kernel has it, not yet started."""
-    from hostagent.net import dhcp, dhcp_lease, nics_look, resolver
+    from hostagent.net import dhcp, dhcp_lease, resolver
     from hostagent.netctl.status import Eyes, Keeper
 
     root, state = config.paths.root, config.paths.state
-
-    def speed(name: str) -> Speed:
-        found = nics_look.hardware(root, name)
-        return Speed(found.speed, found.duplex)
 
     def keep_lease(bridge: str, lease: Leased) -> None:
         dhcp_lease.keep_last(bridge, lease, state)
@@ -207,7 +240,7 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
         Eyes(
             follow=open_follower,
             look=lambda: look(config),
-            speed=speed,
+            speed=speed_of(config),
             leased=dhcp.lease,
             keep_lease=keep_lease,
             resolve=resolve,
