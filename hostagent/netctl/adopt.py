@@ -38,7 +38,8 @@ from hostagent.netctl.adopt_place import (
     reader,
 )
 from hostagent.netctl.control import Control
-from hostagent.netctl.plug import POLL_S, Network, mtus, together, unfinished
+from hostagent.netctl.merged import mtus, together
+from hostagent.netctl.plug import POLL_S, Network, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -74,7 +75,7 @@ def take(place: Place, request: Request) -> Any:
     with opened(place, bridge) as host:
         taking = _Taking(place, request, host, _Card(nic, bridge, owner, taken, files))
         if request.dry_run:
-            bring.put_plan(result, taking.planned())
+            bring.put_plan(result, taking.rehearsed())
         else:
             with journal.Lock(
                 host.folder, f"{host.by} adopt {nic}", wait_s=request.timeout_s, sleep=host.wait
@@ -147,7 +148,7 @@ class _Taking(Network):
         self._before: list[probe.Answer] = []
         self._wanted_: Wanted | None = None
 
-    def planned(self) -> Plan:
+    def rehearsed(self) -> Plan:
         """The plan; nothing is done."""
         try:
             self._change(dry=True)

@@ -33,7 +33,8 @@ from hostagent.netctl.adopt_place import (
     reader,
 )
 from hostagent.netctl.control import Control
-from hostagent.netctl.plug import POLL_S, Network, together, unfinished
+from hostagent.netctl.merged import together
+from hostagent.netctl.plug import POLL_S, Network, unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ def release(place: Place, request: Request) -> Any:
         giving = _Giving(place, request, host, note)
         result = bring.empty_result(f"release {note.nic} to {note.daemon}", "", "planned")
         if request.dry_run:
-            bring.put_plan(result, giving.planned())
+            bring.put_plan(result, giving.rehearsed())
         else:
             with journal.Lock(
                 host.folder, f"{host.by} release {note.nic}", wait_s=request.timeout_s, sleep=host.wait
@@ -84,7 +85,7 @@ class _Giving(Network):
         self.plan = Plan(())
         self._dry = False
 
-    def planned(self) -> Plan:
+    def rehearsed(self) -> Plan:
         self._dry = True
         try:
             self.carry_out()

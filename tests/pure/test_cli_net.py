@@ -139,7 +139,12 @@ def test_adopt_by_the_daemon_shows_files_and_operations(hostagent, monkeypatch):
         "what": "adopt eth0 from systemd-networkd", "outcome": "planned", "operations": [], "differences": [],
         "told": ["one thing"], "seconds": 0.0, "source": "", "error": None, "files": ["/etc/x"], "bridge": "xenbr0",
     }  # fmt: skip
-    monkeypatch.setattr(ask, "ask", lambda _path, *words, **_: asked.append(words) or answer)
+
+    def daemon(_path, *words, **_):
+        asked.append(words)
+        return answer
+
+    monkeypatch.setattr(ask, "ask", daemon)
     code, out, _ = hostagent("net", "adopt", "eth0", "--dry-run")
     assert code == 0
     assert asked == [("hostagent.net_adopt", "eth0", "plan", 60.0)]
