@@ -14,7 +14,7 @@ import errno
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from hostagent.errors import HostagentError, KernelError
+from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
 
@@ -50,6 +50,10 @@ class Netlink(Protocol):
     def execute(self, operations: Sequence[Operation]) -> None: ...
 
 
+def _none(*args: object) -> None:
+    raise BugError(f"no tool for {args}", hint="report it")
+
+
 class Tools(NamedTuple):
     """What carries out each verb. All raise HostagentError."""
 
@@ -65,6 +69,10 @@ class Tools(NamedTuple):
     hold: Callable[[str], None] = lambda _: None
     """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
     wait: Callable[[float], None] = time.sleep
+    file: Callable[[str, str | None], None] = _none
+    """Path and what it is to hold; None: it goes."""
+    foreign: Callable[[str, str, str], None] = _none
+    """Daemon, what it is told, device (`foreign_daemons.tell`)."""
 
 
 class Trouble(NamedTuple):
@@ -318,6 +326,10 @@ def _other(operation: Operation, tools: Tools) -> None:
         tools.lease_start(Lease(operation.device, **args))
     elif operation.verb == "lease-stop":
         tools.lease_stop(Lease(operation.device, **args))
+    elif operation.verb == "file":
+        tools.file(args["path"], args["content"])
+    elif operation.verb == "foreign":
+        tools.foreign(args["daemon"], args["what"], operation.device)
     else:
         tools.resolver(args["after"])
 

@@ -12,6 +12,8 @@ Verbs and their `args` (all JSON values):
   ethtool     link, features (as `devices.Device`)
   lease-start, lease-stop      as `devices.Lease`
   dns         the content of resolv.conf before and after
+  file        path, content (None: there is to be none); it is not undone after a reboot
+  foreign     daemon, what: something to tell a network daemon about the device
 """
 
 from __future__ import annotations
