@@ -1,9 +1,10 @@
-"""`hostagent net`: the host's network as a whole: how it is, what would be changed, what was changed, and the way back."""
+"""`hostagent net`: the network as a whole: how it is, what would be changed, what was changed, and the way back."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hostagent.cli import netadopt
 from hostagent.cli.parser import command, group
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ without it from the cached copy in /var/lib/hostagent/net.""",
     _add_looks(commands)
     _add_records(commands)
     _add_ways_back(commands)
+    netadopt.add_parser(commands)
 
 
 def _add_looks(commands: Subparsers) -> None:

@@ -105,7 +105,7 @@ def result_of(answer: bytes) -> Any:
     if not isinstance(value, dict) or "result" not in value:
         raise NoAnswerError("the daemon's answer is no JSON-RPC", hint=hint)
     result = value["result"]
-    told = result.get("error") if isinstance(result, dict) else None
+    told = result["error"] if isinstance(result, dict) and set(result) == {"error"} else None
     if isinstance(told, dict) and set(told) >= {"code", "params", "found", "hint"}:
         # a failure of one of our own calls, with all its words (docs/local-api.md)
         params = told["params"]

@@ -18,7 +18,7 @@ UP = 1
 
 
 def attached(records: Records, kernel: Kernel) -> frozenset[str]:
-    """References of the PIFs whose chain is there and up. A bond's member is none of them: it has no state of its own."""
+    """PIFs, by reference, whose chain is there and up; no member of a bond, for that has no state of its own."""
     links = kernel.by_name()
     vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
     return frozenset(ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans))

@@ -7,22 +7,25 @@ out is one JSON value, `Result`, which the daemon's answer has as well.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from hostagent.errors import CallerError, ErrorRecord
 from hostagent.files import FileError
 from hostagent.net import apply, cache, history, journal
 from hostagent.net.attached import as_now
 from hostagent.net.checks import check
-from hostagent.net.devices import Kernel, Wanted
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.model import want
-from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.records import Pif, Records
 from hostagent.net.verify import Around, Difference, differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.operation import Operation, Plan
+    from hostagent.net.records import Pif, Records
 
 UP, DOWN = "up", "down"
 DO, PLAN, CHECK = "do", "plan", "check"
@@ -32,6 +35,8 @@ POLL_S = 0.1
 SCOPE_LINK = 253
 NO_CARRIER_ROW = 57
 """Of the failure catalogue; after the change it is looked at anew."""
+NO_SERVERS_ROW = 42
+"""No name servers were asked for: that is told, and is not less than was asked for."""
 DONE_OUTCOMES = ("changed", "degraded", "waiting")
 
 
@@ -199,7 +204,7 @@ def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result
             raise FindingError(finding)
         if finding.row != NO_CARRIER_ROW:
             result["told"].append(f"{finding.found} (hint: {finding.hint})")
-            if result["outcome"] == "unchanged" and pif.ref in finding.refs:
+            if finding.row != NO_SERVERS_ROW and pif.ref in finding.refs:
                 result["outcome"] = "degraded"
     return want(now, up, down=down, becoming_management=becoming, links=kernel.by_name())
 

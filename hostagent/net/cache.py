@@ -11,13 +11,15 @@ from __future__ import annotations
 import errno
 import json
 import zlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.records import Bond, Network, Pif, Records, Vlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FOLDER = Path("net")
 """Below STATE: the cache, the journal and the history of the network."""
@@ -105,7 +107,7 @@ def decode(data: bytes) -> Cached:
 def write(
     folder: Path, records: Records, *, positions: tuple[Position, ...] = (), verified: bool = False
 ) -> Cached:
-    """Make `records` the newest generation; on the disk when this returns. `verified` ones become the last verified too.
+    """Make `records` the newest generation; on the disk when this returns. `verified` ones become the last verified.
 
     What says the same as the newest one is not written again. Raises FileError, BusyError.
     """

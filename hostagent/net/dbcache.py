@@ -122,7 +122,7 @@ def _pif(element: ET.Element) -> Pif:
     return Pif(
         ref=element.attrib["ref"],
         uuid=_text(element, "uuid"),
-        device="",
+        device=_text(element, "device"),
         network=_ref(element, "network"),
         vlan=vlan,
         physical=vlan < 0 and not bonds,
@@ -133,7 +133,12 @@ def _pif(element: ET.Element) -> Pif:
         vlan_master_of=_ref(element, "VLAN_master_of"),
         vlan_slave_of=_items(element, "VLAN_slave_of"),
         other_config=_map(element),
-    )._replace(**{ours: _text(element, old) for old, ours in PIF_TEXTS.items()})
+        mac=_text(element, "MAC"),
+        ip=_text(element, "IP"),
+        netmask=_text(element, "netmask"),
+        gateway=_text(element, "gateway"),
+        dns=_text(element, "DNS"),
+    )
 
 
 def _object(root: ET.Element, name: str, ref: str, uuid: str) -> ET.Element:

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PACKAGE = "dhcpcd-base"
 COMMAND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0  # systemd gives the client 10 s to end (TimeoutStopSec below) before it kills it
-POLL_S = 0.25
+POLL_S = 0.5  # each question makes three lines in the client's log
 METRIC = 1024
-LOG_LINES = 200
+LOG_LINES = 1000
 
 
 class DhcpError(OperatorError):
@@ -99,15 +99,21 @@ def configuration(client: Client) -> str:
     Raises InvalidValueError for a value that would be read as another line.
     """
     for field, value in zip(Client._fields, client, strict=True):
-        if isinstance(value, str) and not all("!" <= letter <= "~" and letter not in '"#\\' for letter in value):
+        if isinstance(value, str) and not all(
+            "!" <= letter <= "~" and letter not in '"#\\' for letter in value
+        ):
             raise InvalidValueError(
-                field, value, f"{field} {value!r} has a blank, a quote or a letter that is not ASCII", hint="set it anew"
+                field,
+                value,
+                f"{field} {value!r} has a blank, a quote or a letter that is not ASCII",
+                hint="set it anew",
             )
     lines = [
         f"# for {client.bridge}; written by hostagent, which replaces it",
         "debug",  # its tries go to the journal, where `tries` counts them
         "script /bin/true",  # no hooks: the host's resolver, name and clock are not the client's
         "noipv4ll",
+        "nodelay",  # by default it waits up to two seconds before its first word
         "persistent",  # ending it must not take the address away; release does
         "timeout 0",  # it tries for ever, the deadline is ours (`wait`)
         f"metric {METRIC}",
@@ -279,7 +285,9 @@ def log_of(bridge: str) -> str:
 
 def tries(log: str) -> Tries:
     """Count in the client's log (with `debug`) since it last started."""
-    since = log.splitlines()
+    since = [
+        line for line in log.splitlines() if not line.startswith("control")
+    ]  # answers to our own questions
     starts = [index for index, line in enumerate(since) if line.endswith(" starting")]
     since = since[starts[-1] :] if starts else since
 

@@ -35,6 +35,10 @@ OFFLOADS = {
     "lro": "rx-lro",
 }
 """The features that each key stands for, by the kernel's names; a star stands for any rest."""
+ACCOMPANYING = frozenset(
+    ("tx-tcp-ecn-segmentation", "tx-tcp-mangleid-segmentation", "tx-tcp-accecn-segmentation")
+)
+"""They are switched with their key and say nothing of whether it is on: some stay on when the kernel drops the rest."""
 
 GENERIC = 16  # NETLINK_GENERIC
 SOL_NETLINK, CAP_ACK, EXT_ACK = 270, 10, 11
@@ -83,6 +87,8 @@ class Names(NamedTuple):
     size: int
     groups: Mapping[str, int]
     """Key of OFFLOADS → its features."""
+    decisive: Mapping[str, int]
+    """Key → those of its features that say whether it is on."""
 
 
 class Modes(NamedTuple):
@@ -99,11 +105,13 @@ class Modes(NamedTuple):
 def group(names: Sequence[str]) -> Names:
     """The features of each key, from the kernel's names of them."""
     groups = dict.fromkeys(OFFLOADS, 0)
+    decisive = dict.fromkeys(OFFLOADS, 0)
     for bit, name in enumerate(names):
         for key, pattern in OFFLOADS.items():
             if name == pattern or (pattern[-1] == "*" and name.startswith(pattern[:-1])):
                 groups[key] |= 1 << bit
-    return Names(len(names), groups)
+                decisive[key] |= 0 if name in ACCOMPANYING else 1 << bit
+    return Names(len(names), groups, decisive)
 
 
 def modes_from(names: Sequence[str]) -> Modes:
@@ -118,8 +126,8 @@ def modes_from(names: Sequence[str]) -> Modes:
 
 
 def states(features: Features, names: Names) -> dict[str, bool]:
-    """Whether each offload is on, which it is when any of its features is."""
-    return {key: bool(features.active & bits) for key, bits in names.groups.items()}
+    """Whether each offload is on, which it is when any of its decisive features is."""
+    return {key: bool(features.active & bits) for key, bits in names.decisive.items()}
 
 
 def seen(found: LinkModes, wanted: Settings, modes: Modes) -> dict[str, int | str]:
@@ -248,7 +256,7 @@ class Ethtool:
         if not wanted:
             return
         found = self.link_modes(device)
-        mask = found.supported & self.modes.mask if found is not None else 0
+        mask = (found.supported | found.advertised) & self.modes.mask if found is not None else 0
         request = wire.set_link_modes(self._family, device, wanted, mask, self.modes.size)
         refusal = self._try(request, f"link modes of {device}")
         found = self.link_modes(device)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.attached import UP, as_now, device_of
-from hostagent.net.chains import bond_of, lower_of, members, text as name_of
+from hostagent.net.chains import bond_of, lower_of, members
+from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey

@@ -153,11 +153,14 @@ def _included(kind: str, pattern: str, file: Path, root: Path) -> list[Path]:
 
 
 def _comment_out(names: list[str], file: str) -> str:
-    """A command that makes comments of the stanzas and `auto` lines of these devices."""
-    either = "|".join(re.escape(name) for name in names)
-    start = f"/^[[:space:]]*(iface|auto|allow-[a-z]+)[[:space:]]+({either})([[:space:]]|$)/"
-    end = "/^[[:space:]]*(iface|auto|allow-|mapping|source)/"
-    program = f'{start}{{print "#"$0; off=1; next}} {end}{{off=0}} {{print (off && NF ? "#" : "")$0}}'
+    """A command that makes comments of these devices' stanzas and takes them out of the lines that start devices."""
+    either = "|".join(name.replace(".", "[.]") for name in names)
+    program = (
+        f"/^[ \\t]*(auto|allow-[a-z]+)[ \\t]/{{off=0; kept=$1; for (i=2; i<=NF; i++) if ($i !~ /^({either})$/)"
+        ' kept=kept " " $i; print (kept == $1 ? "#" $0 : kept); next} '
+        f'/^[ \\t]*iface[ \\t]+({either})([ \\t]|$)/{{off=1; print "#" $0; next}} '
+        '/^[ \\t]*(iface|mapping|source)/{off=0} {print (off && NF ? "#" : "") $0}'
+    )
     return f"awk '{program}' {file} > {file}.new && cat {file}.new > {file} && rm {file}.new"
 
 

@@ -211,9 +211,9 @@ def svg(found: Graph, title: str = "Network") -> str:
     }
     width = LEFT_PX * 2 + STEP_X_PX * (len(COLUMNS) - 1) + BOX_PX
     height = TOP_PX + STEP_Y_PX * (max(rows.values(), default=0) + 1) + 40
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
-        ' font-family="DejaVu Sans, Verdana, sans-serif">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="DejaVu Sans, Verdana, sans-serif">',
         f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
         _words(LEFT_PX, 32, title, size=18, weight="bold"),
         *(_words(LEFT_PX + STEP_X_PX * at, 60, word, colour=FAINT) for at, word in enumerate(TITLES)),
@@ -248,7 +248,8 @@ def _rows(found: Graph) -> dict[str, int]:
 def _edge(lower: tuple[int, int], upper: tuple[int, int]) -> str:
     x1, y1, x2, y2 = lower[0] + BOX_PX, lower[1] + HIGH_PX // 2, upper[0], upper[1] + HIGH_PX // 2
     middle = (x1 + x2) // 2
-    return f'<path d="M{x1},{y1} C{middle},{y1} {middle},{y2} {x2},{y2}" fill="none" stroke="{EDGE}" stroke-width="1.5"/>'
+    curve = f"M{x1},{y1} C{middle},{y1} {middle},{y2} {x2},{y2}"
+    return f'<path d="{curve}" fill="none" stroke="{EDGE}" stroke-width="1.5"/>'
 
 
 def _box(node: Node, x: int, y: int) -> Iterable[str]:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.files import FileError, read_bounded, write_atomic
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "history.jsonl"
 LIMIT_BYTES = 2 << 20

@@ -18,8 +18,10 @@ from hostagent.net.verify import Around, resolver_text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from hostagent.net import dhcp
     from hostagent.net.devices import Kernel, Lease, Wanted
 
+CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
 UNDO = (
     "import sys; sys.path.insert(0, {tree!r}); from hostagent.__main__ import main;"
@@ -32,7 +34,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
     """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease, and with whose name
     name servers are filed. Raises NetlinkError, FileError.
     """
-    tools = _Tools(root, run, management)
+    tools = _Tools(root, run, management, state)
     boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
     return bring.Host(
         folder=state / cache.FOLDER,
@@ -43,6 +45,8 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
             lease_start=tools.lease_start,
             lease_stop=tools.lease_stop,
             resolver=tools.resolver,
+            file=tools.file,
+            foreign=tools.foreign,
         ),
         boot=boot,
         around=tools.around,
@@ -68,8 +72,9 @@ def _disarm() -> None:
 class _Tools:
     """Everything but netlink. Knows of the leases that run what it was last asked to look at."""
 
-    def __init__(self, root: Path, run: Path, management: str) -> None:
+    def __init__(self, root: Path, run: Path, management: str, state: Path) -> None:
         self._root = root
+        self._state = state
         self._run = run
         self._management = management
         self._leases: dict[tuple[str, int], Lease] = {}
@@ -108,6 +113,25 @@ class _Tools:
             resolver.put(text, self._management, self._root)
         except resolver.ResolverError as error:
             self._forgive("resolver", f"{error.found} (hint: {error.hint})")
+
+    def file(self, path: str, content: str | None) -> None:
+        from hostagent.net import foreign_daemons
+
+        foreign_daemons.put_file(Path(path), content)
+
+    def foreign(self, daemon: str, what: str, device: str) -> None:
+        from hostagent.net import foreign_daemons
+
+        def addresses() -> Mapping[str, str]:
+            with Netlink() as netlink:
+                kernel = netlink.look()
+            return {
+                one.text: kernel.links[one.device].name
+                for one in kernel.addresses
+                if one.device in kernel.links
+            }
+
+        foreign_daemons.tell(daemon, what, device, self._root, addresses)
 
     def around(self, wanted: Wanted, kernel: Kernel) -> Around:
         """What a look at the kernel does not hold, of the devices that are wanted and there."""
@@ -164,11 +188,11 @@ class _Tools:
     def _note(self, devices: set[str], wanted: Wanted) -> None:
         from hostagent.net import dhcp
 
-        clients = dhcp.of_leases(wanted.leases, management=self._management)
+        clients = self._named(dhcp.of_leases(wanted.leases, management=self._management))
         for device in devices:
             if not dhcp.active(device):
                 continue
-            text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=dhcp.LIMIT_BYTES).decode()
+            text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=CLIENT_LIMIT_BYTES).decode()
             client = clients.get(device)
             same = client is not None and dhcp.configuration(client) == text
             for family in (4, 6):
@@ -185,9 +209,16 @@ class _Tools:
 
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
-            dhcp.ensure(dhcp.of_leases(leases, management=self._management)[device], self._run)
+            clients = self._named(dhcp.of_leases(leases, management=self._management))
+            dhcp.ensure(clients[device], self._run)
         else:
             dhcp.stop(device, self._run)
+
+    def _named(self, clients: dict[str, dhcp.Client]) -> dict[str, dhcp.Client]:
+        """With the names by which the DHCP server knows cards that were taken over."""
+        from hostagent.net import client_ids
+
+        return {bridge: client_ids.named(client, self._state) for bridge, client in clients.items()}
 
     def _open_ethtool(self) -> Any:
         if self._ethtool is None:

@@ -45,8 +45,8 @@ usage: interface-reconfigure PIF up|down         bring an interface up, or take 
        interface-reconfigure --force BRIDGE rewrite --device=DEV --mac=MAC CONFIG
 
 Configures a network interface of this host with its bond, VLAN and bridge, from the database through the daemon, and
-where no daemon answers from the cached copy (/var/lib/hostagent/net/cache.json). It changes only what is not as it is to
-be. What fails is undone.
+where no daemon answers from the cached copy (/var/lib/hostagent/net/cache.json). It changes only what is not as it is
+to be. What fails is undone.
 
 PIF:
   --pif-uuid UUID             the interface (`hostagent pif list`)

@@ -239,7 +239,7 @@ class _Log:
         message = f"<{SYSLOG_NOTICE}>interface-reconfigure[{os.getpid()}]: {line}"
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
-                log.setblocking(False)
+                log.settimeout(0)
                 log.sendto(message.encode(errors="replace"), self._path)
         except OSError:
             return

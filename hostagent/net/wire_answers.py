@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import KernelError
 from hostagent.net.devices import Address, Link, Route
 from hostagent.net.netlink_names import BOND_PORT, BOND_SETTINGS, BRIDGE_SETTINGS
-from hostagent.net.wire import CLONED, METRIC6, TABLE_MAIN, UNICAST
+from hostagent.net.wire import CLONED, TABLE_MAIN, UNICAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -206,7 +206,7 @@ def decode_address(body: bytes) -> Address | None:
 def decode_routes(body: bytes) -> tuple[Route, ...]:
     """The routes of RTM_NEWROUTE and RTM_DELROUTE, one for each of its next hops; raises MalformedMessage.
 
-    Empty when it is not a unicast IP route of the main table. Metric 0 is the family's default (`METRIC6`).
+    Empty when it is not a unicast IP route of the main table.
     """
     if len(body) < _ROUTE.size:
         raise MalformedMessage(f"a route message of {len(body)} bytes")
@@ -216,14 +216,11 @@ def decode_routes(body: bytes) -> tuple[Route, ...]:
     found = spans(body, 12)
     if (_number(body[found[15]]) if 15 in found else table) != TABLE_MAIN:
         return ()
-    six = family == socket.AF_INET6
     if bits == 0:
-        destination = "default6" if six else "default4"
+        destination = "default6" if family == socket.AF_INET6 else "default4"
     else:
         destination = f"{_address_text(body[found.get(1, _NONE)])}/{bits}"
     metric = _number(body[found.get(6, _NONE)])
-    if six and metric == METRIC6:
-        metric = 0
     if 9 in found:
         hops = list(_hops(body[found[9]]))
     else:

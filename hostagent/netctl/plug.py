@@ -80,6 +80,10 @@ class Network:
         self._site = site
         self._boot = boot
 
+    @property
+    def site(self) -> Site:
+        return self._site
+
     # --- changes ---
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 
 import pytest
 from hypothesis import given, settings
@@ -106,7 +107,7 @@ def test_content_of_another_type_is_refused_although_its_checksum_fits(data):
     name = data.draw(st.sampled_from(sorted(content)))
     content[name] = data.draw(json_values)
     inner = json.dumps(content).encode()
-    whole = b'{"schema":1,"checksum":"%08x","content":%s}\n' % (cache.zlib.crc32(inner), inner)
+    whole = b'{"schema":1,"checksum":"%08x","content":%s}\n' % (zlib.crc32(inner), inner)
 
     try:
         found = cache.decode(whole)
@@ -118,7 +119,7 @@ def test_content_of_another_type_is_refused_although_its_checksum_fits(data):
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_in_words(data):
-    with pytest.raises(CacheError, match="is not whole|does not begin|has schema"):
+    with pytest.raises(CacheError, match=r"is not whole|does not begin|has schema"):
         cache.decode(data)
 
 

@@ -232,7 +232,7 @@ def test_stopping_gives_the_lease_back_first(tmp_path, host):
 
 def test_waiting_ends_with_the_lease(host):
     host.dumps = ["", CARRIER, LEASE4]
-    slept = []
+    slept: list[float] = []
 
     assert dhcp.wait("xenbr0", 4, timeout_s=60, sleep=slept.append) == FOUND4
     assert len(slept) == 2
@@ -242,6 +242,7 @@ def test_at_the_deadline_it_is_told_what_was_tried(host):
     host.journal = (
         "xenbr0: sending DISCOVER (xid 0x1)\ndhcpcd-9.4.1 starting\n"
         + 3 * "xenbr0: sending DISCOVER (xid 0x2), next in 3.5 seconds\n"
+        + "control command: dhcpcd -4 -U xenbr0\ncontrol_free: No such file or directory\n"
     )
 
     with pytest.raises(
@@ -250,6 +251,24 @@ def test_at_the_deadline_it_is_told_what_was_tried(host):
         dhcp.wait("xenbr0", 4, timeout_s=0)
 
     assert "journalctl -u hostagent-dhcp-xenbr0.service" in caught.value.hint
+
+
+def test_both_families_tries_are_counted_and_not_our_own_questions():
+    log = (
+        "dhcpcd-9.4.1 starting\nxenbr0: delaying SOLICIT6 (xid 0x1)\nxenbr0: broadcasting SOLICIT6 (xid 0x1)\n"
+        "xenbr0: ADV fd09::1/128 from fe80::1\nxenbr0: sending REQUEST (xid 0x2), next in 4.1 seconds\n"
+        "control command: dhcpcd -6 -U xenbr0\ncontrol_free: No such file or directory\n"
+    )
+
+    found = dhcp.tries(log)
+
+    assert found[:4] == (1, 1, 1, 0)
+    assert found.last == "xenbr0: sending REQUEST (xid 0x2), next in 4.1 seconds"
+
+
+@given(st.text())
+def test_no_log_breaks_the_count(text):
+    assert min(dhcp.tries(text)[:4]) >= 0
 
 
 @pytest.mark.parametrize(
@@ -324,7 +343,9 @@ def test_the_last_lease_is_kept_and_stale_ones_do_not_replace_it(tmp_path):
 @given(
     st.one_of(
         st.text(),
-        st.sampled_from(["{}", "null", "[4]", '{"family": 4}', '{"family": 4, "addresses": [], "reason": 1}']),
+        st.sampled_from(
+            ["{}", "null", "[4]", '{"family": 4}', '{"family": 4, "addresses": [], "reason": 1}']
+        ),
     )
 )
 def test_a_damaged_file_is_as_none(tmp_path_factory, text):
@@ -404,8 +425,12 @@ def test_a_client_by_hand_is_named_with_what_ends_it(machine):
 
 
 def test_a_daemon_is_found_by_its_sockets(machine):
-    process(machine, 50, "systemd-network", "/x/systemd-networkd", sockets=[5150], unit="systemd-networkd.service")
-    process(machine, 51, "NetworkManager", "NetworkManager", sockets=[4711, 4712], unit="NetworkManager.service")
+    process(
+        machine, 50, "systemd-network", "/x/systemd-networkd", sockets=[5150], unit="systemd-networkd.service"
+    )
+    process(
+        machine, 51, "NetworkManager", "NetworkManager", sockets=[4711, 4712], unit="NetworkManager.service"
+    )
 
     found = dhcp_clients.foreign("eth0", machine, {"10.0.0.7": "eth0"})
 
@@ -444,6 +469,6 @@ def test_no_command_line_breaks_the_reader(program, words):
 
 
 def test_the_port_of_dhcpv6_counts_and_the_address_is_in_the_kernels_form():
-    line = f"  1: {'000080FE' '00000000' 'FF010203' '04050607'}:0222 {'0' * 32}:0000 07 0:0 0:0 0 0 0 99 2"
+    line = f"  1: {'000080FE00000000FF01020304050607'}:0222 {'0' * 32}:0000 07 0:0 0:0 0 0 0 99 2"
 
     assert dhcp_clients.udp_sockets(f"head\n{line}") == [("fe80::302:1ff:706:504", 99)]

@@ -29,6 +29,7 @@ FEATURE_NAMES = (
     "rx-gro-hw",
     "rx-gro-list",
     "tx-gso-partial",
+    "tx-tcp-accecn-segmentation",
 )
 MODE_NAMES = (
     "10baseT/Half",
@@ -80,7 +81,7 @@ def body_of(message):
         ("rx", ["rx-checksum"]),
         ("tx", ["tx-checksum-ipv4", "tx-checksum-ip-generic"]),
         ("sg", ["tx-scatter-gather", "tx-scatter-gather-fraglist"]),
-        ("tso", ["tx-tcp-segmentation", "tx-tcp6-segmentation"]),
+        ("tso", ["tx-tcp-segmentation", "tx-tcp6-segmentation", "tx-tcp-accecn-segmentation"]),
         ("gso", ["tx-generic-segmentation"]),
         ("gro", ["rx-gro"]),
         ("lro", ["rx-lro"]),
@@ -103,6 +104,10 @@ def test_an_offload_is_on_when_any_of_its_features_is():
         "gro": False,
         "lro": False,
     }
+
+
+def test_what_only_accompanies_an_offload_does_not_make_it_on():
+    assert not states(Features("eth0", 0, bits("tx-tcp-accecn-segmentation")), NAMES)["tso"]
 
 
 def test_link_modes_are_told_from_the_other_bits_by_their_names():
@@ -254,11 +259,12 @@ def test_features_of_a_device_are_read_from_an_answer():
     [(1000, b"\1", (1000, "full")), (10, b"\0", (10, "half")), (0xFFFFFFFF, b"\xff", (0, ""))],
 )
 def test_link_modes_are_read_from_an_answer(speed, duplex, told):
-    autoneg = True
     body = b"\x04\x01\0\0" + attribute(2, b"\1") + attribute(3, compact(0x20, 0x3F))
     body += attribute(5, struct.pack("=I", speed)) + attribute(6, duplex)
 
-    assert ethtool_wire.link_modes_of(body) == LinkModes(autoneg, *told, advertised=0x20, supported=0x3F)
+    found = ethtool_wire.link_modes_of(body)
+    assert (found.speed, found.duplex) == told
+    assert (found.autoneg, found.advertised, found.supported) == (True, 0x20, 0x3F)
 
 
 def test_names_stand_at_the_bits_they_are_for():

@@ -201,7 +201,7 @@ FOUND = st.lists(st.builds(seen, st.sampled_from(["x", "y", "eth1", "eth2"]), MA
 
 @given(st.lists(FOUND, max_size=4))
 def test_over_any_history_positions_are_unique_and_a_nic_that_is_there_has_but_one(history):
-    nics_now = ()
+    nics_now: tuple[Nic, ...] = ()
     for found in history:
         before = nics_now
         now = assign(before, found)

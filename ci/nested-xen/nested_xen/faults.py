@@ -218,6 +218,7 @@ def plug(host: Host, disk: Disk, *, writable: bool = True) -> None:
             monitor.command("blockdev-add", driver="raw", file=disk.name, node_name=node, read_only=True)
         monitor.command("device_add", **{**disk_options(host.machine, disk), **REPORT, "drive": node})
     _await_here(lambda: _device(host, disk) is not None, f"{host.name} does not see the plugged {disk.name}")
+    host.exec("udevadm settle")  # lsblk and the links in /dev/disk know it only then
 
 
 @contextlib.contextmanager

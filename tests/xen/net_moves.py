@@ -1,0 +1,152 @@
+"""Moves of the management interface, stopped at a place of their journal: killed there, or the power cut."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from typing import TYPE_CHECKING, Any
+
+from nested_xen import machine, network
+from nested_xen.machine import GATEWAY
+
+from tests.xen.agent import WAIT
+from tests.xen.net_look import Look, await_that, console, look, look_from_console
+from tests.xen.net_operator import Net, run
+
+if TYPE_CHECKING:
+    from nested_xen.host import Host
+
+MANAGEMENT, SECOND = 0, 1
+"""NICs of the machine: the second is plugged into the management segment for these tests."""
+STEP = "net"
+"""Hold points of a network change are `net:begun`, `net:step-N`, `net:applied`, `net:undoing`."""
+NETLINK_VERBS = ("link-", "address-", "route-")
+JOURNAL = "/var/lib/hostagent/net/journal"
+BACK_S = 300
+"""Longer than the deadline of any undo."""
+
+
+def adopt(host: Host) -> None:
+    """The only configured NIC becomes a managed PIF on xenbr0, from the ssh session that it carries."""
+    if "xenbr0" in look(host).links:
+        return
+    done = run(host, "hostagent", "net", "adopt")
+    assert done.code == 0, done.said
+    assert_reachable(host)
+
+
+def second_cable(host: Host, segment: str = "management") -> None:
+    """Plug the second NIC into another segment."""
+    network.move(host.lab, machine.tap_name(host.name, SECOND), segment)
+
+
+def unplugged_second_cable(host: Host) -> None:
+    second_cable(host, machine.DEFAULT_SEGMENTS[SECOND])
+
+
+def reachable(host: Host, *, timeout_s: float = 20) -> bool:
+    """Does the host answer a new ssh connection at the address it had all the time?"""
+    host.close_ssh()
+    return host.exec("true", check=False, timeout_s=timeout_s).code == 0
+
+
+def assert_reachable(host: Host, *, deadline_s: float = BACK_S) -> None:
+    """It answers by itself, nobody has touched it."""
+    end = time.monotonic() + deadline_s
+    while not reachable(host):
+        assert time.monotonic() < end, console(
+            host, "ip address; ip route; hostagent net history", check=False
+        )
+        time.sleep(1)
+
+
+def management_of(seen: Look, host: Host) -> str:
+    """The device with the management address, which must be exactly one bridge with the default route."""
+    address = f"{host.machine.address}/{machine.SUBNET.prefixlen}"
+    holders = [name for name in seen.addressed if address in seen.addresses(name)]
+    assert len(holders) == 1, f"{address} is on {holders}"
+    assert seen.kind(holders[0]) == "bridge"
+    assert seen.gateways() == [str(GATEWAY)]
+    return holders[0]
+
+
+def bonding_both(net: Net) -> str:
+    """The command with which management goes into a bond of its own NIC and the second one, with the same address: the longest move."""
+    members = ",".join(net.api.PIF.get_uuid(net.nic(number).pif) for number in (MANAGEMENT, SECOND))
+    uuid = net.api.network.get_uuid(net.network("management bond"))
+    words = (
+        "hostagent-xe",
+        "bond-create",
+        f"network-uuid={uuid}",
+        f"pif-uuids={members}",
+        "mode=active-backup",
+    )
+    return shlex.join(words)
+
+
+def begin_and_hold(host: Host, order: str, point: str) -> bool:
+    """Begin a move in a unit of its own and wait until it is held at the point; False when it ended without coming
+    there. The console is used: the network is what is being moved.
+    """
+    script = f"""
+{WAIT}
+rm -f /run/hostagent/held
+echo {STEP}:{point} >/run/hostagent/hold
+systemd-run --quiet --unit network-move --property=RemainAfterExit=no {order}
+held_or_over() {{ [ -s /run/hostagent/held ] || ! systemctl is-active -q network-move; }}
+until_true 180 held_or_over
+cat /run/hostagent/held 2>/dev/null || echo 'not held'
+"""
+    said = console(host, script)
+    held = f"{STEP}:{point} " in said
+    if held:
+        journal = json.loads(console(host, f"cat {JOURNAL}"))
+        assert journal["state"] == ("applied" if point == "applied" else "begun")
+    return held
+
+
+def places_of(host: Host, order: str) -> list[str]:
+    """Every place at which the journal lets this move be held: held once at its beginning, its plan is read from the
+    journal, and the move is let go on and undone by hand.
+    """
+    assert begin_and_hold(host, order, "begun"), "the move is not held at its beginning"
+    steps = json.loads(console(host, f"cat {JOURNAL}"))["steps"]
+    places, after = ["begun"], 0
+    verbs = [do[0] for do, *_ in steps]
+    while after < len(verbs):
+        after += 1
+        if verbs[after - 1].startswith(NETLINK_VERBS):  # those that stand in a row go out together
+            while after < len(verbs) and verbs[after].startswith(NETLINK_VERBS):
+                after += 1
+        places.append(f"step-{after}")
+    kill(host)
+    return [*places, "applied"]
+
+
+def kill(host: Host) -> None:
+    """SIGKILL whoever is held, as its pid says, and forget the hold point."""
+    console(
+        host,
+        "pid=$(cut -d' ' -f2 /run/hostagent/held); kill -9 $pid; rm -f /run/hostagent/hold /run/hostagent/held",
+    )
+
+
+def assert_whole(host: Host) -> None:
+    """Reachable where it was, with nothing half done and nothing that waits to be undone."""
+    assert_reachable(host)
+    await_that(lambda: _journal_state(host) in ("", "committed", "undone"), "the journal is over")
+    seen = look_from_console(host)
+    bridge = management_of(seen, host)
+    inventory = host.exec(
+        "sed -n \"s/^MANAGEMENT_INTERFACE='\\(.*\\)'/\\1/p\" /etc/hostagent/inventory"
+    ).stdout
+    assert inventory.strip() == bridge
+    for name in seen.made():
+        if seen.kind(name) == "bridge":
+            assert len(seen.uplinks(name)) == 1, f"{name} is a bridge without its uplink"
+
+
+def _journal_state(host: Any) -> str:
+    done = host.exec(f"cat {JOURNAL}", check=False)
+    return str(json.loads(done.stdout)["state"]) if done.code == 0 else ""
