@@ -158,7 +158,7 @@ def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
         return False
     wants = pif.ip_mode != "None" or pif.ipv6_mode != "None"
     return not wants or any(
-        address.device == bridge.index and address.scope < SCOPE_LINK for address in kernel.addresses
+        address.device == bridge.ifindex and address.scope < SCOPE_LINK for address in kernel.addresses
     )
 
 

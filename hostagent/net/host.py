@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from hostagent.files import read_bounded
 from hostagent.net import apply, bring, cache, journal
 from hostagent.net.netlink import Netlink
-from hostagent.net.verify import Around, resolver_text
+from hostagent.net.resolv_conf import render
+from hostagent.net.verify import Around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -171,7 +172,7 @@ class _Tools:
     def _resolver(self, wanted: Wanted) -> str:
         from hostagent.net import resolver
 
-        text = resolver_text(wanted.dns) if wanted.dns is not None else ""
+        text = render(wanted.dns) if wanted.dns is not None else ""
         if "resolver" in self._forgiven or not (wanted.dns and wanted.dns.servers):
             return text  # a good file is never emptied
         return resolver.current(self._root, self._management)

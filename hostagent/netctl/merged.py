@@ -1,5 +1,4 @@
-"""What a change of objects begins from: records of before and after in one, and where guests' ports are to end. Pure.
-"""
+"""What a change of objects begins from: records of before and after in one, and where guests' ports are to end. Pure."""
 
 from __future__ import annotations
 
@@ -46,10 +45,10 @@ def guests_moved(planned: Plan, kernel: Kernel, bridges: Mapping[str, str]) -> P
     if not bridges:
         return planned
     links = kernel.by_name()
-    indexes = {name: link.index for name, link in links.items()}
-    indexes |= {step.do.device: step.do.index for step in planned.steps if step.do.verb == "link-add"}
+    indexes = {name: link.ifindex for name, link in links.items()}
+    indexes |= {step.do.device: step.do.ifindex for step in planned.steps if step.do.verb == "link-add"}
     masters = {
-        step.do.index: step.do.args["master"]
+        step.do.ifindex: step.do.args["master"]
         for step in planned.steps
         if step.do.verb == "link-set" and "master" in step.do.args
     }
@@ -57,12 +56,12 @@ def guests_moved(planned: Plan, kernel: Kernel, bridges: Mapping[str, str]) -> P
     for old, new in bridges.items():
         target = indexes.get(new)
         for link in kernel.links.values():
-            if old not in links or link.master != links[old].index or is_uplink(link) or target is None:
+            if old not in links or link.master != links[old].ifindex or is_uplink(link) or target is None:
                 continue
-            present = masters.get(link.index, link.master)
+            present = masters.get(link.ifindex, link.master)
             if present != target:
-                do = Operation("link-set", link.name, link.index, {"master": target})
-                undo = Operation("link-set", link.name, link.index, {"master": present})
+                do = Operation("link-set", link.name, link.ifindex, {"master": target})
+                undo = Operation("link-set", link.name, link.ifindex, {"master": present})
                 more.append(Step(do, (undo,)))
     return Plan((*planned.steps, *more))
 

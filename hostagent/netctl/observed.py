@@ -77,7 +77,7 @@ def observe(
         }
         if ref in up and bridge is not None:
             values["MTU"] = bridge.mtu
-            values |= _addresses(pif, bridge, addresses.get(bridge.index, ()), kernel, gateways)
+            values |= _addresses(pif, bridge, addresses.get(bridge.ifindex, ()), kernel, gateways)
             if ref == resolver and "DHCP" in (pif.ip_mode, pif.ipv6_mode):
                 told = servers(bridge.name)
                 if told is not None:
@@ -102,7 +102,7 @@ def management_address(kernel: Kernel, device: str, family: str) -> str:
         (
             address.text
             for address in kernel.addresses
-            if link is not None and address.device == link.index and (":" in address.text) == wants6
+            if link is not None and address.device == link.ifindex and (":" in address.text) == wants6
             if address.scope < LINK_SCOPE and not address.text.startswith(("127.", "fe80:"))
         ),
         "",
@@ -200,7 +200,7 @@ def _gateway(kernel: Kernel, bridge: Link, destination: str) -> str:
     found = [
         (route.metric, route.gateway)
         for route in kernel.routes
-        if route.device == bridge.index and route.destination == destination
+        if route.device == bridge.ifindex and route.destination == destination
     ]
     return min(found)[1] if found else ""
 
@@ -233,5 +233,5 @@ def _links_up(records: Records, master: Pif, links: Mapping[str, Link]) -> int:
     return sum(
         _has_carrier(link) and link.port.get("mii_status", MII_UP) == MII_UP
         for part in members(records, master)
-        if (link := links.get(part.device)) is not None and link.master == bond.index
+        if (link := links.get(part.device)) is not None and link.master == bond.ifindex
     )

@@ -157,7 +157,7 @@ class Network:
             gone = tuple(
                 name
                 for name in names
-                if name in links and links[name].group == GROUP and links[name].index not in busy
+                if name in links and links[name].group == GROUP and links[name].ifindex not in busy
             )
             wanted = Wanted(gone=gone)
             planned = plan_of(wanted, kernel)
@@ -190,7 +190,7 @@ class Network:
             (
                 link.name
                 for link in kernel.links.values()
-                if lower and link.kind == "vlan" and (link.lower, link.vlan_id) == (lower.index, tag)
+                if lower and link.kind == "vlan" and (link.lower, link.vlan_id) == (lower.ifindex, tag)
                 if link.group != GROUP
             ),
             "",
@@ -323,7 +323,7 @@ class Network:
         bridge = was.networks[pif.network].bridge if pif else records.bridge
         link = kernel.by_name().get(bridge)
         for route in kernel.routes:
-            if link and route.device == link.index and route.destination in DEFAULTS.values():
+            if link and route.device == link.ifindex and route.destination in DEFAULTS.values():
                 return self._ask(bridge, route.gateway, kernel)
         return None
 
@@ -337,7 +337,7 @@ class Network:
             (
                 address.text
                 for address in kernel.addresses
-                if address.device == link.index and (":" in address.text) == (":" in gateway)
+                if address.device == link.ifindex and (":" in address.text) == (":" in gateway)
             ),
             "",
         )
@@ -356,7 +356,7 @@ class Network:
             kernel = host.tools.netlink.look()
             link = kernel.by_name().get(bridge)
             for route in kernel.routes:
-                if link and route.device == link.index and route.destination in DEFAULTS.values():
+                if link and route.device == link.ifindex and route.destination in DEFAULTS.values():
                     answer = self._ask(bridge, route.gateway, kernel)
                     if answer is not None and answer.answered:
                         return

@@ -218,7 +218,7 @@ class Keeper:
             bridge = records.networks[pif.network].bridge
             if not families or bridge not in links:
                 continue
-            index = links[bridge].index
+            index = links[bridge].ifindex
             has = frozenset(one.text for one in self._kernel.addresses if one.device == index)
             if self._addresses.get(bridge) == has:
                 continue
@@ -314,9 +314,11 @@ def taken_in(kernel: Kernel, events: Sequence[Event]) -> Kernel | None:
     for event in events:
         what = event.what
         if isinstance(what, Link):
-            if event.gone or (what.index in links and links[what.index].flags & UP and not what.flags & UP):
+            if event.gone or (
+                what.ifindex in links and links[what.ifindex].flags & UP and not what.flags & UP
+            ):
                 return None
-            links[what.index] = what
+            links[what.ifindex] = what
         elif isinstance(what, Route):
             _put(routes, _route(what), what, gone=event.gone)
         else:

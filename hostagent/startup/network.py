@@ -221,7 +221,7 @@ def speed_of(config: Config) -> Callable[[str], Speed]:
 
 def keeper(config: Config, host: HostState, control: Control) -> Keeper:
     """The thread that keeps the records as the kernel has it, not yet started."""
-    from hostagent.net import dhcp, dhcp_lease, resolver
+    from hostagent.net import dhcp, dhcp_lease, resolv_conf, resolver
     from hostagent.netctl.status import Eyes, Keeper
 
     root, state = config.paths.root, config.paths.state
@@ -230,7 +230,7 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
         dhcp_lease.keep_last(bridge, lease, state)
 
     def resolve(dns: Dns, bridge: str) -> None:
-        resolver.put(resolver.render(dns, resolver.current(root, bridge)), bridge, root)
+        resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
 
     def keep(records: Records) -> None:
         keep_records(config, records)

@@ -156,7 +156,7 @@ def clean_bridges(control: Control, kernel: Kernel) -> tuple[str, ...]:
     empty = [
         link.name
         for link in kernel.links.values()
-        if link.kind == "bridge" and link.group == GROUP and link.index not in busy
+        if link.kind == "bridge" and link.group == GROUP and link.ifindex not in busy
     ]
     if not empty or not isinstance(control.effect, Network):
         return ()

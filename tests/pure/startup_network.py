@@ -8,7 +8,8 @@ from hostagent.errors import KernelError
 from hostagent.net import apply, bring, cache
 from hostagent.net.devices import Address, Route
 from hostagent.net.probe import Answer
-from hostagent.net.verify import Around, resolver_text
+from hostagent.net.resolv_conf import render
+from hostagent.net.verify import Around
 from tests.pure.net_kernel import FakeKernel
 from tests.pure.startup_tree import put
 
@@ -74,7 +75,7 @@ class FakeHost:
             link={device.name: device.link for device in wanted.devices},
             features={device.name: device.features for device in wanted.devices},
             leases=tuple(self.leases),
-            resolver=self.resolver if wanted.dns is None or wanted.dns.servers else resolver_text(wanted.dns),
+            resolver=self.resolver if wanted.dns is None or wanted.dns.servers else render(wanted.dns),
         )
 
     def wait(self, seconds):
@@ -118,7 +119,7 @@ class FakeHost:
 
     def address(self, name, text, prefix=24, *, gateway=""):
         """As another program gives it to a device."""
-        index = self.look().by_name()[name].index
+        index = self.look().by_name()[name].ifindex
         self.kernel.addresses.append(Address(index, text, prefix))
         if gateway:
             self.kernel.routes.append(

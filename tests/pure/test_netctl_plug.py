@@ -284,14 +284,14 @@ def test_guests_follow_to_the_bridge_of_the_bond(net, host):
     raised(net, single, "eth0")
     host.kernel.nic("vif1.0", 50, up=True)
     host.kernel.links[50].kind = "tun"
-    host.kernel._enslave(host.kernel.links[50], host.look().by_name()["xenbr0"].index)
+    host.kernel._enslave(host.kernel.links[50], host.look().by_name()["xenbr0"].ifindex)
     moved = {single.pifs["eth0"].network: bond.pifs["bond0"].network}
 
     with net.bring_up(bond, ["bond0"], was=single, down=["eth0"], becoming_management="bond0", moved=moved):
         pass
 
     links = host.look().by_name()
-    assert links["vif1.0"].master == links["xapi0"].index
+    assert links["vif1.0"].master == links["xapi0"].ifindex
 
 
 def test_guests_move_between_networks_that_both_stay(net, host):
@@ -300,14 +300,14 @@ def test_guests_move_between_networks_that_both_stay(net, host):
     host.kernel.nic("vif1.0", 50, up=True)
     host.kernel.links[50].kind = "tun"
     links = host.look().by_name()
-    host.kernel._enslave(host.kernel.links[50], links["xenbr1"].index)
+    host.kernel._enslave(host.kernel.links[50], links["xenbr1"].ifindex)
     moved = {records.pifs["eth1"].network: records.pifs["eth2"].network}
 
     with contextlib.suppress(Refused), net.bring_up(records, ["eth2"], was=records, moved=moved):
-        assert host.look().by_name()["vif1.0"].master == links["xenbr2"].index
+        assert host.look().by_name()["vif1.0"].master == links["xenbr2"].ifindex
         raise Refused
 
-    assert host.look().by_name()["vif1.0"].master == links["xenbr1"].index
+    assert host.look().by_name()["vif1.0"].master == links["xenbr1"].ifindex
 
 
 # --- the management interface ---

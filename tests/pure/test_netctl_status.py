@@ -37,7 +37,7 @@ def a_kernel(*, carrier=True, addresses=(), routes=()):
     """eth0 in xenbr0; eth1 and eth2 in bond0, in xapi0; VLAN 5 on bond0, in xapi101."""
     return Kernel(
         {
-            one.index: one
+            one.ifindex: one
             for one in (
                 link(2, "eth0", mac="02:00:00:00:00:00", master=10, carrier=carrier),
                 link(3, "eth1", mac="02:00:00:00:00:01", master=11),

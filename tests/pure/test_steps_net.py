@@ -94,7 +94,7 @@ def links(host):
 
 def on(host, name):
     """Addresses of a device."""
-    index = links(host)[name].index
+    index = links(host)[name].ifindex
     return {f"{one.text}/{one.prefix}" for one in host.look().addresses if one.device == index}
 
 
@@ -121,7 +121,7 @@ def test_a_stock_host_keeps_its_network_and_is_managed_where_its_address_is(stoc
     assert "eth0, 192.0.2.10" in outcome.note
     assert synced.host.inventory.management_interface == "eth0"
     after = stock.look()
-    index = before.by_name()["eth0"].index
+    index = before.by_name()["eth0"].ifindex
     assert after.links[index] == before.links[index]
     assert [one for one in after.addresses if one.device == index] == list(before.addresses)
     assert set(before.routes) <= set(after.routes)
@@ -172,7 +172,7 @@ def test_a_host_with_an_ipv6_address_alone_is_managed_by_it(nics, synced):
 def test_the_management_interface_comes_up_as_the_database_has_it(adopted, nics):
     outcome = compared(adopted, steps_net.plan_management, steps_net.raise_management)
 
-    assert links(nics)["eth0"].master == links(nics)["xenbr0"].index
+    assert links(nics)["eth0"].master == links(nics)["xenbr0"].ifindex
     assert on(nics, "xenbr0") == {"192.0.2.10/24"}
     assert "xenbr0, 192.0.2.10" in outcome.note
     assert cache.read_verified(network.folder(adopted.config)).records.bridge == "xenbr0"
@@ -417,7 +417,7 @@ def test_bridges_that_nobody_needs_go_and_the_others_stay(adopted, nics):
             records = control.records(view)
         with control.effect.attach(records, ref):
             pass
-    index = links(nics)["xenbr2"].index
+    index = links(nics)["xenbr2"].ifindex
     nics.kernel._release(nics.kernel._by_name("eth2"))
 
     gone = steps_networks.clean_bridges(control, nics.look())
