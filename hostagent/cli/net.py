@@ -170,7 +170,7 @@ def status(args: argparse.Namespace) -> int:
             "management": text(management) if management else "none",
             "bridge": records.bridge,
             "addresses": [
-                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.index
+                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.ifindex
             ],
             "management_up": management.currently_attached if management else None,
             "pifs": len(records.pifs),

@@ -121,7 +121,7 @@ def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
 
 def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
     """The same as the card has now. Raises CannotAdoptError where files and kernel do not say the same."""
-    mine = [one for one in kernel.addresses if one.device == link.index and one.scope < LINK_SCOPE]
+    mine = [one for one in kernel.addresses if one.device == link.ifindex and one.scope < LINK_SCOPE]
     told: list[str] = []
     found = Settings(owner.mode, mode6=owner.mode6, search=owner.search)
     dns = tuple(server for server in owner.dns if not server.startswith("127."))
@@ -148,7 +148,7 @@ def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
         f"the route {route.destination} via {route.gateway or 'the link'} is not carried over"
         " (hint: network.other_config:static-routes)"
         for route in kernel.routes
-        if route.device == link.index
+        if route.device == link.ifindex
         and route.destination not in DEFAULTS
         and route.protocol not in (BY_KERNEL, BY_ADVERTISEMENT)
     ]
@@ -181,7 +181,7 @@ def _gateway(link: Link, kernel: Kernel, family: int) -> str:
     routes = [
         r
         for r in kernel.routes
-        if (r.device, r.destination) == (link.index, f"default{family}") and r.gateway
+        if (r.device, r.destination) == (link.ifindex, f"default{family}") and r.gateway
     ]
     return min(routes, key=lambda route: route.metric).gateway if routes else ""
 
@@ -228,9 +228,9 @@ def adopting(planned: Plan, kernel: Kernel, nic: Link, taken: Settings, before: 
         for step in planned.steps
     ]
     if bridge is not None:
-        target = nic._replace(index=bridge.index, name=bridge.device)
+        target = nic._replace(ifindex=bridge.ifindex, name=bridge.device)
         carried = _carried(kernel, nic, target, taken)
-        steps = _inserted(steps, (nic.index,), carried)
+        steps = _inserted(steps, (nic.ifindex,), carried)
     return Plan((*before.steps, *steps))
 
 
@@ -239,10 +239,10 @@ def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[S
     found = []
     for have in kernel.addresses:
         mode = taken.mode if family_of(have.text) == 4 else taken.mode6
-        mine = have.device == nic.index and have.scope < LINK_SCOPE
+        mine = have.device == nic.ifindex and have.scope < LINK_SCOPE
         if mine and mode in DYNAMIC and (have.valid_s != FOREVER or have.text == taken.request):
             flags = have.flags & ~MANAGED_PREFIX | (NO_PROBE if family_of(have.text) == 6 else 0)
-            do = address_add(target, have._replace(device=target.index, flags=flags))
+            do = address_add(target, have._replace(device=target.ifindex, flags=flags))
             gone = do._replace(verb="address-del", args={"text": have.text, "prefix": have.prefix})
             found.append(Step(do, (gone,)))
     gateway = _gateway(nic, kernel, 4)
@@ -254,7 +254,7 @@ def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[S
             "protocol": BY_DHCP,
             "metric": METRIC,
         }
-        do = Operation("route-add", target.name, target.index, args)
+        do = Operation("route-add", target.name, target.ifindex, args)
         found.append(Step(do, (do._replace(verb="route-del"),)))
     return found
 
@@ -263,7 +263,7 @@ def _inserted(steps: list[Step], devices: Sequence[int], carried: list[Step]) ->
     """Before the first step that takes something from these devices, or moves them."""
     for at, step in enumerate(steps):
         do = step.do
-        if do.index in devices and (do.verb in OFF or "master" in do.args or do.args.get("up") is False):
+        if do.ifindex in devices and (do.verb in OFF or "master" in do.args or do.args.get("up") is False):
             return [*steps[:at], *carried, *steps[at:]]
     return [*steps, *carried]
 
@@ -307,14 +307,14 @@ def beginning(
 def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: Kernel) -> None:
     """Raises CannotAdoptError while something of ours lies on the card or its bridge."""
     guests = [
-        link.name for link in kernel.links.values() if link.master == bridge.index and link.index != nic.index
+        link.name for link in kernel.links.values() if link.master == bridge.ifindex and link.ifindex != nic.ifindex
     ]
     if guests:
         raise CannotAdoptError(
             f"{bridge.name} has the ports {', '.join(guests)}",
             hint="shut down or move the guests on that network",
         )
-    above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.index]
+    above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.ifindex]
     if above or records.pifs[ref].vlan_slave_of:
         raise CannotAdoptError(
             f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}", hint="VLAN.destroy them first"
@@ -328,8 +328,8 @@ def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:
 
     The lease, for a plan without `Around`, only says that addresses with a lifetime are right.
     """
-    mine = [one for one in kernel.addresses if one.device == bridge.index and one.scope < LINK_SCOPE]
-    routes = [r for r in kernel.routes if r.device == bridge.index and r.protocol == PROTOCOL and r.gateway]
+    mine = [one for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE]
+    routes = [r for r in kernel.routes if r.device == bridge.ifindex and r.protocol == PROTOCOL and r.gateway]
     return Wanted(
         (Device(nic.name, "physical", ipv6="autoconf"),),
         tuple(WantedAddress(nic.name, one.text, one.prefix) for one in mine if one.valid_s == FOREVER),
@@ -358,11 +358,11 @@ def releasing(
     `leases`: those that our DHCP client of the bridge is after.
     """
     path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
-    ipv6 = Operation("sysctl", nic.name, nic.index, {"path": path, "value": "0"})
+    ipv6 = Operation("sysctl", nic.name, nic.ifindex, {"path": path, "value": "0"})
     carried = _carried(kernel, bridge, nic, Settings("DHCP", mode6="Autoconf"))
     again = tuple(_lease_start(lease) for lease in leases)
     forget = [Step(_forget(bridge.name), again)] if leases else []
-    moved = _inserted(list(planned.steps), (bridge.index, nic.index), carried)
+    moved = _inserted(list(planned.steps), (bridge.ifindex, nic.ifindex), carried)
     return Plan(
         (
             *_file_steps(files, daemon, nic.name),

@@ -310,7 +310,7 @@ def _settle(wanted: Wanted, ref: str, host: Host, deadline: float) -> list[str]:
         passed = host.clock() - began
         dark = [name for name in uplinks if name in links and not links[name].carrier]
         without = [
-            lease for lease in leases if not _has_address(kernel, links[lease.device].index, lease.family)
+            lease for lease in leases if not _has_address(kernel, links[lease.device].ifindex, lease.family)
         ]
         late = host.clock() >= deadline
         if late or ((not dark or passed >= CARRIER_S) and not without):

@@ -53,7 +53,7 @@ def ask_around(found: Evidence, records: Records, kernel: Kernel, pif: Pif) -> E
                 f" {tried.refusals} refusals; last: {tried.last}"
             )
             found = found._replace(dhcp={network.bridge: told})
-    routes = [route for route in kernel.routes if route.device == link.index and route.gateway]
+    routes = [route for route in kernel.routes if route.device == link.ifindex and route.gateway]
     gateways = {}
     for gateway in {route.gateway for route in routes if route.destination.startswith("default")}:
         with contextlib.suppress(HostagentError):
@@ -63,7 +63,7 @@ def ask_around(found: Evidence, records: Records, kernel: Kernel, pif: Pif) -> E
                 (
                     a.text
                     for a in kernel.addresses
-                    if a.device == link.index and (":" in a.text) == (":" in gateway)
+                    if a.device == link.ifindex and (":" in a.text) == (":" in gateway)
                 ),
                 "",
             )

@@ -112,7 +112,9 @@ class _Giving(Network):
         if self._dry:
             raise PlannedError(self.plan)
         before = answers(self.place.site.ask, probes(kernel, bridge, ()))
-        had = {one.text for one in kernel.addresses if one.device == bridge.index and one.scope < LINK_SCOPE}
+        had = {
+            one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE
+        }
         host.arm(self.request.timeout_s + SPARE_S)
         written = None
         try:
@@ -143,7 +145,7 @@ class _Giving(Network):
         while True:
             kernel = self.host.tools.netlink.look()
             nic = kernel.by_name()[self.note.nic]
-            missing = wanted - {one.text for one in kernel.addresses if one.device == nic.index}
+            missing = wanted - {one.text for one in kernel.addresses if one.device == nic.ifindex}
             if not missing:
                 return
             if self.host.clock() >= until:
@@ -157,7 +159,7 @@ class _Giving(Network):
 def _pair(kernel: Kernel, note: Adopted) -> tuple[Link, Link]:
     links = kernel.by_name()
     nic, bridge = links.get(note.nic), links.get(note.bridge)
-    if nic is None or bridge is None or nic.master != bridge.index:
+    if nic is None or bridge is None or nic.master != bridge.ifindex:
         raise CannotAdoptError(
             f"{note.nic} is no port of {note.bridge} now",
             hint="hostagent net check; hostagent pif plug brings it back",

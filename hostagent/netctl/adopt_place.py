@@ -108,9 +108,11 @@ def probes(kernel: Kernel, link: Link, dns: Sequence[str]) -> list[probe.Probe]:
     """The gateway of each family, asked over the link, and the name servers."""
     found = []
     for route in kernel.routes:
-        if route.device == link.index and route.destination in DEFAULTS and route.gateway:
+        if route.device == link.ifindex and route.destination in DEFAULTS and route.gateway:
             family = ":" in route.gateway
-            mine = [a.text for a in kernel.addresses if a.device == link.index and (":" in a.text) == family]
+            mine = [
+                a.text for a in kernel.addresses if a.device == link.ifindex and (":" in a.text) == family
+            ]
             if mine:
                 found.append(probe.Probe("gateway", route.gateway, link.name, source=mine[0]))
     return [*found, *(probe.Probe("tcp", server, port=DNS_PORT) for server in dns[:2])]

@@ -1,4 +1,4 @@
-"""What a change of objects begins from: records of before and after in one, and where guests' ports are to end. Pure."""
+"""Records of before and after a change in one, and where guests' ports are to be when it is over. Pure."""
 
 from __future__ import annotations
 

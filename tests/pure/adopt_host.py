@@ -124,7 +124,7 @@ class Host:
         look = self.kernel.look()
         nic = look.by_name()["eth0"]
         return any(
-            one.device in (nic.index, nic.master) and one.text == "192.0.2.10" for one in look.addresses
+            one.device in (nic.ifindex, nic.master) and one.text == "192.0.2.10" for one in look.addresses
         )
 
     # --- what a Place has ---
@@ -139,7 +139,7 @@ class Host:
     def open(self, bridge):
         netlink = SimpleNamespace(look=self.kernel.look, execute=self.kernel.execute)
         tools = Tools(
-            netlink, self._sysctl, lambda *_: None, self._start, self._stop, self._resolve, self._hold,
+            netlink, self._sysctl, lambda *_: None, self._start, self._stop, self._resolve, self._hold, self._wait,
             self._file, self._foreign,
         )  # fmt: skip
         return bring.Host(

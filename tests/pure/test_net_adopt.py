@@ -20,7 +20,7 @@ from hostagent.run import CommandError
 from tests.pure.net_kernel import FakeKernel
 
 NIC = Link(2, "eth0", "", "02:00:00:00:00:00", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
-BRIDGE = NIC._replace(index=9, name="xenbr0", kind="bridge", group=GROUP)
+BRIDGE = NIC._replace(ifindex=9, name="xenbr0", kind="bridge", group=GROUP)
 V4, V6 = Address(2, "192.0.2.10", 24), Address(2, "2001:db8::10", 64)
 DEFAULT4, DEFAULT6 = Route(2, "default4", "192.0.2.1", 4), Route(2, "default6", "fe80::1", 4, 1024)
 KERNEL = Kernel({2: NIC}, (V4, V6), (DEFAULT4, DEFAULT6))
@@ -102,7 +102,7 @@ def test_card_that_is_meant():
         with pytest.raises(CannotAdoptError):
             adopt.choose(name, kernel)
     with pytest.raises(CannotAdoptError, match="vlan"):
-        adopt.choose("eth0.5", Kernel({3: NIC._replace(index=3, name="eth0.5", kind="vlan")}))
+        adopt.choose("eth0.5", Kernel({3: NIC._replace(ifindex=3, name="eth0.5", kind="vlan")}))
 
 
 def test_dynamic_ipv6_addresses_move_too_and_no_route_of_ipv4_with_them():

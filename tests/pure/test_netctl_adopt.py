@@ -56,7 +56,7 @@ def test_static_address_moves_without_a_moment_off(host, site):
     assert host.kernel.without == 0
     assert adopted(host)
     assert host.routes() == {("xenbr0", "default4", "192.0.2.1")}
-    assert host.kernel.look().by_name()["eth0"].master == host.kernel.look().by_name()["xenbr0"].index
+    assert host.kernel.look().by_name()["eth0"].master == host.kernel.look().by_name()["xenbr0"].ifindex
     record = pif(site)
     assert (record["ip_configuration_mode"], record["IP"], record["netmask"], record["gateway"], record["DNS"]) == (
         "Static", "192.0.2.10", "255.255.255.0", "192.0.2.1", "192.0.2.53")  # fmt: skip
@@ -155,7 +155,7 @@ def test_timer_that_ends_while_we_have_the_lock_finds_nothing_to_undo(host):
     assert adopted(host)
 
 
-POINTS = range(1, 22)
+POINTS = range(1, 23)
 
 
 def test_there_are_no_more_points_than_are_tried(host):
@@ -290,7 +290,7 @@ def test_file_edited_since_is_not_overwritten(tmp_path, site):
 def test_guest_on_the_bridge_stops_a_release(host):
     take(host.place, Request("eth0"))
     host.kernel.nic("vif1.0", 9)
-    bridge = host.kernel.look().by_name()["xenbr0"].index
+    bridge = host.kernel.look().by_name()["xenbr0"].ifindex
     host.do("link-set", {"master": bridge}, "vif1.0", 9)
     with pytest.raises(HostagentError, match=r"vif1\.0"):
         release(host.place, Request())

@@ -229,6 +229,7 @@ def left_over(folder, *, state, boot=BOOT, digest="other"):
     undo = Operation("address-del", "eth1", 3, {"text": "198.51.100.9", "prefix": 24})
     folder.mkdir(parents=True, exist_ok=True)
     made = journal.begin(folder, Plan((Step(do, (undo,)),)), boot=boot, digest=digest, what="a test")
+    journal.progress(folder, 1)
     if state != journal.BEGUN:
         journal.mark(folder, made, state)
     return do
