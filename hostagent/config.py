@@ -169,6 +169,14 @@ def _integer(least: int, most: int) -> Callable[[object], int]:
     return parse
 
 
+def _names(value: object) -> tuple[str, ...]:
+    if isinstance(value, list | tuple) and all(
+        isinstance(name, str) and 0 < len(name) < 16 for name in value
+    ):
+        return tuple(value)
+    raise _UnfitError
+
+
 DAY_S = 86400
 _levels = _choice(*LOG_LEVELS)
 _level_names = " | ".join(LOG_LEVELS)
@@ -225,12 +233,33 @@ class Config:
         "TCP port on 127.0.0.1 at which programs on this host find the API; 0: none",
         default=80,
     )
+    https_port: int = setting(
+        "api.https-port",
+        "0 to 65535",
+        _integer(0, 65535),
+        "TCP port of HTTPS on the address of the management interface; 0: none",
+        default=443,
+    )
     session_idle_s: float = setting(
         "api.session-idle",
         "seconds, 1 to 31536000",
         _number(1, 365 * DAY_S),
         "a session that nobody used for so long has ended",
         default=float(DAY_S),
+    )
+    emergency_nics: tuple[str, ...] = setting(
+        "net.emergency-nics",
+        'names of NICs, e.g. ["eth0", "eth1"]',
+        _names,
+        "NICs on which an address may be looked for when the management interface does not come up at boot",
+        default=(),
+    )
+    repair_drift: bool = setting(
+        "net.repair-drift",
+        "true | false",
+        _flag,
+        "bring a PIF up again that another program has taken down or changed; else it is only told",
+        default=False,
     )
     watchdog: bool = setting(
         "service.watchdog",
@@ -437,4 +466,6 @@ def help_text() -> str:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

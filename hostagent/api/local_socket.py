@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from hostagent.config import Paths
 
-BACKLOG = 128  # as xapi's (startup-and-pool-join.md S18)
+BACKLOG = 1024
+"""As many as may be connected: of a Unix socket the kernel takes no more than these before we do, and clients that come
+at once beyond it (the 129th with xapi's 128) are told to try again, which few can.
+"""
 
 
 class SecondInstanceError(BusyError):

@@ -72,6 +72,7 @@ class Server:
         )
         self._config.load()
         self._listeners: dict[str, _Listener] = {}
+        self._retiring: set[asyncio.Task[None]] = set()
 
     @property
     def listeners(self) -> tuple[str, ...]:
@@ -114,10 +115,16 @@ class Server:
         """Accept no more, let answers under way end (`Limits.stop_s`), cut the rest. Other listeners go on."""
         await self._listeners.pop(name).stop()
 
+    def retire(self, name: str) -> None:
+        """As `stop`, without waiting for it: also for who was asked over a connection of that listener."""
+        task = asyncio.create_task(self._listeners.pop(name).stop())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
     async def stop_all(self) -> None:
         listeners = list(self._listeners.values())
         self._listeners.clear()
-        await asyncio.gather(*(listener.stop() for listener in listeners))
+        await asyncio.gather(*(listener.stop() for listener in listeners), *self._retiring)
 
 
 class _Listener:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BACKLOG = 128
+BACKLOG = 1024
 KEEP_ALIVE = {socket.TCP_KEEPIDLE: 60, socket.TCP_KEEPINTVL: 10, socket.TCP_KEEPCNT: 3}
 """Seconds, seconds, number (tcp(7)): a client whose host has died is noticed after a minute and a half."""
 LISTEN_STATE = "0A"  # TCP_LISTEN in the st column of /proc/net/tcp, include/net/tcp_states.h

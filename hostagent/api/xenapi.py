@@ -12,7 +12,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from hostagent.api import calls_coverage, calls_db, methods
+from hostagent.api import calls_adopt, calls_coverage, calls_db, methods
 from hostagent.api.calls import METHODS
 from hostagent.api.cli_door import CliDoor
 from hostagent.api.core import Core, Peer
@@ -73,7 +73,12 @@ class XenApi:
             coordinator=self._coordinator,
         )
         self.dispatcher = Dispatcher(self.core, IMPLEMENTED)
-        own = (*METHODS, *calls_db.calls(self.core), *calls_coverage.calls(self.dispatcher))
+        own = (
+            *METHODS,
+            *calls_db.calls(self.core),
+            *calls_adopt.calls(self.core),
+            *calls_coverage.calls(self.dispatcher),
+        )
         endpoint = Endpoint(self.dispatcher, methods.Dispatcher(own, service))
         self._cli = CliDoor(self.dispatcher)
         routes = (
@@ -128,8 +133,17 @@ class XenApi:
         self._in_loop(lambda: self._listen(LOCALHOST, sockets, "localhost"))
 
     def listen_management(self, sockets: Iterable[socket.socket], context: ssl.SSLContext) -> None:
-        """HTTPS for everybody else."""
-        self._in_loop(lambda: self._listen(MANAGEMENT, sockets, "tls", tls=context))
+        """HTTPS for everybody else, there alone: answers under way on former sockets come to their end."""
+
+        def listen() -> None:
+            self._leave(MANAGEMENT)
+            self._listen(MANAGEMENT, sockets, "tls", tls=context)
+
+        self._in_loop(listen)
+
+    def leave_management(self) -> None:
+        """No more HTTPS for others; none before is no error."""
+        self._in_loop(lambda: self._leave(MANAGEMENT))
 
     def serving(self) -> dict[str, object]:
         """What `hostagent status` tells of the API: each listener's addresses, the database's path and generation."""
@@ -159,6 +173,10 @@ class XenApi:
         opened = tuple(sockets)
         self._server.start(name, opened, kind, tls=tls)
         self.listeners[name] = ", ".join(address_text(one.getsockname()) for one in opened)
+
+    def _leave(self, name: str) -> None:
+        if self.listeners.pop(name, None) is not None:
+            self._server.retire(name)
 
     def _in_loop(self, work: Callable[[], None]) -> None:
         """Do it in the event loop, and wait until it is done; raises what it raised."""

@@ -137,7 +137,7 @@ def check(args: argparse.Namespace) -> int:
     record = _ask(paths, "hostagent.db_check", how)
     if record is None:
         try:
-            with _own(paths) as database:
+            with own(paths) as database:
                 record = examine(database, repair=args.repair, dry_run=args.dry_run)
         except DamagedError as error:
             record = {"damage": [error.found], "findings": [], "repaired": False}
@@ -215,7 +215,7 @@ def _dump(paths: Paths) -> Iterator[Iterable[bytes]]:
     if _ask(paths, "hostagent.db_status") is not None:
         yield download(socket_path(paths), "/pool/xmldbdump")
     else:
-        with _own(paths) as database, database.read() as view:
+        with own(paths) as database, database.read() as view:
             yield xmldump.pieces(view, database.model)
 
 
@@ -227,7 +227,7 @@ def backup(args: argparse.Namespace) -> int:
     target = Path(args.file).absolute()
     record = _ask(paths, "hostagent.db_backup", str(target))
     if record is None:
-        with _own(paths) as database:
+        with own(paths) as database:
             write_copy(database, target)
             record = {"path": str(database.path), "generation": database.generation, "file": str(target)}
     _tell_copy(args, {**record, "bytes": target.stat().st_size})
@@ -319,7 +319,7 @@ def _ask(paths: Paths, method: str, *params: object, alone: bool = False) -> Rec
 
 
 @contextlib.contextmanager
-def _own(paths: Paths) -> Iterator[Database]:
+def own(paths: Paths) -> Iterator[Database]:
     """The database, for this command alone. Opening a file that is damaged or cut off would change it, so that it is
     looked at before.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from hostagent.cli import netadopt
 from hostagent.cli.parser import command, group
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ without it from the cached copy in /var/lib/hostagent/net.""",
     _add_looks(commands)
     _add_records(commands)
     _add_ways_back(commands)
+    netadopt.add_parser(commands)
 
 
 def _add_looks(commands: Subparsers) -> None:
@@ -182,7 +184,7 @@ def status(args: argparse.Namespace) -> int:
             "management": text(management) if management else "none",
             "bridge": records.bridge,
             "addresses": [
-                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.index
+                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.ifindex
             ],
             "management_up": management.currently_attached if management else None,
             "pifs": len(records.pifs),

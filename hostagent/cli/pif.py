@@ -162,7 +162,7 @@ def show_pif(args: argparse.Namespace) -> int:
     links = kernel.by_name()
     vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
     device, bridge = device_of(pif, links, vlans), links.get(network.bridge) if network else None
-    index = bridge.index if bridge else device.index if device else -1
+    index = bridge.ifindex if bridge else device.ifindex if device else -1
     shown: dict[str, Any] = {
         **pif._asdict(),
         "network": network.name_label if network else "",

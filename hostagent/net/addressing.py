@@ -35,6 +35,10 @@ class Layer:
         self.dns: Dns | None = None
         self.findings: list[Finding] = []
 
+    def heeds_routers(self, pif: Pif) -> bool:
+        """Whether the default route of IPv6 is the one that routers advertise to this PIF."""
+        return pif.ref == self.owners[6] and pif.ipv6_mode in ("DHCP", "Autoconf")
+
     def lay(self, pif: Pif, routes: Iterable[keys.StaticRoute], device: str) -> str:
         """Take up a PIF whose address goes on a device; the answer is the device's IPv6 mode."""
         if pif.ip_mode == "None" and pif.ipv6_mode == "None":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
 from hostagent.net.devices import GROUP, Device, Link, Wanted
-from hostagent.net.verify import OWN_KINDS, Layer3, is_member, is_uplink
+from hostagent.net.verify import OWN_KINDS, UP, Layer3, is_left_over, is_member, is_uplink
 
 if TYPE_CHECKING:
     from hostagent.net.draft import Draft
@@ -47,12 +47,14 @@ class Work:
 
 
 def to_delete(work: Work) -> list[int]:
-    """Indexes of the devices to delete, from the top: `gone`, in the way of a wanted one, and VLANs on either."""
+    """Indexes of the devices to delete, from the top: `gone`, in the way of a wanted one, VLANs on either, and VLANs of
+    ours left over by a move: in the bridge of another one, or on what becomes a member of a bond.
+    """
     draft, doomed = work.draft, {}
     for name in work.wanted.gone:
         link = draft.link(name)
         if link is not None and link.kind in OWN_KINDS:
-            doomed[link.index] = link
+            doomed[link.ifindex] = link
     vlans: dict[tuple[str, int], Device] = {}
     for device in work.wanted.devices:
         link = draft.link(device.name)
@@ -66,7 +68,9 @@ def to_delete(work: Work) -> list[int]:
         )
         if link.kind != device.kind or other:
             _ours_to_replace(link, device)
-            doomed[link.index] = link
+            doomed[link.ifindex] = link
+        elif _is_stray_bond(draft, link):
+            doomed[link.ifindex] = link
     for lower_index, uppers in draft.vlans.items():
         lower = draft.links.get(lower_index)
         for index in uppers:
@@ -80,6 +84,13 @@ def to_delete(work: Work) -> list[int]:
                         params=(in_way.lower, str(link.vlan_id)),
                     )
                 doomed[index] = link
+            carrier = work.devices.get(lower.name) if lower is not None else None
+            holder = draft.links.get(link.master)
+            in_bridge = holder is not None and holder.name in work.devices
+            if link.group == GROUP and link.name not in work.devices and in_bridge:
+                doomed[index] = link
+            elif carrier is not None and is_left_over(link, carrier, work.devices):
+                doomed[index] = link
     queue = list(doomed)
     for index in queue:
         for upper in draft.vlans.get(index, ()):
@@ -91,6 +102,15 @@ def to_delete(work: Work) -> list[int]:
                 queue.append(upper)
     return sorted(
         doomed, key=lambda index: -FIRST[doomed[index].kind] if doomed[index].kind != "bridge" else 0
+    )
+
+
+def _is_stray_bond(draft: Draft, link: Link) -> bool:
+    """Whether it is the bond that loading the module makes (max_bonds): nobody's, empty and down. Made anew, a bond is
+    in its mode before it has a member."""
+    used = draft.ports.get(link.ifindex) or draft.vlans.get(link.ifindex) or draft.addresses.get(link.ifindex)
+    return (
+        link.kind == "bond" and link.group != GROUP and not link.flags & UP and not link.master and not used
     )
 
 
@@ -119,12 +139,12 @@ def where_guests_go(work: Work, bridge: Link) -> str:
             return ""
         return master.name if master.kind == "bridge" else place(master.name)
 
-    for index in draft.ports[bridge.index]:
+    for index in draft.ports[bridge.ifindex]:
         port = draft.links[index]
         if not is_uplink(port):
             continue
         carriers = [port] if port.kind != "vlan" else [draft.links[port.lower]]
-        carriers += [draft.links[i] for i in draft.ports.get(carriers[0].index, ())]
+        carriers += [draft.links[i] for i in draft.ports.get(carriers[0].ifindex, ())]
         names = {link.name for link in carriers}
         names |= {
             devices[name].master for name in names if name in devices and is_member(devices[name], devices)
@@ -156,7 +176,7 @@ def carrying(work: Work) -> set[str]:
         link, device = draft.link(name), devices.get(name)
         queue += work.members.get(name, ())
         if link is not None:
-            queue += [draft.links[index].name for index in draft.ports.get(link.index, ())]
+            queue += [draft.links[index].name for index in draft.ports.get(link.ifindex, ())]
             queue += [draft.links[i].name for i in (link.master, link.lower) if i in draft.links]
         if device is not None:
             queue += [other for other in (device.master, device.lower) if other]

@@ -1,9 +1,11 @@
 """Carrying a plan out, and back.
 
 Steps that are netlink messages go out together, as many as stand in a row; the others through the caller's tools. The
-first failure undoes, in reverse, exactly the steps that happened. `undo` does that from the journal, where nobody knows
-how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm, nor
-does a second time.
+first failure undoes, in reverse, exactly the steps that happened. `undo` does that from the journal, which knows only
+about how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm,
+nor does a second time.
+
+A link setting after which the link stays away is taken back alone, and told: it is no reason to undo a network.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import errno
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from hostagent.errors import HostagentError, KernelError
+from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
 
@@ -24,12 +26,19 @@ if TYPE_CHECKING:
     from hostagent.net.operation import Operation, Plan, Step
     from hostagent.net.verify import Difference
 
-NETLINK = {"link-add", "link-set", "link-del", "address-add", "address-del", "route-add", "route-del"}
+NETLINK = {
+    "link-add", "link-set", "link-del", "group-del", "address-add", "address-del", "route-add", "route-del"
+}  # fmt: skip
 NOT_THERE = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 DONE_ALREADY = (*NOT_THERE, errno.EEXIST)
 """What the kernel says to an undo of what did not happen, or is undone already."""
 AFTER_REBOOT = {"dns"}
 """What lasts beyond the kernel's life."""
+MARKS = 16
+"""How often at most a plan's progress goes to the disk."""
+LINK_POLL_S = 0.25
+LINK_GOES, LINK_AWAY = 4, 12
+"""Looks for a link to go after its settings changed, and to come back (networking.md 5, row 58: 3 s)."""
 
 
 class Netlink(Protocol):
@@ -39,6 +48,10 @@ class Netlink(Protocol):
     def look(self) -> Kernel: ...
 
     def execute(self, operations: Sequence[Operation]) -> None: ...
+
+
+def _none(*args: object) -> None:
+    raise BugError(f"no tool for {args}", hint="report it")
 
 
 class Tools(NamedTuple):
@@ -55,6 +68,11 @@ class Tools(NamedTuple):
     """Makes resolv.conf hold this text."""
     hold: Callable[[str], None] = lambda _: None
     """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
+    wait: Callable[[float], None] = time.sleep
+    file: Callable[[str, str | None], None] = _none
+    """Path and what it is to hold; None: it goes."""
+    foreign: Callable[[str, str, str], None] = _none
+    """Daemon, what it is told, device (`foreign_daemons.tell`)."""
 
 
 class Trouble(NamedTuple):
@@ -69,6 +87,10 @@ class Applied(NamedTuple):
     """Of each step; those that went out together share the time evenly."""
     differences: tuple[Difference, ...] = ()
     """What is not as wanted all the same, and was accepted."""
+    taken_back: tuple[tuple[str, str], ...] = ()
+    """Device and name of each link setting that cost the link and is as before."""
+    told: tuple[str, ...] = ()
+    """That, in words."""
 
 
 class RolledBackError(KernelError):
@@ -115,16 +137,15 @@ def carry_out(
     journal = journals.begin(folder, plan, boot=boot, digest=digest, what=what)
     tools.hold("begun")
     try:
-        applied = apply(plan, tools)
+        applied = apply(plan, tools, lambda count: journals.progress(folder, count))
     except RolledBackError as error:
         if not error.troubles:
             journals.mark(folder, journal, journals.UNDONE)
         raise
     found = check(tools.netlink.look())
+    found = tuple(one for one in found if (one.device, one.what) not in applied.taken_back)
     if not accept(found):
-        troubles = undo(journal, tools, boot=boot)
-        if not troubles:
-            journals.mark(folder, journal, journals.UNDONE)
+        troubles = take_back(journal, tools, folder, boot=boot)
         raise RolledBackError(
             f"after all {len(plan.steps)} steps {_told(found)}",
             hint="`hostagent net check` compares again; the kernel's log may say why",
@@ -142,19 +163,31 @@ def _told(found: tuple[Difference, ...]) -> str:
     return "; ".join(told) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
 
 
-def apply(plan: Plan, tools: Tools) -> Applied:
-    """All steps in order. Raises RolledBackError after undoing those that happened."""
+def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: None) -> Applied:
+    """All steps in order. Raises RolledBackError after undoing those that happened.
+
+    `progress` makes durable that from now on so many steps may have begun (`journal.progress`).
+    """
     steps = plan.steps
     done: list[int] = []
+    reached = journals.reach(steps, 0)
+    lost: list[tuple[Operation, str]] = []
     milliseconds = [0.0] * len(steps)
     try:
         for first, after in _batches([step.do for step in steps]):
+            if reached < after:
+                marked = max(after, min(len(steps), first + len(steps) // MARKS))
+                progress(marked)
+                reached = journals.reach(steps, marked)
             started = time.perf_counter()
+            watched = _has_link(steps[first], tools)
             try:
                 _forward(steps, first, after, tools, done)
             finally:
                 each = (time.perf_counter() - started) * 1000 / (after - first)
                 milliseconds[first:after] = [each] * (after - first)
+            if watched:
+                lost += _link_kept(steps[first], tools)
             tools.hold(f"step-{after}")
     except HostagentError as error:
         failed = steps[_failed(steps, done)]
@@ -169,11 +202,54 @@ def apply(plan: Plan, tools: Tools) -> Applied:
     except BaseException:
         _back([steps[position] for position in done], tools)
         raise
-    return Applied(tuple(milliseconds))
+    taken_back = tuple((do.device, name) for do, _ in lost for name in _map(do.args["link"]))
+    return Applied(tuple(milliseconds), taken_back=taken_back, told=tuple(told for _, told in lost))
+
+
+def _has_link(step: Step, tools: Tools) -> bool:
+    """Whether this step changes how a link is made that is there now."""
+    if step.do.verb != "ethtool" or not step.do.args.get("link"):
+        return False
+    link = tools.netlink.look().links.get(step.do.ifindex)
+    return link is not None and link.carrier
+
+
+def _link_kept(step: Step, tools: Tools) -> list[tuple[Operation, str]]:
+    """See whether the link comes back with its new settings; they are undone where it does not."""
+    do = step.do
+    back = next((_map(one.args["link"]) for one in step.undo if one.args.get("link")), None)
+    away = 0
+    for look in range(LINK_GOES + LINK_AWAY):
+        tools.wait(LINK_POLL_S)
+        link = tools.netlink.look().links.get(do.ifindex)
+        if link is None:
+            break
+        if not link.carrier:
+            away += 1
+        elif away or look + 1 >= LINK_GOES:
+            break
+        if away == LINK_AWAY and back is not None:
+            tools.ethtool(do.device, {"link": back})
+            keys = ", ".join(f"ethtool-{name}={value}" for name, value in _map(do.args["link"]).items())
+            return [(do, f"{do.device} lost its link for 3 s with {keys}: its link settings are as before")]
+    return []
+
+
+def _map(value: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = value
+    return found
+
+
+def take_back(journal: Journal, tools: Tools, folder: Path, *, boot: str) -> tuple[Trouble, ...]:
+    """Undo all of a journal and mark it as undone, unless that had troubles, which it returns. Raises FileError."""
+    troubles = undo(journal, tools, boot=boot)
+    if not troubles:
+        journals.mark(folder, journal, journals.UNDONE)
+    return troubles
 
 
 def undo(journal: Journal, tools: Tools, *, boot: str) -> tuple[Trouble, ...]:
-    """Undo all of a journal, however far it came; the caller marks it afterwards. Repeatable.
+    """Undo all of a journal that may have begun; the caller marks it afterwards. Repeatable.
 
     Returns what failed and may matter. After a reboot only what lies in files is undone.
     """
@@ -268,6 +344,10 @@ def _other(operation: Operation, tools: Tools) -> None:
         tools.lease_start(Lease(operation.device, **args))
     elif operation.verb == "lease-stop":
         tools.lease_stop(Lease(operation.device, **args))
+    elif operation.verb == "file":
+        tools.file(args["path"], args["content"])
+    elif operation.verb == "foreign":
+        tools.foreign(args["daemon"], args["what"], operation.device)
     else:
         tools.resolver(args["after"])
 

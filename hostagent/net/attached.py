@@ -40,7 +40,7 @@ def device_of(pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int
     lower = links.get(pif.device)
     if lower is None or pif.vlan < 0:
         return lower
-    return vlans.get((lower.index, pif.vlan))
+    return vlans.get((lower.ifindex, pif.vlan))
 
 
 def _is_up(
@@ -59,4 +59,4 @@ def _is_up(
         return False
     if not network.bridge:
         return True
-    return bridge is not None and bool(bridge.flags & UP) and device.master == bridge.index
+    return bridge is not None and bool(bridge.flags & UP) and device.master == bridge.ifindex

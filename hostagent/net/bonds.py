@@ -37,6 +37,8 @@ AS_THE_KERNEL = {"use_carrier": ("1", "true"), "lacp-fallback-ab": ("true",)}
 class BondSettings(NamedTuple):
     settings: Mapping[str, int]
     findings: tuple[Finding, ...]
+    primary: str = ""
+    """The device that `bond-primary` names, in active-backup: whether it is a member is for the caller to see."""
 
 
 def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
@@ -95,9 +97,12 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
         if key in ELSEWHERE:
             if values[key] not in AS_THE_KERNEL.get(key, (values[key],)):
                 tell(key, "has no effect: Linux bonding does not have it", "remove it")
+        elif key == "primary":
+            if mode != ACTIVE_BACKUP:
+                tell(key, "has no effect: only active-backup has a primary member", "remove it")
         elif key not in settings and key not in ("hashing-algorithm", "lacp-time", "lacp-aggregation-key"):
             tell(key, "is not known", "remove it")
-    return BondSettings(settings, tuple(findings))
+    return BondSettings(settings, tuple(findings), values.get("primary", "") if mode == ACTIVE_BACKUP else "")
 
 
 def _refusal(bond: Bond, mode: str) -> Finding:

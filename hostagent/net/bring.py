@@ -277,11 +277,11 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
                 error.found,
                 hint=error.hint,
                 serves=(pif.ref,),
-                troubles=_taken_back(host, written),
+                troubles=apply.take_back(written, host.tools, host.folder, boot=host.boot),
                 milliseconds=applied.milliseconds,
             ) from error
         except BaseException:
-            _taken_back(host, written)
+            apply.take_back(written, host.tools, host.folder, boot=host.boot)
             raise
     except apply.RolledBackError as error:
         if guarded:
@@ -297,8 +297,8 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
             _disarmed(host)
         raise
     put_times(result, applied.milliseconds)
-    if host.soft:
-        result["told"] += host.soft
+    if soft := [*host.soft, *applied.told]:
+        result["told"] += soft
         result["outcome"] = "degraded"
     if request.confirm:
         result["outcome"] = "waiting"
@@ -310,14 +310,6 @@ def _change(request: Request, pif: Pif, records: Records, host: Host, result: Re
     if result["outcome"] == "unchanged":
         result["outcome"] = "degraded" if care is not None and care.less else "changed"
     return wanted, planned
-
-
-def _taken_back(host: Host, written: journal.Journal) -> tuple[apply.Trouble, ...]:
-    """Undo what is applied."""
-    troubles = apply.undo(written, host.tools, boot=host.boot)
-    if not troubles:
-        journal.mark(host.folder, written, journal.UNDONE)
-    return troubles
 
 
 def _disarmed(host: Host) -> None:
@@ -333,11 +325,9 @@ def recover(host: Host, result: Result) -> None:
     left = journal.pending(host.folder)
     if left is None or (left.state == journal.APPLIED and left.boot_id == host.boot):
         return
-    troubles = apply.undo(left, host.tools, boot=host.boot)
+    troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
     told = f"undid what was left unfinished: {left.what}"
     result["told"].append(told + "".join(f"; {trouble.found}" for trouble in troubles))
-    if not troubles:
-        journal.mark(host.folder, left, journal.UNDONE)
 
 
 def confirm(host: Host) -> Result:
@@ -359,11 +349,9 @@ def undo(host: Host) -> Result:
         left = journal.pending(host.folder)
         if left is None:
             return empty_result("undo", outcome="nothing")
-        troubles = apply.undo(left, host.tools, boot=host.boot)
+        troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         result = empty_result(left.what, outcome="undone")
         result["told"] = [trouble.found for trouble in troubles]
-        if not troubles:
-            journal.mark(host.folder, left, journal.UNDONE)
         note_change(host, None, result)
         return result
 

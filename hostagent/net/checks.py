@@ -253,8 +253,8 @@ def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link
             what = f"{link.name} is a port of {master.name}, which is not ours"
             hint = f"take it out of {master.name} where that is configured"
             findings.append(Finding(46, STOP, device.serves, what, hint))
-        elif device.master and link.index in foreign and not link.master:
-            what = f"{link.name} has {', '.join(foreign[link.index])}, given by another program"
+        elif device.master and link.ifindex in foreign and not link.master:
+            what = f"{link.name} has {', '.join(foreign[link.ifindex])}, given by another program"
             hint = "take the NIC over with its address: hostagent net adopt"
             findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
         if link.flags & UP and not link.carrier:
@@ -289,7 +289,7 @@ def _taken(found: Survey, kernel: Kernel, links: dict[str, Link]) -> list[Findin
             findings.append(Finding(46, STOP, device.serves, what, hint))
         elif device.kind == "vlan":
             lower = links.get(device.lower)
-            if lower and (link := tags.get((lower.index, device.vlan_id))):
+            if lower and (link := tags.get((lower.ifindex, device.vlan_id))):
                 what = f"tag {device.vlan_id} on {device.lower} is taken by {link.name}, which is not ours"
                 hint = f"remove {link.name} where it is configured (FCoE?), or use another tag"
                 params = (device.lower, str(device.vlan_id))

@@ -1,15 +1,19 @@
-"""Devices, addresses and routes: as they are wanted (`Wanted`) and as the kernel has them (`Kernel`), in one vocabulary.
+"""Devices, addresses and routes, wanted (`Wanted`) and as the kernel has them (`Kernel`), in one vocabulary.
 
 Texts of addresses are in the kernel's own form (`inet_ntop`), MAC addresses in lower case. Indexes are the kernel's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GROUP = 171
 """Interface group of the devices that we made (`ip link show group 171`): what others made is not touched."""
+LEAVING = 171_000
+"""Group of the VLANs that the next message deletes together."""
 PROTOCOL = 171
 """Protocol number of the routes that we made (`ip route show proto 171`). Addresses need no mark: those on our bridges
 are ours (iproute2 6.1 cannot show an address's protocol)."""
@@ -20,7 +24,7 @@ INDEX_FIRST, INDEX_LAST = 0x10000000, 0x1FFFFFFF
 class Link(NamedTuple):
     """A device of the kernel."""
 
-    index: int
+    ifindex: int
     name: str
     kind: str
     """bridge, bond, vlan, veth, …; empty for a real one."""
@@ -44,7 +48,8 @@ class Link(NamedTuple):
     settings: Mapping[str, int] = {}
     """Of a bridge or bond, by the names of BRIDGE_SETTINGS and BOND_SETTINGS (`netlink_names.py`)."""
     port: Mapping[str, int] = {}
-    """Of a port of a bond: state, mii_status, link_failure_count, ad_aggregator_id, ad_actor_state, ad_partner_state."""
+    """Of a port of a bond: state, mii_status, link_failure_count, ad_aggregator_id, ad_actor_state and
+    ad_partner_state."""
     partner: str = ""
     """Of a bond in mode 802.3ad: MAC of the system at the other end."""
     ipv6: Mapping[str, int] = {}
@@ -96,12 +101,17 @@ class Device(NamedTuple):
     vlan_id: int = -1
     altname: str = ""
     settings: Mapping[str, int] = {}
+    primary: str = ""
+    """Of a bond: the member that carries whenever it can. In the kernel's settings it is an index."""
     link: Mapping[str, int | str] = {}
     """Of a real one: speed (Mb/s), duplex, autoneg, advertise (ethtool's names)."""
     features: Mapping[str, bool] = {}
     """Of any: rx, tx, sg, tso, gso, gro, lro."""
     ipv6: str = "off"
     """off; or of a bridge: link-local (mode None), static, dhcp, autoconf."""
+    ipv6_gateway: bool = False
+    """With dhcp and autoconf: whether routers that advertise themselves become the default route (the owner of the
+    IPv6 gateway, networking.md 1.4)."""
     serves: tuple[str, ...] = ()
     """References of the PIFs or networks that it is for: who is named when it fails."""
 

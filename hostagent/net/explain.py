@@ -176,7 +176,7 @@ class _Explaining:
             return
         for nic in self.nics:
             port = self.links.get(nic.device)
-            if port is not None and port.master != link.index:
+            if port is not None and port.master != link.ifindex:
                 told = f"{nic.device} is not in {self.root.device}"
                 self._add(
                     WARNS, told, f"ip link: {nic.device} has another master or none", command=self._up()
@@ -206,7 +206,7 @@ class _Explaining:
         groups: dict[int, list[str]] = {}
         for nic in self.nics:
             port = self.links.get(nic.device)
-            if port is None or port.master != link.index or not port.carrier:
+            if port is None or port.master != link.ifindex or not port.carrier:
                 continue
             groups.setdefault(port.port.get("ad_aggregator_id", 0), []).append(nic.device)
             state = port.port.get("ad_partner_state", 0)
@@ -231,7 +231,7 @@ class _Explaining:
         bridge = self.links.get(self.bridge)
         if self.bridge and bridge is None:
             missing.append(f"the bridge {self.bridge} is not there")
-        elif device is not None and bridge is not None and device.master != bridge.index:
+        elif device is not None and bridge is not None and device.master != bridge.ifindex:
             missing.append(f"{device.name} is not a port of {self.bridge}")
         told = "it was not brought up, or was taken down"
         weight = STOPS if self.pif.management else TELLS
@@ -331,7 +331,7 @@ class _Explaining:
         bridge = self.links.get(self.bridge or self.pif.device)
         if bridge is None:
             return
-        have = [address for address in self.kernel.addresses if address.device == bridge.index]
+        have = [address for address in self.kernel.addresses if address.device == bridge.ifindex]
         for address in have:
             if address.flags & DAD_FAILED:
                 told = f"another host has {address.text}"
@@ -371,7 +371,7 @@ class _Explaining:
     def _facts(self) -> list[tuple[str, str]]:
         device = device_of(self.pif, self.links, self.vlans)
         bridge: Link | None = self.links.get(self.bridge)
-        index = bridge.index if bridge else device.index if device else -1
+        index = bridge.ifindex if bridge else device.ifindex if device else -1
         addresses = [f"{one.text}/{one.prefix}" for one in self.kernel.addresses if one.device == index]
         carrier = [f"{nic.device} {'has' if self.links[nic.device].carrier else 'has no'} carrier"
                    for nic in self.nics if nic.device in self.links]  # fmt: skip

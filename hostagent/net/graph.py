@@ -131,11 +131,11 @@ class _Drawing:
 
     def _bridge_node(self, name: str, state: str, label: str) -> None:
         link = self.links.get(name)
-        addresses = ", ".join(self.addresses.get(link.index, ())) if link else ""
+        addresses = ", ".join(self.addresses.get(link.ifindex, ())) if link else ""
         self._add(Node(name, "bridge", state, _join(addresses, label, self._mtu(link))))
         if link is None:
             return
-        for port in self.ports.get(link.index, ()):
+        for port in self.ports.get(link.ifindex, ()):
             if port.name in self.nodes:
                 continue
             foreign = not port.name.startswith(("vif", "tap"))
@@ -150,7 +150,7 @@ class _Drawing:
         return UP if link.carrier and link.flags & UP_FLAG else DARK
 
     def _carries(self, link: Link) -> bool:
-        return bool(link.master) or any(lower == link.index for lower, _ in self.vlans)
+        return bool(link.master) or any(lower == link.ifindex for lower, _ in self.vlans)
 
     @staticmethod
     def _wanted_state(pif: Pif) -> str:

@@ -16,11 +16,13 @@ from hostagent.hold import hold
 from hostagent.net import apply, bring, cache, inet, journal
 from hostagent.net.management import Wire
 from hostagent.net.netlink import Netlink
-from hostagent.net.verify import Around, resolver_text
+from hostagent.net.resolv_conf import render
+from hostagent.net.verify import Around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from hostagent.net import dhcp
     from hostagent.net.devices import Kernel, Lease, Link, Wanted
     from hostagent.net.probe import Answer, Probe
 
@@ -44,7 +46,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
     """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease, and with whose name
     name servers are filed. Raises NetlinkError, FileError.
     """
-    tools = _Tools(root, run, management)
+    tools = _Tools(root, run, management, state)
     boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
     return bring.Host(
         folder=state / cache.FOLDER,
@@ -55,6 +57,8 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
             lease_start=tools.lease_start,
             lease_stop=tools.lease_stop,
             resolver=tools.resolver,
+            file=tools.file,
+            foreign=tools.foreign,
             hold=lambda point: hold(run, f"{HOLD}:{point}"),
         ),
         boot=boot,
@@ -129,8 +133,9 @@ def _disarm() -> None:
 class _Tools:
     """Everything but netlink. Knows of the leases that run what it was last asked to look at."""
 
-    def __init__(self, root: Path, run: Path, management: str) -> None:
+    def __init__(self, root: Path, run: Path, management: str, state: Path) -> None:
         self._root = root
+        self._state = state
         self._run = run
         self._management = management
         self._leases: dict[tuple[str, int], Lease] = {}
@@ -170,13 +175,35 @@ class _Tools:
         except resolver.ResolverError as error:
             self._forgive("resolver", f"{error.found} (hint: {error.hint})")
 
+    def file(self, path: str, content: str | None) -> None:
+        from hostagent.net import foreign_daemons
+
+        foreign_daemons.put_file(Path(path), content)
+
+    def foreign(self, daemon: str, what: str, device: str) -> None:
+        from hostagent.net import foreign_daemons
+
+        def addresses() -> Mapping[str, str]:
+            with Netlink() as netlink:
+                kernel = netlink.look()
+            return {
+                one.text: kernel.links[one.device].name
+                for one in kernel.addresses
+                if one.device in kernel.links
+            }
+
+        foreign_daemons.tell(daemon, what, device, self._root, addresses)
+
     def around(self, wanted: Wanted, kernel: Kernel) -> Around:
         """What a look at the kernel does not hold, of the devices that are wanted and there."""
+        from hostagent.net import sysctl
+
         links = kernel.by_name()
         there = [device for device in wanted.devices if device.name in links]
         found = Around(
             sysctls=self._ipv6(links, [device.name for device in there]),
             leases=self._running(wanted),
+            ipv6=sysctl.ipv6_of_host(self._root),
         )
         featured = [device for device in there if device.features]
         if featured:
@@ -189,9 +216,18 @@ class _Tools:
             found = found._replace(features=features)
         linked = [device for device in there if device.link]
         if linked:
-            found = found._replace(
-                link={device.name: self._link(device.name, device.link) for device in linked}
-            )
+            from hostagent.net import ethtool
+
+            for device in linked:
+                modes = self._modes(device.name)
+                if modes is None:  # cannot be told: counts as wanted
+                    found = found._replace(link={**found.link, device.name: dict(device.link)})
+                    continue
+                of = self._open_ethtool().modes
+                found = found._replace(
+                    link={**found.link, device.name: ethtool.seen(modes, device.link, of)},
+                    link_back={**found.link_back, device.name: ethtool.restoring(modes, of)},
+                )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
         return found
@@ -208,17 +244,14 @@ class _Tools:
                 found[f"{sysctl.CONF}/{device}/{name}"] = str(settings[name])
         return found
 
-    def _link(self, device: str, wanted: Mapping[str, int | str]) -> Mapping[str, int | str]:
-        from hostagent.net import ethtool
-
-        opened = self._open_ethtool()
-        modes = None if f"ethtool {device}" in self._forgiven else opened.link_modes(device)
-        return dict(wanted) if modes is None else ethtool.seen(modes, wanted, opened.modes)
+    def _modes(self, device: str) -> Any:
+        """How a device's link is made; None where the driver does not say, or did not take what it was told."""
+        return None if f"ethtool {device}" in self._forgiven else self._open_ethtool().link_modes(device)
 
     def _resolver(self, wanted: Wanted) -> str:
         from hostagent.net import resolver
 
-        text = resolver_text(wanted.dns) if wanted.dns is not None else ""
+        text = render(wanted.dns) if wanted.dns is not None else ""
         if "resolver" in self._forgiven or not (wanted.dns and wanted.dns.servers):
             return text  # a good file is never emptied
         return resolver.current(self._root, self._management)
@@ -235,7 +268,7 @@ class _Tools:
     def _note(self, devices: set[str], wanted: Wanted) -> None:
         from hostagent.net import dhcp
 
-        clients = dhcp.of_leases(wanted.leases, management=self._management)
+        clients = self._named(dhcp.of_leases(wanted.leases, management=self._management))
         for device in devices:
             if not dhcp.active(device):
                 continue
@@ -256,9 +289,16 @@ class _Tools:
 
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
-            dhcp.ensure(dhcp.of_leases(leases, management=self._management)[device], self._run)
+            clients = self._named(dhcp.of_leases(leases, management=self._management))
+            dhcp.ensure(clients[device], self._run)
         else:
             dhcp.stop(device, self._run)
+
+    def _named(self, clients: dict[str, dhcp.Client]) -> dict[str, dhcp.Client]:
+        """With the names by which the DHCP server knows cards that were taken over."""
+        from hostagent.net import client_ids
+
+        return {bridge: client_ids.named(client, self._state) for bridge, client in clients.items()}
 
     def _open_ethtool(self) -> Any:
         if self._ethtool is None:

@@ -4,6 +4,10 @@ One JSON file holds the whole plan, so that undoing needs no database. Its state
 `applied` (all have, and wait for their confirmation), `committed` or `undone`. A journal in one of the first two is
 undone at the next start: the kernel's part only within the same boot, what lies in files (resolv.conf) always. One that
 is over keeps no steps.
+
+Behind the JSON, in lines of their own, stands how many steps may have begun. Such a line is on the disk before the
+first of them is done, so that undoing does not touch what was never changed. Steps whose undo only deletes what they
+made need no line: there is nothing to disturb.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.operation import Operation, Plan, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 BEGUN, APPLIED, COMMITTED, UNDONE = "begun", "applied", "committed", "undone"
 OVER = (COMMITTED, UNDONE)
@@ -46,6 +50,7 @@ class Journal(NamedTuple):
     begun_s: float
     """When, in seconds since 1970."""
     steps: tuple[Step, ...]
+    """All of them; of one that is read in the state `begun`, those that may have begun."""
 
 
 def boot_id(root: Path = Path("/")) -> str:
@@ -76,6 +81,31 @@ def mark(folder: Path, journal: Journal, state: str) -> Journal:
     return journal
 
 
+def progress(folder: Path, count: int) -> None:
+    """Make durable that the first `count` steps may begin from now on. Raises FileError."""
+    path = folder / NAME
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(file, f"{count}\n".encode())
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+    except OSError as error:
+        raise FileError(
+            f"{path} could not be continued: {error.strerror}",
+            hint="look at the disk: `df -h`, `mount`",
+            number=error.errno or 0,
+        ) from error
+
+
+def reach(steps: Sequence[Step], count: int) -> int:
+    """How many steps may have begun when the last line says `count`: those behind it that need no line, too."""
+    while count < len(steps) and all(operation.verb == "link-del" for operation in steps[count].undo):
+        count += 1
+    return count
+
+
 def pending(folder: Path) -> Journal | None:
     """The journal of a change that is neither committed nor undone, or None. Raises FileError, JournalError."""
     path = folder / NAME
@@ -86,7 +116,12 @@ def pending(folder: Path) -> Journal | None:
             return None
         raise
     try:
-        journal = _decode(json.loads(text))
+        first, *lines = text.split(b"\n")
+        journal = _decode(json.loads(first))
+        if journal.state == BEGUN:
+            # the last one has no end when the power went while it was written: then nothing of it had begun
+            count = int(lines[-2]) if len(lines) > 1 else 0
+            journal = journal._replace(steps=journal.steps[: reach(journal.steps, count)])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise JournalError(
             f"{path} is not a journal of ours: {error}",

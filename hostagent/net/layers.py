@@ -4,37 +4,80 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostagent.net.operation import Operation
-from hostagent.net.verify import FOREVER, UP, Around, Layer3, family_of, metric_of, resolver_text
+from hostagent.net.devices import Wanted
+from hostagent.net.draft import Draft
+from hostagent.net.operation import Operation, Plan
+from hostagent.net.resolv_conf import is_other, render
+from hostagent.net.verify import (
+    BY_ADVERTISEMENT,
+    NO_PREFIX_ROUTE,
+    UP,
+    Around,
+    Layer3,
+    family_of,
+    metric_of,
+)
 
 if TYPE_CHECKING:
-    from hostagent.net.devices import Address, Lease, Link, Wanted
-    from hostagent.net.draft import Draft
+    from hostagent.net.devices import Address, Kernel, Lease, Link, WantedAddress
 
 
 def addresses_on(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
-    """Wanted addresses and routes that are missing, on the devices that exist and are up by now."""
+    """Wanted addresses and routes that are missing, on the devices that exist and are up by now.
+
+    Once more on devices whose client was told to stop: it takes its addresses along, and with the last the routes go.
+    """
     for need in wanted.addresses:
         link = draft.link(need.device)
         if link is not None and link.flags & UP:
-            held = _held(draft, link, need.text, need.prefix)
-            if held is None or held.valid_s != FOREVER:
-                draft.serves = layer3.serves(need.device)
-                draft.address_add(link, need.text, need.prefix)
+            draft.serves = layer3.serves(need.device)
+            _address_on(draft, layer3, link, need)
+    missing = []
     for route in wanted.routes:
         link = draft.link(route.device)
         if link is not None and link.flags & UP:
             metric = metric_of(route.destination, route.metric)
-            mine = draft.routes.get(link.index, ())
-            if not any(layer3.is_it(have, route.destination, route.gateway, metric) for have in mine):
-                draft.serves = layer3.serves(route.device)
-                draft.route_add(link, route.destination, route.gateway, metric)
+            mine = draft.routes.get(link.ifindex, ())
+            doubtful = (link.ifindex, family_of(route.destination)) in draft.doubtful
+            if doubtful or not any(
+                layer3.is_it(have, route.destination, route.gateway, metric) for have in mine
+            ):
+                missing.append((link, route))
+    near = draft.subnets({link.ifindex for link, _ in missing})
+    for link, route in missing:
+        if layer3.can_be(route.device, route.gateway, near.get(link.ifindex, ())):
+            draft.serves = layer3.serves(route.device)
+            draft.route_add(link, route.destination, route.gateway, route.metric)
+    draft.doubtful = {(i, f) for i, f in draft.doubtful if i in draft.links and not draft.links[i].flags & UP}
     draft.serves = ()
 
 
-def _held(draft: Draft, link: Link, text: str, prefix: int) -> Address | None:
-    mine = draft.addresses.get(link.index, ())
-    return next((have for have in mine if (have.text, have.prefix) == (text, prefix)), None)
+def _address_on(draft: Draft, layer3: Layer3, link: Link, need: WantedAddress) -> None:
+    family = family_of(need.text)
+    mine = draft.addresses.get(link.ifindex, ())
+    held = next((have for have in mine if (have.text, have.prefix) == (need.text, need.prefix)), None)
+    if layer3.is_right(held) and (link.ifindex, family) not in draft.doubtful:
+        return
+    # what the kernel keeps of an address that it is told anew: in IPv6 its prefix, in IPv4 that it has no route
+    other = next((have for have in mine if have.text == need.text and have.prefix != need.prefix), None)
+    in_the_way = other if family == 6 else held if held is not None and held.flags & NO_PREFIX_ROUTE else None
+    if in_the_way is not None:
+        draft.address_del(link, in_the_way)
+        draft.doubtful.add((link.ifindex, family))
+    draft.address_add(link, need.text, need.prefix)
+
+
+def routes_due(wanted: Wanted, kernel: Kernel) -> Plan:
+    """The routes over gateways that a DHCP client or a router gave the way to, which can be by now and are not there.
+
+    `plan` leaves out what cannot be yet. For who follows the kernel: to be carried out when a device with a lease got
+    an address; there is nothing to journal, for they are wanted and disturb nobody.
+    """
+    layer3 = Layer3(wanted)
+    routes = [route for route in wanted.routes if layer3.by_others(route.device, family_of(route.gateway))]
+    draft = Draft(kernel, None)
+    addresses_on(draft, layer3, Wanted(routes=tuple(routes)))
+    return Plan(tuple(draft.steps))
 
 
 def addresses_off(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
@@ -49,6 +92,8 @@ def addresses_off(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
         if link.name not in layer3.devices:
             continue
         draft.serves = layer3.serves(link.name)
+        if any(route.protocol == BY_ADVERTISEMENT for route in draft.routes.get(index, ())):
+            draft.sysctl(layer3.devices[link.name], index)  # else the next advertisement brings it back
         for route in [r for r in draft.routes.get(index, ()) if layer3.route_is_stale(link.name, r)]:
             draft.route_del(link, route)
         stale = [
@@ -74,26 +119,37 @@ def _before_the_client(
 
 
 def _assert_again(draft: Draft, link: Link) -> None:
-    kept = [a for a in draft.addresses.get(link.index, ()) if family_of(a.text) == 4]
+    kept = [a for a in draft.addresses.get(link.ifindex, ()) if family_of(a.text) == 4]
     for address in kept:
         draft.again_address(link, address)
-    for route in draft.routes.get(link.index, ()) if kept else ():
+    for route in draft.routes.get(link.ifindex, ()) if kept else ():
         if family_of(route.destination) == 4:
             draft.again_route(link, route)
 
 
 def around_off(draft: Draft, wanted: Wanted) -> None:
-    """DHCP clients that are not to run, or not so."""
+    """DHCP clients that are not to run. One that is to do something else stays with its address: it is told so, first
+    who loses the gateway.
+    """
     scope = {*wanted.gone, *(device.name for device in wanted.devices)}
-    for lease in draft.around.leases if draft.around is not None else ():
-        if lease.device in scope and lease not in wanted.leases:
+    keeps = {(lease.device, lease.family): lease for lease in wanted.leases}
+    running = draft.around.leases if draft.around is not None else ()
+    for lease in sorted(running, key=lambda lease: not lease.gateway):
+        if lease.device not in scope or lease in wanted.leases:
+            continue
+        draft.serves = ()
+        if new := keeps.get((lease.device, lease.family)):
+            draft.step(_lease("lease-start", draft, new), _lease("lease-start", draft, lease))
+        else:
             draft.step(_lease("lease-stop", draft, lease), _lease("lease-start", draft, lease))
+            draft.doubtful.add((draft.index.get(lease.device, 0), lease.family))
 
 
 def around_on(draft: Draft, wanted: Wanted) -> None:
     around = draft.around or Around()
+    running = {(lease.device, lease.family) for lease in around.leases}
     for lease in wanted.leases:
-        if lease not in around.leases and lease.device in draft.index:
+        if (lease.device, lease.family) not in running and lease.device in draft.index:
             draft.step(_lease("lease-start", draft, lease), _lease("lease-stop", draft, lease))
 
 
@@ -105,7 +161,8 @@ def _lease(verb: str, draft: Draft, lease: Lease) -> Operation:
 
 def dns(draft: Draft, wanted: Wanted) -> None:
     around = draft.around or Around()
-    if wanted.dns is None or around.resolver == (after := resolver_text(wanted.dns)):
+    if wanted.dns is None or not is_other(around.resolver, wanted.dns):
         return
+    after = render(wanted.dns, around.resolver)
     do = Operation("dns", "", 0, {"before": around.resolver, "after": after})
     draft.step(do, do._replace(args={"before": after, "after": around.resolver}))

@@ -140,7 +140,7 @@ class Netlink:
         Each of the three is what the kernel had at one moment; an interrupted one is read again.
         """
         links: dict[int, Link] = {
-            link.index: link for link in self._dump(RTM_GETLINK, ASK_LINKS, decode_link)
+            link.ifindex: link for link in self._dump(RTM_GETLINK, ASK_LINKS, decode_link)
         }
         addresses = self._dump(RTM_GETADDR, ASK_ADDRESSES, decode_address)
         routes = self._dump(RTM_GETROUTE, ASK_ROUTES, decode_routes)

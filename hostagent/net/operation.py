@@ -5,26 +5,31 @@ Verbs and their `args` (all JSON values):
   link-add    kind, index, and any of: mac, mtu, master, lower, group, up, vlan_id, settings
   link-set    any of: up, mac, mtu, master (0: none), group, settings, addrgen; altname, altname_gone
   link-del
+  group-del   group: deletes all VLANs that were put into it
   address-add, address-del     text, prefix; flags, valid_s where it is not a permanent one; address-add replaces
   route-add, route-del         destination, gateway, protocol, metric; route-add replaces
   sysctl      path (below /proc/sys), value
   ethtool     link, features (as `devices.Device`)
   lease-start, lease-stop      as `devices.Lease`
   dns         the content of resolv.conf before and after
+  file        path, content (None: there is to be none); it is not undone after a reboot
+  foreign     daemon, what: something to tell a network daemon about the device
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
-Value: TypeAlias = "int | str | bool | None | Mapping[str, int | str | bool]"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Value: TypeAlias = "int | str | bool | Mapping[str, int | str | bool] | None"
 
 
 class Operation(NamedTuple):
     verb: str
     device: str
-    index: int
+    ifindex: int
     args: Mapping[str, Value] = {}
 
 

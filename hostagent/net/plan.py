@@ -33,10 +33,12 @@ from hostagent.net.devices import GROUP, Device, Kernel, Link, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns
 from hostagent.net.operation import Operation, Plan
-from hostagent.net.verify import UP, Around, is_member, is_uplink
+from hostagent.net.verify import UP, Around, is_member, is_uplink, settings_of
 
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*
+MANY = 8
+"""VLANs that go together, rather than one by one."""
 BRIDGE_MTU = 1500  # of a bridge without ports
 
 
@@ -85,20 +87,20 @@ def _create(work: Work, devices: list[Device]) -> None:
         if device.mac:
             args["mac"] = device.mac
         if device.settings:
-            args["settings"] = dict(device.settings)
+            args["settings"] = dict(settings_of(device, draft.index))
         if device.mtu:
             # a bridge follows its smallest port until its MTU is *changed*: that is done with bringing it up
             args["mtu"] = device.mtu - 1 if device.kind == "bridge" else device.mtu
         if device.kind == "vlan":
             lower = draft.links[draft.index[device.lower]]
-            args |= {"lower": lower.index, "vlan_id": device.vlan_id}
+            args |= {"lower": lower.ifindex, "vlan_id": device.vlan_id}
             if device.mtu and lower.mtu:
                 args["mtu"] = min(device.mtu, lower.mtu)  # raised when the lower one is
             else:
                 args.pop("mtu", None)
         master = draft.link(device.master)
         if device.kind == "vlan" and master is not None:
-            args["master"] = master.index
+            args["master"] = master.ifindex
         draft.add(device, args)
         work.unfinished.append(device)
 
@@ -117,7 +119,7 @@ def _finish_new(work: Work) -> None:
         else:
             draft.up(link)
         if device.altname:
-            draft.add_altname(draft.links[link.index], device.altname)
+            draft.add_altname(draft.links[link.ifindex], device.altname)
     work.unfinished = []
 
 
@@ -128,7 +130,7 @@ def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list
     for index in doomed:
         for port in [draft.links[i] for i in draft.ports.get(index, ())]:
             target = draft.link(targets[index])
-            if port.index in going and port.kind != "bond":
+            if port.ifindex in going and port.kind != "bond":
                 continue  # it goes first
             if target is not None and target.kind == "bridge" and not is_uplink(port):
                 draft.enslave(port, target)
@@ -136,19 +138,23 @@ def _leave(work: Work, doomed: list[int], targets: dict[int, str], devices: list
                 draft.release(port)
     for device in devices:
         link = draft.link(device.name)
-        if link is None or device.kind not in ("bond", "bridge") or link.index in going:
+        if link is None or device.kind not in ("bond", "bridge") or link.ifindex in going:
             continue
         draft.serves = device.serves
-        for port in [draft.links[index] for index in draft.ports.get(link.index, ())]:
+        for port in [draft.links[index] for index in draft.ports.get(link.ifindex, ())]:
             wanted = work.devices.get(port.name)
             stays = wanted is not None and wanted.master == device.name
-            if not stays and port.index not in going and (device.kind == "bond" or is_uplink(port)):
+            if not stays and port.ifindex not in going and (device.kind == "bond" or is_uplink(port)):
                 if wanted is not None and wanted.master and device.kind == "bond":
                     continue  # to another master: `_join` lets it go when that is there, so that this has one till then
                 draft.release(port)
     draft.serves = ()
+    vlans = [index for index in doomed if draft.links[index].kind == "vlan"]
+    if len(vlans) >= MANY:
+        draft.delete_vlans([draft.links[index] for index in vlans])
     for index in doomed:
-        draft.delete(draft.links[index])
+        if index in draft.links:
+            draft.delete(draft.links[index])
 
 
 def _join(work: Work, devices: list[Device]) -> None:
@@ -173,10 +179,9 @@ def _join(work: Work, devices: list[Device]) -> None:
 def _mend(work: Work, device: Device, link: Link) -> None:
     draft = work.draft
     member = is_member(device, work.devices)
-    if link.index not in draft.new:
-        draft.sysctl(device, link.index)
-        if draft.around is not None:
-            _ethtool(draft, device, link)
+    if link.ifindex not in draft.new:
+        draft.sysctl(device, link.ifindex)
+        _ethtool(draft, device, link)
     if device.kind != "physical" and link.group != GROUP:
         link = draft.set(link, group=GROUP)
     if device.kind == "bond":
@@ -187,20 +192,20 @@ def _mend(work: Work, device: Device, link: Link) -> None:
             link = draft.set(link, settings=changed)
     if device.altname and device.altname not in link.altnames:
         draft.add_altname(link, device.altname)
-        link = draft.links[link.index]
+        link = draft.links[link.ifindex]
     if device.mac and link.mac != device.mac and not member:
         if device.kind == "physical" and link.flags & UP:
             lost = draft.down(link)
-            link = draft.set(draft.links[link.index], mac=device.mac)
+            link = draft.set(draft.links[link.ifindex], mac=device.mac)
             draft.up(link)
             draft.regain(lost)
-            link = draft.links[link.index]
+            link = draft.links[link.ifindex]
         else:
             link = draft.set(link, mac=device.mac)
     master = draft.link(device.master)
-    if master is not None and link.master != master.index:
+    if master is not None and link.master != master.ifindex:
         _give(work, link, master)
-        link = draft.links[link.index]
+        link = draft.links[link.ifindex]
     if not link.flags & UP and (link.kind != "vlan" or _is_up(draft.links.get(link.lower))):
         draft.up(link)
 
@@ -216,7 +221,7 @@ def _give(work: Work, link: Link, master: Link) -> None:
         if holder is not None and holder.kind == "bond":
             link = draft.release(link)
             draft.up(link)
-            link = draft.links[link.index]
+            link = draft.links[link.ifindex]
         draft.enslave(link, master)
         return
     if holder is not None:
@@ -224,54 +229,58 @@ def _give(work: Work, link: Link, master: Link) -> None:
     lost: list[Operation] = []
     if link.flags & UP:
         lost = draft.down(link)
-    draft.enslave(draft.links[link.index], draft.links[master.index])
-    draft.regain([operation for operation in lost if operation.index != link.index])
+    draft.enslave(draft.links[link.ifindex], draft.links[master.ifindex])
+    draft.regain([operation for operation in lost if operation.ifindex != link.ifindex])
 
 
 def _bond(work: Work, device: Device, link: Link) -> Link:
     """Settings of a bond that exists; members come and go for themselves (`_mend` of each)."""
     draft = work.draft
-    changed = {name: value for name, value in device.settings.items() if link.settings.get(name) != value}
+    settings = settings_of(device, draft.index)
+    changed = {name: value for name, value in settings.items() if link.settings.get(name) != value}
     if not changed:
         return link
     members: list[Link] = []
     if changed.keys() & NO_MEMBERS:
-        members = [draft.links[index] for index in draft.ports.get(link.index, ())]
+        members = [draft.links[index] for index in draft.ports.get(link.ifindex, ())]
         for member in members:
             draft.release(member)
-        changed = dict(device.settings)  # another mode begins with its own
+        changed = dict(settings)  # another mode begins with its own
     lost: list[Operation] | None = None
     if link.flags & UP and any(name in NEEDS_DOWN or name.startswith("ad_") for name in changed):
-        lost = draft.down(draft.links[link.index])
+        lost = draft.down(draft.links[link.ifindex])
     mac = {"mac": link.mac} if members and link.mac else {}
-    draft.set(draft.links[link.index], settings=changed, **mac)
+    draft.set(draft.links[link.ifindex], settings=changed, **mac)
     if lost is not None:
-        draft.up(draft.links[link.index])
+        draft.up(draft.links[link.ifindex])
         draft.regain(lost)
     for member in members:
         wanted = work.devices.get(member.name)
         if wanted is not None and wanted.master == device.name:
-            draft.enslave(draft.links[member.index], draft.links[link.index])
-    return draft.links[link.index]
+            draft.enslave(draft.links[member.ifindex], draft.links[link.ifindex])
+    return draft.links[link.ifindex]
 
 
 def _ethtool(draft: Draft, device: Device, link: Link) -> None:
-    around = draft.around or Around()
+    """What a link setting is now, as the speeds 10,100,1000, is nothing that can be set: its undo is of its own."""
+    if draft.around is None or ("ethtool", link.ifindex) in draft.settled:
+        return
+    draft.settled.add(("ethtool", link.ifindex))
+    around = draft.around
     do: dict[str, Any] = {}
     undo: dict[str, Any] = {}
-    for name, need, have in (
-        ("link", device.link, around.link.get(device.name, {})),
-        ("features", device.features, around.features.get(device.name, {})),
-    ):
-        changed = {key: value for key, value in need.items() if have.get(key) != value}
-        if changed:
-            do[name] = changed
-            before = {key: have[key] for key in changed if key in have}
-            if before:
-                undo[name] = before
+    modes, features = around.link.get(device.name, {}), around.features.get(device.name, {})
+    if changed := {key: value for key, value in device.link.items() if modes.get(key) != value}:
+        do["link"] = changed
+        if device.name in around.link_back:
+            undo["link"] = dict(around.link_back[device.name])
+    if switched := {key: value for key, value in device.features.items() if features.get(key) != value}:
+        do["features"] = switched
+        if before := {key: features[key] for key in switched if key in features}:
+            undo["features"] = before
     if do:
-        back = (Operation("ethtool", device.name, link.index, undo),) if undo else ()
-        draft.step(Operation("ethtool", device.name, link.index, do), *back)
+        back = (Operation("ethtool", device.name, link.ifindex, undo),) if undo else ()
+        draft.step(Operation("ethtool", device.name, link.ifindex, do), *back)
 
 
 # --- MTUs ---
@@ -281,7 +290,7 @@ def _lower_mtus(work: Work, devices: list[Device]) -> None:
     draft = work.draft
     for device in reversed(devices):
         link = draft.link(device.name)
-        if link is not None and device.mtu and link.mtu > device.mtu and link.index not in draft.new:
+        if link is not None and device.mtu and link.mtu > device.mtu and link.ifindex not in draft.new:
             if device.kind != "bridge" and not _bound(work, device, link):
                 draft.serves = device.serves
                 draft.set_mtu(link, device.mtu)
@@ -305,17 +314,17 @@ def _raise_mtus(work: Work, devices: list[Device]) -> None:
             lower = draft.links.get(link.lower)
             if lower is None or link.kind != "vlan" or lower.mtu >= device.mtu:
                 draft.set_mtu(link, device.mtu)
-        elif link.index not in draft.new and (link.mtu != device.mtu or _would_follow(draft, device, link)):
+        elif link.ifindex not in draft.new and (link.mtu != device.mtu or _would_follow(draft, device, link)):
             # only a change makes it stay when ports come and go
             draft.set_mtu(link, device.mtu - 1)
-            draft.set_mtu(draft.links[link.index], device.mtu)
+            draft.set_mtu(draft.links[link.ifindex], device.mtu)
     draft.serves = ()
 
 
 def _would_follow(draft: Draft, device: Device, link: Link) -> bool:
     """Whether this plan changes the ports so that a bridge without an MTU of its own is at another one now."""
     return (
-        link.index in draft.stirred
-        and min((draft.links[i].mtu for i in draft.ports.get(link.index, ())), default=BRIDGE_MTU)
+        link.ifindex in draft.stirred
+        and min((draft.links[i].mtu for i in draft.ports.get(link.ifindex, ())), default=BRIDGE_MTU)
         != device.mtu
     )

@@ -93,7 +93,7 @@ def _work(options: Options, open_host: OpenHost) -> Any:
             f"there is nothing to write the cached network from: {told[0]}",
             hint="systemctl start hostagent; or give all of it: --force BRIDGE rewrite --device=… --mac=… --mode=…",
         )
-    found = cache.read(folder, _host_uuid(root))
+    found = cache.read(folder, host_uuid(root))
     found = found._replace(told=(*told, *found.told))
     host = open_host(root, found.cached.records.bridge)
     if options.explain:
@@ -186,7 +186,7 @@ def _explained(options: Options, found: cache.Found, host: Any) -> Any:
     }
 
 
-def _host_uuid(root: Path) -> str:
+def host_uuid(root: Path) -> str:
     """This host's, from its inventory; empty where that cannot be read: then any cache is better than none."""
     try:
         content = (root / "etc/hostagent/inventory").read_text(errors="replace")

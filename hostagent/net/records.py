@@ -7,8 +7,10 @@ Field names are the data model's, in our spelling; references are opaque texts, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Pif(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.devices import Dns
+from hostagent.net.resolv_conf import parse, render
 from hostagent.run import CommandError, run
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 FILE = "etc/resolv.conf"
 LIMIT_BYTES = 64 * 1024
 COMMAND_TIMEOUT_S = 10.0
-HEADER = "# Written by hostagent: the name servers of the PIF that owns DNS.\n"
 PLAIN, RESOLVED, RESOLVCONF, NETWORK_MANAGER, CONNMAN, LINK = (
     "plain file", "systemd-resolved", "resolvconf", "NetworkManager", "connman", "link",
 )  # fmt: skip
@@ -136,32 +136,6 @@ def _tell_resolved(dns: Dns, device: str) -> str:
         found = f"systemd-resolved did not take the name servers of {device}: {error.found}"
         raise ResolverError(found, hint="systemctl status systemd-resolved; resolvectl status") from error
     return "told resolved" if dns.servers else "kept"
-
-
-def render(dns: Dns, previous: str = "") -> str:
-    """The content of resolv.conf; empty without a server. `previous`: whose `options` and `sortlist` lines stay."""
-    if not dns.servers:
-        return ""
-    stays = [line for line in previous.splitlines() if line.startswith(("options ", "options\t", "sortlist"))]
-    lines = [
-        *([f"search {' '.join(dns.search)}"] if dns.search else []),
-        *(f"nameserver {server}" for server in dns.servers),
-        *stays,
-    ]
-    return HEADER + "\n".join(lines) + "\n"
-
-
-def parse(text: str) -> Dns:
-    """The name servers and search domains of a resolv.conf; lines that say neither are passed over."""
-    servers: list[str] = []
-    search: tuple[str, ...] = ()
-    for line in text.splitlines():
-        match line.split():
-            case ["nameserver", server, *_]:
-                servers.append(server)
-            case ["search" | "domain", *names]:  # of several such lines the last one counts (resolv.conf(5))
-                search = tuple(names)
-    return Dns(tuple(dict.fromkeys(servers)), search)
 
 
 def _text(file: Path) -> str:

@@ -1,11 +1,12 @@
-"""Operations that make again what a look at the kernel showed: an address, a route, the settings of a bond."""
+"""Operations that make again what a look at the kernel showed: an address, a route, a device with its settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from hostagent.net.operation import Operation
-from hostagent.net.verify import FOREVER
+from hostagent.net.sysctl import ipv6_files
+from hostagent.net.verify import FOREVER, UP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,16 +24,44 @@ def address_add(link: Link, address: Address) -> Operation:
         args["flags"] = address.flags
     if address.valid_s != FOREVER:
         args["valid_s"] = address.valid_s
-    return Operation("address-add", link.name, link.index, args)
+    return Operation("address-add", link.name, link.ifindex, args)
 
 
 def route_add(link: Link, route: Route) -> Operation:
-    return Operation("route-add", link.name, link.index, {
+    return Operation("route-add", link.name, link.ifindex, {
         "destination": route.destination,
         "gateway": route.gateway,
         "protocol": route.protocol,
         "metric": route.metric,
     })  # fmt: skip
+
+
+def made_again(
+    link: Link, sysctls: Mapping[str, str], master: list[Operation], *on_it: list[Operation]
+) -> list[Operation]:
+    """A bridge, bond or VLAN that was deleted: with its IPv6 mode as `sysctls` have it, then what its `master` gets
+    back, then up with what was on it.
+    """
+    args: dict[str, Any] = {"kind": link.kind, "mac": link.mac, "mtu": link.mtu, "group": link.group}
+    if link.kind == "vlan":
+        args |= {"lower": link.lower, "vlan_id": link.vlan_id}
+    if link.settings:
+        args["settings"] = creatable(link.settings) if link.kind == "bond" else dict(link.settings)
+    if link.master:
+        args["master"] = link.master
+    # undone from a journal it may be there still, with what the undo of later steps did to it
+    still = {name: args[name] for name in ("mac", "mtu", "master", "group") if args.get(name)}
+    again = [Operation("link-add", link.name, link.ifindex, args)]
+    again.append(Operation("link-set", link.name, link.ifindex, still))
+    again += [Operation("link-set", link.name, link.ifindex, {"altname": each}) for each in link.altnames]
+    for path, _ in ipv6_files(link.name, "autoconf"):
+        if path in sysctls:
+            value = {"path": path, "value": sysctls[path]}
+            again.append(Operation("sysctl", link.name, link.ifindex, value))
+    again += master
+    if link.flags & UP:
+        again.append(Operation("link-set", link.name, link.ifindex, {"up": True}))
+    return again + [operation for each in on_it for operation in each]
 
 
 def creatable(settings: Mapping[str, int]) -> dict[str, int]:

@@ -72,8 +72,14 @@ class Stack:
                 self._bond(pif, slaves, bridge, mac, mtu, ipv6, serves)
             else:
                 self._nic(pif, pif, bridge, mac, mtu, ipv6, serves)
+            if attached:
+                self._heed_routers(pif, bridge or pif.device)
         for upper in uppers:
             self._vlan(self.records.pifs[upper], pif.device, mac)
+
+    def _heed_routers(self, pif: Pif, device: str) -> None:
+        if self.layer.heeds_routers(pif):
+            self.devices[device] = self.devices[device]._replace(ipv6_gateway=True)
 
     def _trouble(self, parts: tuple[Pif, ...], bridge: str) -> Finding | None:
         """Why a root cannot be made."""
@@ -169,6 +175,10 @@ class Stack:
         bond = bond_of(self.records, pif)
         how = bonds.settings_of(bond, read.bond) if bond else bonds.BondSettings({}, ())
         self.findings += how.findings
+        primary = how.primary if how.primary in [slave.device for slave in slaves] else ""
+        if how.primary != primary:
+            found = f"{text(pif)}: bond-primary={how.primary!r} is no member of {pif.device}"
+            self.findings.append(Finding(9, DEGRADE, (pif.ref,), found, "name the device of a member"))
         self.devices[pif.device] = Device(
             pif.device,
             "bond",
@@ -176,6 +186,7 @@ class Stack:
             mtu=mtu,
             master=bridge,
             settings=how.settings,
+            primary=primary,
             features={"gro": _gro(pif), **read.features},
             ipv6=ipv6,
             serves=serves,
@@ -238,6 +249,7 @@ class Stack:
             ipv6=ipv6,
             serves=serves,
         )
+        self._heed_routers(pif, bridge or name)
 
     def _tell(self, problems: tuple[keys.KeyProblem, ...], refs: tuple[str, ...], whose: str) -> None:
         for problem in problems:

@@ -21,11 +21,12 @@ MODES = {
     "off": (("disable_ipv6", "1"),),
     "link-local": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
     "static": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "dhcp": (("accept_ra", "1"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "autoconf": (("accept_ra", "1"), ("autoconf", "1"), ("disable_ipv6", "0")),
+    "dhcp": (("accept_ra_defrtr", "0"), ("accept_ra", "1"), ("autoconf", "0"), ("disable_ipv6", "0")),
+    "autoconf": (("accept_ra_defrtr", "0"), ("accept_ra", "1"), ("autoconf", "1"), ("disable_ipv6", "0")),
 }
-"""What each mode of `devices.Device.ipv6` is. In the order of writing: disable_ipv6 last, so that no router
-advertisement is taken in between. With dhcp the prefix of the network still comes from advertisements."""
+"""What each mode of `devices.Device.ipv6` is. In the order of writing: disable_ipv6 last, and accept_ra after what says
+which part of an advertisement counts, so that none is taken in between. With dhcp the prefix of the network still comes
+from advertisements, and so do routes."""
 LIMIT_BYTES = 4096
 """The kernel refuses to read a setting into a very large buffer, and none of ours is longer."""
 
@@ -66,8 +67,12 @@ class Ipv6(NamedTuple):
         return ""
 
 
-def ipv6_files(device: str, mode: str, host: Ipv6 | None = None) -> tuple[tuple[str, str], ...]:
+def ipv6_files(
+    device: str, mode: str, host: Ipv6 | None = None, *, gateway: bool = False
+) -> tuple[tuple[str, str], ...]:
     """Path and value of each setting that puts a device into a mode, in the order of writing.
+
+    `gateway`: whether routers that advertise themselves give it the default route (`devices.Device.ipv6_gateway`).
 
     Without IPv6 in the kernel there is nothing to set. Where the operator switched it off, `link-local`, which is what
     a network without IPv6 gets, stays off too; that modes with addresses are refused there is for the caller
@@ -78,10 +83,13 @@ def ipv6_files(device: str, mode: str, host: Ipv6 | None = None) -> tuple[tuple[
         return ()
     if not host.enabled and mode == "link-local":
         mode = "off"
-    values = [
-        (name, "2" if name == "accept_ra" and value == "1" and host.forwarding else value)
-        for name, value in MODES[mode]
-    ]
+    values = MODES[mode]
+    if host.forwarding:
+        values = tuple(
+            (name, "2" if (name, value) == ("accept_ra", "1") else value) for name, value in values
+        )
+    if gateway:
+        values = tuple((name, "1" if name == "accept_ra_defrtr" else value) for name, value in values)
     return tuple((f"{CONF}/{device}/{name}", value) for name, value in values)
 
 
@@ -89,8 +97,10 @@ def mode_of(device: str, host: Ipv6, found: dict[str, str]) -> str:
     """The mode that a device is in by what `read_ipv6` found; empty if it is none of ours. Never `static`, which is
     link-local and an address."""
     for mode in ("off", "link-local", "dhcp", "autoconf"):
-        if all(found.get(path) == value for path, value in ipv6_files(device, mode, host)):
-            return mode
+        for gateway in (False, True):
+            files = ipv6_files(device, mode, host, gateway=gateway)
+            if all(found.get(path) == value for path, value in files):
+                return mode
     return ""
 
 

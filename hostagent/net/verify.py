@@ -7,30 +7,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Dns, Kernel, Lease, Link, Route, Wanted
+from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Kernel, Lease, Link, Route, Wanted
+from hostagent.net.inet import contains
+from hostagent.net.resolv_conf import is_other, render
+from hostagent.net.sysctl import Ipv6, ipv6_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
 UP = 1  # IFF_UP
 FOREVER = 0xFFFFFFFF
 LINK_SCOPE = 253
 BY_KERNEL, BY_ADVERTISEMENT = 2, 9
 """Protocols of the routes that come with an address, and of those from router advertisements."""
+NO_PREFIX_ROUTE = 0x200
+"""IFA_F_NOPREFIXROUTE: of a DHCP client's address, whose route to its subnet is the client's own. It stays on an IPv4
+address that is given another lifetime, which then has no such route when the client's goes."""
 OWN_KINDS = ("bridge", "bond", "vlan")
 UPLINK_KINDS = ("", "bond", "vlan")
+LINK_LOCAL = ("fe8", "fe9", "fea", "feb")
 METRIC6 = 1024
 """What the kernel makes of metric 0 in an IPv6 route."""
-
-IPV6 = {
-    "off": (("disable_ipv6", "1"),),
-    "link-local": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "static": (("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "dhcp": (("accept_ra", "1"), ("autoconf", "0"), ("disable_ipv6", "0")),
-    "autoconf": (("accept_ra", "1"), ("autoconf", "1"), ("disable_ipv6", "0")),
-}
-"""Files below net/ipv6/conf/DEVICE for each mode of `Device.ipv6`, in the order they are written: disable_ipv6 last, so
-that no router advertisement is taken in between (networking.md 3.2, 3.7)."""
 
 
 class Around(NamedTuple):
@@ -39,11 +36,16 @@ class Around(NamedTuple):
     sysctls: Mapping[str, str] = {}
     """By path below /proc/sys. `net/ipv6/conf/default/…` is what new devices begin with."""
     link: Mapping[str, Mapping[str, int | str]] = {}
+    """By device: what each wanted link setting is (`ethtool.seen`)."""
     features: Mapping[str, Mapping[str, bool]] = {}
     leases: tuple[Lease, ...] = ()
     """Of the DHCP clients of ours that run."""
     resolver: str = ""
     """Content of resolv.conf."""
+    ipv6: Ipv6 = Ipv6()
+    """What the host as a whole says about IPv6 (`sysctl.ipv6_of_host`)."""
+    link_back: Mapping[str, Mapping[str, int | str]] = {}
+    """By device: the link settings that bring back what there is now (`ethtool.restoring`)."""
 
 
 class Difference(NamedTuple):
@@ -54,16 +56,6 @@ class Difference(NamedTuple):
     wanted: str
     found: str
     serves: tuple[str, ...] = ()
-
-
-def ipv6_sysctls(device: Device) -> tuple[tuple[str, str], ...]:
-    """Path below /proc/sys and value for each."""
-    return tuple((f"net/ipv6/conf/{device.name}/{name}", value) for name, value in IPV6[device.ipv6])
-
-
-def resolver_text(dns: Dns) -> str:
-    search = f"search {' '.join(dns.search)}\n" if dns.search else ""
-    return search + "".join(f"nameserver {server}\n" for server in dns.servers)
 
 
 def is_uplink(link: Link) -> bool:
@@ -89,7 +81,7 @@ class Layer3:
         self.routes = {
             (r.device, r.destination, r.gateway, metric_of(r.destination, r.metric)) for r in wanted.routes
         }
-        self.leases = {(lease.device, lease.family) for lease in wanted.leases}
+        self.leases = {(lease.device, lease.family): lease for lease in wanted.leases}
 
     def serves(self, name: str) -> tuple[str, ...]:
         return self.devices[name].serves if name in self.devices else ()
@@ -100,15 +92,20 @@ class Layer3:
         have = (route.destination, route.gateway, metric_of(destination, route.metric), route.protocol)
         return have == (destination, gateway, metric, PROTOCOL)
 
-    def _by_others(self, name: str, family: int) -> bool:
-        """Whether a DHCP client or router advertisements give this device addresses and routes."""
+    def by_others(self, name: str, family: int) -> bool:
+        """Whether a DHCP client or router advertisements give this device addresses and routes: those of a client are
+        of protocol dhcp, with a lifetime or without (the last lease), in IPv6 /128."""
         by_router = family == 6 and self.devices[name].ipv6 in ("dhcp", "autoconf")
         return by_router or (name, family) in self.leases
 
     def address_is_stale(self, name: str, address: Address) -> bool:
         if address.scope >= LINK_SCOPE or (name, address.text, address.prefix) in self.addresses:
             return False
-        return not self._by_others(name, family_of(address.text))
+        return not self.by_others(name, family_of(address.text))
+
+    def is_right(self, address: Address | None) -> bool:
+        """Whether an address that is wanted for ever is so."""
+        return address is not None and address.valid_s == FOREVER and not address.flags & NO_PREFIX_ROUTE
 
     def route_is_stale(self, name: str, route: Route) -> bool:
         if route.protocol == BY_KERNEL:
@@ -116,7 +113,23 @@ class Layer3:
         key = (name, route.destination, route.gateway, metric_of(route.destination, route.metric))
         if route.protocol == PROTOCOL:
             return key not in self.routes
-        return key not in self.routes and not self._by_others(name, family_of(route.destination))
+        if key in self.routes:
+            return False
+        return not self.by_others(name, family_of(route.destination)) or self._not_its_gateway(name, route)
+
+    def _not_its_gateway(self, name: str, route: Route) -> bool:
+        """Whether it is the default route of a client, or of routers, on a device that has not the gateway any more."""
+        if route.destination == "default4":
+            lease = self.leases.get((name, 4))
+            return lease is not None and not lease.gateway
+        return route.destination == "default6" and not self.devices[name].ipv6_gateway
+
+    def can_be(self, name: str, gateway: str, near: Sequence[tuple[str, int]]) -> bool:
+        """Whether a wanted route can be now: over a gateway that a DHCP client or a router gives the way to, only
+        when it is in one of the subnets `near`, those that the device has."""
+        if not self.by_others(name, family_of(gateway)) or not gateway or gateway.startswith(LINK_LOCAL):
+            return True
+        return any(contains(text, prefix, gateway) for text, prefix in near)
 
 
 def differences(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> tuple[Difference, ...]:
@@ -126,7 +139,7 @@ def differences(wanted: Wanted, kernel: Kernel, around: Around | None = None) ->
     """
     found: list[Difference] = []
     by_name = kernel.by_name()
-    indexes = {name: link.index for name, link in by_name.items()}
+    indexes = {name: link.ifindex for name, link in by_name.items()}
     names = {index: link.name for index, link in kernel.links.items()}
     devices = {device.name: device for device in wanted.devices}
     for device in wanted.devices:
@@ -173,13 +186,25 @@ def _compare(
         differs("master", device.master, _named(link.master, indexes))
     if device.altname and device.altname not in link.altnames:
         differs("altname", device.altname, " ".join(link.altnames))
-    for name, value in device.settings.items():
+    for name, value in settings_of(device, indexes).items():
         if link.settings.get(name) != value:
             differs(name, value, link.settings.get(name, "unknown"))
 
 
+def settings_of(device: Device, indexes: Mapping[str, int]) -> Mapping[str, int]:
+    """The settings as the kernel has them, where the primary member is an index; an absent one is left out."""
+    if device.primary not in indexes:
+        return device.settings
+    return {**device.settings, "primary": indexes[device.primary]}
+
+
 def _named(index: int, indexes: dict[str, int]) -> str:
     return next((name for name, other in indexes.items() if other == index), "none")
+
+
+def is_left_over(link: Link, lower: Device, devices: Mapping[str, Device]) -> bool:
+    """Whether a VLAN is ours, unwanted, and lies on a member of a bond, which carries VLANs only as a bond."""
+    return link.group == GROUP and link.name not in devices and is_member(lower, devices)
 
 
 def is_member(device: Device, devices: Mapping[str, Device]) -> bool:
@@ -191,8 +216,12 @@ def is_member(device: Device, devices: Mapping[str, Device]) -> bool:
 def _ports(
     found: list[Difference], devices: dict[str, Device], kernel: Kernel, names: dict[int, str]
 ) -> None:
-    """Uplinks in our bridges and members of our bonds that are not named (networking.md 3.3 step 6)."""
+    """Uplinks in our bridges and members of our bonds that are not named (networking.md 3.3 step 6); VLANs of ours that
+    a change left on what became a member."""
     for link in kernel.links.values():
+        lower = devices.get(names.get(link.lower, "")) if link.kind == "vlan" else None
+        if lower is not None and is_left_over(link, lower, devices):
+            found.append(Difference(lower.name, "vlan", "none", link.name, lower.serves))
         if link.master:
             master = devices.get(names.get(link.master, ""))
             if master is not None:
@@ -216,8 +245,10 @@ def _addresses_and_routes(
                 found.append(Difference(name, "address", "none", text, devices[name].serves))
     for need in wanted.addresses:
         have = held.get(need)
-        if have is None or have.valid_s != FOREVER:
+        if not layer3.is_right(have):
             is_ = "none" if have is None else f"only for {have.valid_s} s"
+            if have is not None and have.valid_s == FOREVER:
+                is_ = "without the route to its subnet"
             serves = devices[need.device].serves if need.device in devices else ()
             found.append(Difference(need.device, "address", f"{need.text}/{need.prefix}", is_, serves))
     ours = set()
@@ -228,10 +259,33 @@ def _addresses_and_routes(
                 found.append(Difference(name, "route", "none", _told(route), devices[name].serves))
             elif route.protocol == PROTOCOL:
                 ours.add((name, route.destination, route.gateway, route.metric))
-    for device, destination, gateway, metric in sorted(layer3.routes - ours):
+    missing = sorted(layer3.routes - ours)
+    lacking = {device for device, *_ in missing}
+    indexes = {name: index for index, name in names.items() if name in lacking}
+    near = subnets(kernel.addresses, kernel.routes, set(indexes.values()))
+    for device, destination, gateway, metric in missing:
+        if not layer3.can_be(device, gateway, near.get(indexes.get(device, 0), ())):
+            continue
         serves = devices[device].serves if device in devices else ()
         told = _told(Route(0, destination, gateway, metric=metric))
         found.append(Difference(device, "route", told, "none", serves))
+
+
+def subnets(
+    addresses: Iterable[Address], routes: Iterable[Route], of: Collection[int]
+) -> dict[int, list[tuple[str, int]]]:
+    """The subnets that lie at these devices (indexes), by their addresses and by routes without a gateway."""
+    found: dict[int, list[tuple[str, int]]] = {}
+    if not of:
+        return found
+    for address in addresses:
+        if address.device in of:
+            found.setdefault(address.device, []).append((address.text, address.prefix))
+    for route in routes:
+        if route.device in of and not route.gateway and "/" in route.destination:
+            text, _, prefix = route.destination.partition("/")
+            found.setdefault(route.device, []).append((text, int(prefix)))
+    return found
 
 
 def _told(route: Route) -> str:
@@ -245,7 +299,8 @@ def _around(found: list[Difference], wanted: Wanted, around: Around, by_name: Ma
         scope.add(device.name)
         if device.name not in by_name:
             continue
-        pairs = [(path, value, around.sysctls.get(path)) for path, value in ipv6_sysctls(device)]
+        files = ipv6_files(device.name, device.ipv6, around.ipv6, gateway=device.ipv6_gateway)
+        pairs = [(path, value, around.sysctls.get(path)) for path, value in files]
         modes, features = around.link.get(device.name, {}), around.features.get(device.name, {})
         pairs += [(name, str(value), _text(modes.get(name))) for name, value in device.link.items()]
         pairs += [(name, str(value), _text(features.get(name))) for name, value in device.features.items()]
@@ -258,8 +313,8 @@ def _around(found: list[Difference], wanted: Wanted, around: Around, by_name: Ma
     for lease in around.leases:
         if lease.device in scope and lease not in wanted.leases:
             found.append(Difference(lease.device, "lease", "none", f"a DHCP client for IPv{lease.family}"))
-    if wanted.dns is not None and around.resolver != resolver_text(wanted.dns):
-        found.append(Difference("", "dns", resolver_text(wanted.dns), around.resolver))
+    if wanted.dns is not None and is_other(around.resolver, wanted.dns):
+        found.append(Difference("", "dns", render(wanted.dns, around.resolver), around.resolver))
 
 
 def _text(value: object) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from hostagent.errors import BugError
-from hostagent.net.devices import PROTOCOL
+from hostagent.net.devices import LEAVING, PROTOCOL
 from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ def encode(operation: Operation, sequence: int, *, ack: bool = False) -> bytes:
     - `metric` 0 of an IPv6 route is sent as what the kernel would make of it, so that a deletion finds that one only.
 
     Raises BugError for what is no operation of netlink, has unknown args or values that do not fit. An index is
-    required everywhere: the kernel reads a link message without one as meant for the whole group.
+    required: the kernel reads a link message without one as meant for the whole group. group-del is such a message, and
+    takes no group but LEAVING.
     """
     try:
-        if operation.index <= 0:
+        if operation.ifindex <= 0 and operation.verb != "group-del":
             raise ValueError("an index of the device is required")
         make, known = _VERBS[operation.verb]
         if not operation.args.keys() <= known:
@@ -113,7 +114,7 @@ def _u32(number: int, value: object) -> bytes:
 def _link_add(operation: Operation) -> Parts:
     args = operation.args
     kind = str(args["kind"])
-    body = _LINK.pack(0, 0, operation.index, UP if args.get("up") else 0, UP if args.get("up") else 0)
+    body = _LINK.pack(0, 0, operation.ifindex, UP if args.get("up") else 0, UP if args.get("up") else 0)
     body += _text(3, operation.device) + _link_attributes(args)
     if args.get("lower"):
         body += _u32(5, args["lower"])
@@ -126,7 +127,7 @@ def _link_add(operation: Operation) -> Parts:
 
 def _link_set(operation: Operation) -> Parts:
     args = operation.args
-    head = _LINK.pack(0, 0, operation.index, 0, 0)
+    head = _LINK.pack(0, 0, operation.ifindex, 0, 0)
     parts: Parts = []
     if args.get("addrgen") is not None:
         of_family = _attribute(socket.AF_INET6, _attribute(8, struct.pack("=B", args["addrgen"])))
@@ -139,7 +140,7 @@ def _link_set(operation: Operation) -> Parts:
     up = args.get("up")
     if body or up is not None:
         change = 0 if up is None else UP
-        parts.append((RTM_NEWLINK, 0, _LINK.pack(0, 0, operation.index, UP if up else 0, change) + body))
+        parts.append((RTM_NEWLINK, 0, _LINK.pack(0, 0, operation.ifindex, UP if up else 0, change) + body))
     for name, type_, flags in (
         ("altname_gone", RTM_DELLINKPROP, 0),
         ("altname", RTM_NEWLINKPROP, CREATE | EXCLUSIVE | APPEND),
@@ -150,7 +151,13 @@ def _link_set(operation: Operation) -> Parts:
 
 
 def _link_del(operation: Operation) -> Parts:
-    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, operation.index, 0, 0))]
+    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, operation.ifindex, 0, 0))]
+
+
+def _group_del(operation: Operation) -> Parts:
+    if operation.ifindex or operation.args["group"] != LEAVING:
+        raise ValueError("only the group of what leaves is deleted as one")
+    return [(RTM_DELLINK, 0, _LINK.pack(0, 0, 0, 0, 0) + _u32(27, LEAVING))]
 
 
 def _link_attributes(args: Mapping[str, Value]) -> bytes:
@@ -191,7 +198,7 @@ def _address(operation: Operation, type_: int, flags: int) -> Parts:
     args = operation.args
     family, raw = _raw(str(args["text"]))
     of_address, valid_s = args.get("flags"), args.get("valid_s")
-    body = _ADDRESS.pack(family, args["prefix"], 0, args.get("scope") or 0, operation.index)
+    body = _ADDRESS.pack(family, args["prefix"], 0, args.get("scope") or 0, operation.ifindex)
     body += _attribute(2, raw) + _attribute(1, raw)
     if type_ == RTM_NEWADDR and of_address is not None:
         body += _u32(8, of_address)
@@ -225,7 +232,7 @@ def _route(operation: Operation, type_: int, flags: int) -> Parts:
     )
     if raw:
         body += _attribute(1, raw)
-    body += _u32(4, operation.index)
+    body += _u32(4, operation.ifindex)
     if gateway:
         of_gateway, raw = _raw(gateway)
         body += (
@@ -259,6 +266,7 @@ _VERBS: Mapping[str, tuple[Callable[[Operation], Parts], frozenset[str]]] = {
     "link-add": (_link_add, frozenset(_OF_LINK | {"kind", "index", "lower", "vlan_id", "vlan_protocol"})),
     "link-set": (_link_set, frozenset(_OF_LINK | {"altname", "altname_gone", "addrgen"})),
     "link-del": (_link_del, frozenset()),
+    "group-del": (_group_del, frozenset(("group",))),
     "address-add": (_address_add, _OF_ADDRESS),
     "address-del": (_address_del, _OF_ADDRESS),
     "route-add": (_route_add, _OF_ROUTE),

@@ -18,7 +18,7 @@ from hostagent.netctl.fields import flag, number, text, texts
 from hostagent.netctl.from_database import records_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from hostagent.db.database import Database
     from hostagent.db.transaction import Transaction
@@ -69,6 +69,12 @@ class Control:
     def records(self, view: View) -> Records:
         """What a view of the database says of this host's network."""
         return records_of(view, self.host(view), self.effect.management_bridge())
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Nobody changes the network meanwhile: what is seen of it is no state in between."""
+        with self._turn:
+            yield
 
     def change(self, work: Callable[[Transaction, References], Draft]) -> str:
         """Do what `work` drafts: refuse, change objects, and say what of the host is to follow. Returns its result.

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from hostagent.db.dbconf import Connection
     from hostagent.db.local import LocalStore
     from hostagent.hostinfo.facts import Facts
+    from hostagent.netctl.control import Control
+    from hostagent.netctl.status import Keeper
     from hostagent.scheduler import Scheduler
     from hostagent.startup.role import PoolRole
     from hostagent.startup.secret import PoolSecrets
@@ -73,12 +75,16 @@ class HostState:
     scratch: Database | None = None
     opened_at: int | None = None
     scheduler: Scheduler | None = None
+    network: Control | None = None
+    keeper: Keeper | None = None
     emergency: HostagentError | None = None
     blockers: list[str] = field(default_factory=list)
     xenstore_deadline: float | None = None
 
     def close(self) -> None:
-        """Close the databases that are open. A second time is no error."""
+        """End what follows the network, close the databases that are open. A second time is no error."""
+        if self.keeper is not None:
+            self.keeper.stop()
         for database in (self.database, self.scratch):
             if database is not None:
                 database.close()

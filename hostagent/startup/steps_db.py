@@ -14,6 +14,7 @@ from hostagent.db import local
 from hostagent.db.errors import InUseError
 from hostagent.dbsync import pool
 from hostagent.errors import OperatorError
+from hostagent.startup import network
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, EmergencyError, Outcome, Skipped, Unchanged
 from hostagent.startup.steps_pool import HIDDEN, RANDOM_UUID
@@ -318,6 +319,7 @@ def start_database(context: Context) -> Outcome:
     host.opened_at = host.opened_at or host.database.generation
     if host.hooks is not None:
         host.hooks.api.attach(host.database, host.inventory.installation_uuid)
+    network.control_of(context.config, host)
     changes = (*files, *(Change(*change) for change in rows))
     note = f"{host.database.path}, generation {host.database.generation}"
     return Changed(changes, note, warnings) if changes else Unchanged(note, warnings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.startup import table_db, table_end, table_host
+from hostagent.startup import table_db, table_end, table_host, table_net
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,12 +21,22 @@ STEPS: tuple[Step, ...] = (
     *table_host.XEN,
     *table_db.API,
     *table_db.DATABASE,
+    *table_net.MANAGEMENT,
+    *table_db.SCHEDULER,
     *table_db.RECORDS,
+    *table_net.RECORDS,
+    *table_db.POOL_RECORDS,
+    *table_net.POOL_RECORDS,
+    *table_db.LICENCE,
     *table_db.COLLECTION,
     *table_host.DOM0_MEMORY,
     *table_db.DOM0,
     *table_db.NEWS,
     *table_end.READY,
+    *table_net.JOBS,
+    *table_end.SCRIPTS,
+    *table_net.NETWORKS,
+    *table_end.END,
 )
 
 ALIASES: Mapping[str, str] = {}

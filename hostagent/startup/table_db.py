@@ -84,6 +84,9 @@ DATABASE = (
         hold_points=("before", "database-opened", "rows-written"),
         why="records, calls and events are built on it; the inventory says which host record is ours",
     ),
+)
+
+SCHEDULER = (
     Step(
         name="start-scheduler",
         ref="S25",
@@ -167,6 +170,9 @@ RECORDS = (
         hold_points=("before", "rows-written"),
         why="before the pool record, which has the features that all hosts share",
     ),
+)
+
+POOL_RECORDS = (
     Step(
         name="make-root-user",
         ref="S28.m1",
@@ -227,6 +233,9 @@ RECORDS = (
         hold_points=("before", "rows-written"),
         why="before new tasks are made: nobody works on those of an earlier run",
     ),
+)
+
+LICENCE = (
     Step(
         name="write-licence",
         ref="S9",

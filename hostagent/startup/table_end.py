@@ -16,6 +16,9 @@ READY = (
         run=steps_pool.notify_ready,
         why="API usable; boot must not hang on what follows",
     ),
+)
+
+SCRIPTS = (
     Step(
         name="run-startup-scripts",
         ref="S43",
@@ -51,6 +54,9 @@ READY = (
         hold_points=("before", "scripts-run", "flag-written"),
         why="as S44, on the host that lost the role",
     ),
+)
+
+END = (
     Step(
         name="enable-host",
         ref="5.5",

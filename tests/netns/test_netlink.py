@@ -169,7 +169,7 @@ def test_a_link_is_changed_in_place(netlink: Netlink) -> None:
 
 def test_a_port_joins_and_leaves(netlink: Netlink) -> None:
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    port = link(netlink, "veth0").index
+    port = link(netlink, "veth0").ifindex
     netlink.execute([BRIDGE, change("link-set", "veth0", port, master=A, up=True)])
     assert device("veth0")["master"] == "xapi1"
 
@@ -194,12 +194,12 @@ def test_the_address_generation_mode_holds_when_it_comes_with_up(netlink: Netlin
         pytest.skip("the kernel has no IPv6")
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     ip("link", "set", "veth1", "up")
-    port = link(netlink, "veth0").index
+    port = link(netlink, "veth0").ifindex
     netlink.execute([change("link-set", "veth0", port, addrgen=1, up=True)])
 
     assert device("veth0")["inet6_addr_gen_mode"] == "none"
     assert [address for address in netlink.look().addresses if address.device == port] == []
-    other = link(netlink, "veth1").index
+    other = link(netlink, "veth1").ifindex
     assert [address.scope for address in netlink.look().addresses if address.device == other] == [253]
 
 
@@ -260,7 +260,7 @@ def addressed(netlink: Netlink) -> Netlink:
     netlink.execute(
         [
             BRIDGE,
-            change("link-set", "veth0", link(netlink, "veth0").index, master=A, up=True),
+            change("link-set", "veth0", link(netlink, "veth0").ifindex, master=A, up=True),
             change("address-add", "xapi1", A, text="192.0.2.1", prefix=24),
             change("address-add", "xapi1", A, text="2001:db8::1", prefix=64),
         ]
@@ -421,7 +421,7 @@ def test_a_bond_is_made_with_all_its_settings_and_its_port_tells_its_state(netli
     }
     netlink.execute([add("bond0", A, "bond", mac="02:00:00:00:00:05", group=171, settings=settings)])
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    port = link(netlink, "veth0").index
+    port = link(netlink, "veth0").ifindex
     netlink.execute(
         [
             change("link-set", "veth0", port, up=False),
@@ -462,7 +462,7 @@ def test_a_setting_of_a_bond_is_changed_in_place(netlink: Netlink) -> None:
 
 def test_a_vlan_is_made_on_a_device_and_as_a_port_of_a_bridge(netlink: Netlink) -> None:
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    lower = link(netlink, "veth0").index
+    lower = link(netlink, "veth0").ifindex
     needs(netlink, "vlan", lower=lower, vlan_id=1)
     netlink.execute(
         [BRIDGE, add("veth0.5", B, "vlan", lower=lower, vlan_id=5, master=A, group=171, mtu=1400, up=True)]
@@ -500,7 +500,7 @@ def test_what_happens_is_told_in_order(netlink: Netlink) -> None:
     kinds = [(event.gone, type(event.what)) for event in events]
     assert kinds[0] == (False, Link)
     assert isinstance(events[0].what, Link)
-    assert (events[0].what.name, events[0].what.index) == ("xapi1", A)
+    assert (events[0].what.name, events[0].what.ifindex) == ("xapi1", A)
     assert (False, Address) in kinds
     assert any(event.what == Route(A, "default4", "192.0.2.254", 3) for event in events if not event.gone)
     assert [event.what.name for event in events if event.gone and isinstance(event.what, Link)] == ["xapi1"]
@@ -508,14 +508,14 @@ def test_what_happens_is_told_in_order(netlink: Netlink) -> None:
 
 def test_a_port_that_leaves_is_still_there(netlink: Netlink) -> None:
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    port = link(netlink, "veth0").index
+    port = link(netlink, "veth0").ifindex
     netlink.execute([BRIDGE, change("link-set", "veth0", port, master=A)])
     with Follower() as follower:
         netlink.execute([change("link-set", "veth0", port, master=0)])
         assert follower.wait(SOON_S)
         events = follower.read() or []
 
-    of_port = [event for event in events if isinstance(event.what, Link) and event.what.index == port]
+    of_port = [event for event in events if isinstance(event.what, Link) and event.what.ifindex == port]
     assert of_port
     assert not any(event.gone for event in of_port)
     assert isinstance(of_port[-1].what, Link)

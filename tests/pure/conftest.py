@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import hypothesis
 import hypothesis.configuration
 import pytest
-from nested_xen import lab, network, process, registry
+from nested_xen import lab, process, registry
+from nested_xen import network as lab_network
 from nested_xen import paths as lab_paths
 from nested_xen.image import Image, Release
 
@@ -19,7 +20,7 @@ from hostagent.db import local
 from hostagent.db.database import open_database
 from hostagent.hostinfo import address
 from hostagent.run import CommandError, Finished
-from hostagent.startup import checks, steps_db, steps_scripts, steps_xen
+from hostagent.startup import checks, network, steps_db, steps_scripts, steps_xen
 from hostagent.startup.role import COORDINATOR
 from hostagent.startup.state import HostState
 from hostagent.xen import balloon, hypercall, inventory
@@ -28,6 +29,7 @@ from tests.pure.host_samples import DOM0_UUID, HOST_UUID, facts
 from tests.pure.lab_hosts import TCG
 from tests.pure.startup_database import DBSYNC
 from tests.pure.startup_host import UUID, BalloonedXenstore, a_domain
+from tests.pure.startup_network import FakeHost, Silence
 from tests.pure.startup_tree import FakeXenstore, context_of, make_paths, put
 from tests.pure.xenapi_server import Server
 
@@ -62,6 +64,17 @@ def project() -> Path:
 
 
 # --- a fabricated host for the steps of start-up ---
+
+
+@pytest.fixture(autouse=True)
+def network_host(monkeypatch):
+    """The kernel that steps about the network find in the place of netlink: without NICs until a test adds one."""
+    found = FakeHost()
+    monkeypatch.setattr(network, "open_host", lambda config, _bridge: found.open(config.paths.state))
+    monkeypatch.setattr(network, "open_follower", Silence)
+    monkeypatch.setattr(network, "ask", found.ask)
+    monkeypatch.setattr(network, "waits_for_confirmation", lambda: False)
+    return found
 
 
 @pytest.fixture
@@ -163,9 +176,7 @@ def host(paths):
     yield found
     if found.scheduler:
         found.scheduler.stop()
-    for database in (found.database, found.scratch):
-        if database:
-            database.close()
+    found.close()
 
 
 @pytest.fixture
@@ -240,7 +251,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(folders: Path, monkeypatch: pytest.MonkeyPatch) -> lab.Lab:
     """A lab without a network."""
     for name in ("connect", "disconnect"):
-        monkeypatch.setattr(network, name, lambda *_: None)
+        monkeypatch.setattr(lab_network, name, lambda *_: None)
     monkeypatch.setattr(process, "started_at", lambda _: None)
     registry.claim("pure")
     found = lab.Lab("pure", Image(Release.TRIXIE, folders / "image"), TCG, None)

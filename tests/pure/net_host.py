@@ -46,7 +46,7 @@ def kernel(**changed):
         link(20, "vif1.0", "vif", master=13),
     ]
     there = {
-        one.index: one._replace(**(changed.get(one.name) or {}))
+        one.ifindex: one._replace(**(changed.get(one.name) or {}))
         for one in links
         if changed.get(one.name, {}) is not None
     }

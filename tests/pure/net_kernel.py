@@ -60,7 +60,7 @@ class FakeKernel:
         if kernel is not None:
             for link in kernel.links.values():
                 up = bool(link.flags & 1)
-                self.links[link.index] = SimpleNamespace(
+                self.links[link.ifindex] = SimpleNamespace(
                     **{**link._asdict(), "settings": dict(link.settings), "altnames": list(link.altnames)},
                     up=up,
                     mac_set=True,
@@ -76,7 +76,10 @@ class FakeKernel:
             values: dict[str, Any] = {
                 name: getattr(it, name, Link._field_defaults.get(name)) for name in Link._fields
             }
-            values.update(flags=int(it.up), settings=dict(it.settings), altnames=tuple(sorted(it.altnames)))
+            settings = dict(it.settings)
+            if "primary" in settings and self.links[settings["primary"]].master != index:
+                del settings["primary"]  # it is told of when it is a member
+            values.update(flags=int(it.up), settings=settings, altnames=tuple(sorted(it.altnames)))
             links[index] = Link(**values)
         return Kernel(
             links, tuple(sorted(self.addresses)), tuple(sorted(r for r in self.routes if r.protocol != 2))
@@ -85,7 +88,7 @@ class FakeKernel:
     def nic(self, name: str, index: int, *, up: bool = False, mtu: int = 1500, max_mtu: int = 9216) -> None:
         mac = f"52:54:00:00:00:{index:02x}"
         self.links[index] = SimpleNamespace(
-            index=index, name=name, kind="", mac=mac, mtu=mtu, master=0, lower=0, up=up, group=0, carrier=True,
+            ifindex=index, name=name, kind="", mac=mac, mtu=mtu, master=0, lower=0, up=up, group=0, carrier=True,
             operstate=6, permanent_mac=mac, parent=f"0000:00:{index:02x}.0", altnames=[], min_mtu=68,
             max_mtu=max_mtu, vlan_id=-1, vlan_protocol=0, settings={}, port={}, partner="", flags=0,
             mac_set=True, mtu_set=False, original=(mac, mtu),
@@ -113,9 +116,15 @@ class FakeKernel:
         args: Any = operation.args
         self.log.append(operation)
         if verb == "link-add":
-            self._link_add(operation.device, operation.index, args)
+            self._link_add(operation.device, operation.ifindex, args)
             return
-        it = self.links.get(operation.index)
+        if verb == "group-del":
+            going = [each for each in self.links.values() if each.group == args["group"]]
+            refuse(not going or not args["group"], errno.ENODEV)
+            for each in going:
+                self._link_del(each)
+            return
+        it = self.links.get(operation.ifindex)
         if it is None:
             raise _No(errno.ENODEV)
         if verb == "link-set":
@@ -126,11 +135,11 @@ class FakeKernel:
         elif verb == "address-add":
             self._address_add(it, args)
         elif verb == "address-del":
-            self._address_del(it.index, args["text"], args["prefix"])
+            self._address_del(it.ifindex, args["text"], args["prefix"])
         elif verb == "route-add":
             self._route_add(it, args)
         elif verb == "route-del":
-            key = (it.index, args["destination"], args["gateway"], args["metric"], args["protocol"])
+            key = (it.ifindex, args["destination"], args["gateway"], args["metric"], args["protocol"])
             have = [
                 r for r in self.routes if (r.device, r.destination, r.gateway, r.metric, r.protocol) == key
             ]
@@ -166,7 +175,7 @@ class FakeKernel:
             settings = {"mode": 0, "miimon": 0, "updelay": 0, "downdelay": 0, **settings}
         auto = self.links[lower].mac if kind == "vlan" else f"02:00:00:00:00:{index % 256:02x}"
         it = SimpleNamespace(
-            index=index, name=name, kind=kind, mac=mac or auto, mtu=mtu, master=0, lower=lower, up=False,
+            ifindex=index, name=name, kind=kind, mac=mac or auto, mtu=mtu, master=0, lower=lower, up=False,
             group=args.get("group", 0), carrier=True, operstate=6, permanent_mac="", parent="", altnames=[],
             min_mtu=68, max_mtu=65535, vlan_id=args.get("vlan_id", -1), vlan_protocol=0, settings=settings,
             port={}, partner="", flags=0, mac_set=mac is not None, mtu_set=False, original=(mac, mtu),
@@ -216,7 +225,7 @@ class FakeKernel:
             mode = settings.get("mode", it.settings["mode"])
             changed = {name for name, value in settings.items() if it.settings.get(name) != value}
             refuse(changed & DOWN_ONLY and it.up, errno.EBUSY, "bond is up")
-            refuse("mode" in changed and self._ports(it.index), errno.ENOTEMPTY, "bond has members")
+            refuse("mode" in changed and self._ports(it.ifindex), errno.ENOTEMPTY, "bond has members")
             self._bond_settings_fit(mode, settings)
             miimon = settings.get("miimon", it.settings["miimon"])
             refuse(not miimon and (settings.get("updelay") or settings.get("downdelay")), errno.EPERM)
@@ -226,6 +235,8 @@ class FakeKernel:
                 if mode == LACP:
                     it.settings.update({"ad_lacp_rate": 0, "ad_user_port_key": 0})
         it.settings.update(settings)
+        if not it.settings.get("primary", 1):
+            del it.settings["primary"]
 
     def _set_mac(self, it: SimpleNamespace, mac: str) -> None:
         if it.kind == "" and it.up and mac != it.mac:
@@ -234,11 +245,11 @@ class FakeKernel:
         if mac == it.mac:
             return
         it.mac = mac
-        for vlan in self._vlans(it.index):
+        for vlan in self._vlans(it.ifindex):
             if not vlan.mac_set:
                 vlan.mac = mac
         if it.kind == "bond":
-            for port in self._ports(it.index):
+            for port in self._ports(it.ifindex):
                 port.mac = mac
         self._adjust(it.master)
 
@@ -248,11 +259,11 @@ class FakeKernel:
         refuse(it.kind == "vlan" and mtu > self.links[it.lower].mtu, errno.ERANGE, "mtu above lower")
         refuse(mtu > it.max_mtu or mtu < it.min_mtu, errno.EINVAL, "mtu out of range")
         if it.kind == "bond":
-            for port in self._ports(it.index):
+            for port in self._ports(it.ifindex):
                 self._set_mtu(port, mtu)
         it.mtu = mtu
         it.mtu_set = True
-        for vlan in self._vlans(it.index):
+        for vlan in self._vlans(it.ifindex):
             if vlan.mtu > mtu:
                 self._set_mtu(vlan, mtu)
         self._adjust(it.master)
@@ -294,13 +305,13 @@ class FakeKernel:
         master = self.links[it.master]
         it.master = 0
         if master.kind == "bridge":
-            self._adjust(master.index)
+            self._adjust(master.ifindex)
             return
         self._down(it)
         it.mac = it.original[0]
         self._set_mtu(it, it.original[1])
-        if not self._ports(master.index):
-            self._set_mac(master, f"02:ff:00:00:00:{master.index % 256:02x}")
+        if not self._ports(master.ifindex):
+            self._set_mac(master, f"02:ff:00:00:00:{master.ifindex % 256:02x}")
             master.mac_set = False
 
     def _up(self, it: SimpleNamespace) -> None:
@@ -308,28 +319,28 @@ class FakeKernel:
             return
         refuse(it.kind == "vlan" and not self.links[it.lower].up, errno.ENETDOWN)
         it.up = True
-        for vlan in self._vlans(it.index):
+        for vlan in self._vlans(it.ifindex):
             self._up(vlan)
 
     def _down(self, it: SimpleNamespace) -> None:
         if not it.up:
             return
         it.up = False
-        self.routes = [route for route in self.routes if route.device != it.index]
-        self.addresses = [a for a in self.addresses if a.device != it.index or ":" not in a.text]
-        for vlan in self._vlans(it.index):
+        self.routes = [route for route in self.routes if route.device != it.ifindex]
+        self.addresses = [a for a in self.addresses if a.device != it.ifindex or ":" not in a.text]
+        for vlan in self._vlans(it.ifindex):
             self._down(vlan)
 
     def _link_del(self, it: SimpleNamespace) -> None:
-        for vlan in self._vlans(it.index):
+        for vlan in self._vlans(it.ifindex):
             self._link_del(vlan)
-        for port in self._ports(it.index):
+        for port in self._ports(it.ifindex):
             self._release(port)
         self._down(it)
         if it.master:
             self._release(it)
-        del self.links[it.index]
-        self.addresses = [address for address in self.addresses if address.device != it.index]
+        del self.links[it.ifindex]
+        self.addresses = [address for address in self.addresses if address.device != it.ifindex]
 
     # --- addresses and routes ---
 
@@ -337,11 +348,16 @@ class FakeKernel:
         same = [
             a
             for a in self.addresses
-            if (a.device, a.text, a.prefix) == (it.index, args["text"], args["prefix"])
+            if (a.device, a.text, a.prefix) == (it.ifindex, args["text"], args["prefix"])
         ]
         flags = args.get("flags", 0x80)
+        if ":" in args["text"]:
+            same = [a for a in self.addresses if (a.device, a.text) == (it.ifindex, args["text"])]
+            args = {**args, "prefix": same[0].prefix} if same else args
+        elif same:
+            flags |= same[0].flags & 0x200
         valid = args.get("valid_s", 0xFFFFFFFF)
-        new = Address(it.index, args["text"], args["prefix"], flags & ~2, 0, valid)
+        new = Address(it.ifindex, args["text"], args["prefix"], flags & ~2, 0, valid)
         if same:
             self.addresses[self.addresses.index(same[0])] = new
         else:
@@ -369,18 +385,20 @@ class FakeKernel:
         destination, gateway = args["destination"], args["gateway"]
         refuse(not it.up, errno.ENETDOWN)
         if gateway:
-            near = [a for a in self.addresses if a.device == it.index and (":" in a.text) == (":" in gateway)]
+            near = [
+                a for a in self.addresses if a.device == it.ifindex and (":" in a.text) == (":" in gateway)
+            ]
             reachable = any(ipaddress.ip_address(gateway) in self._subnet(a) for a in near)
             refuse(not reachable and not gateway.startswith("fe80"), errno.ENETUNREACH)
         elif not is6(destination):
-            on = [a for a in self.addresses if a.device == it.index and ":" not in a.text]
+            on = [a for a in self.addresses if a.device == it.ifindex and ":" not in a.text]
             refuse(not on, errno.EINVAL)
         metric = args.get("metric", 0) or (1024 if is6(destination) else 0)
         for route in self.routes:
             if (route.destination, route.metric) == (destination, metric):
                 self.routes.remove(route)
                 break
-        self.routes.append(Route(it.index, destination, gateway, args["protocol"], metric))
+        self.routes.append(Route(it.ifindex, destination, gateway, args["protocol"], metric))
 
 
 def is6(destination: str) -> bool:

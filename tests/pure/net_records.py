@@ -102,7 +102,7 @@ class Change(NamedTuple):
 
 
 def kernel_of(*links: Link, **fields: Any) -> Kernel:
-    return Kernel({link.index: link for link in links}, **fields)
+    return Kernel({link.ifindex: link for link in links}, **fields)
 
 
 def link(index: int, name: str, kind: str = "", **fields: Any) -> Link:

@@ -140,6 +140,12 @@ class FakeApi:
     def listen_localhost(self, sockets) -> None:
         self.listeners["localhost"] = str(sockets)
 
+    def listen_management(self, sockets, _context) -> None:
+        self.listeners["management"] = str(*sockets)
+
+    def leave_management(self) -> None:
+        self.listeners.pop("management", None)
+
 
 class Hooks:
     """Daemon hooks that remember what they were asked for."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -98,6 +99,14 @@ def test_the_socket_is_for_its_owner_only_and_gone_afterwards(path):
         assert mode_of(path) == 0o600
 
     assert not path.exists()
+
+
+def test_hundreds_may_come_at_once(path):
+    with listening_socket(path), contextlib.ExitStack() as clients:
+        for _ in range(600):  # less than the files a process may have open
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(0)
+            client.connect(str(path))  # raises BlockingIOError when the kernel keeps no more
 
 
 def test_a_stale_socket_is_replaced(path):

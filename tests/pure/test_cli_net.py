@@ -118,3 +118,35 @@ def test_emergency_reset_without_a_verified_generation_says_so(hostagent):
 
     assert code == 0
     assert "no generation was verified yet: taking the newest" in out
+
+
+def test_adopt_asks_nobody_and_says_so(hostagent):
+    code, _, err = hostagent("net", "adopt")
+    assert code != 0
+    assert "--dry-run" in err
+    assert hostagent("net", "release", "--yes", "--timeout", "0")[0] != 0
+
+
+def test_adopt_without_a_daemon_takes_the_database_for_itself(hostagent):
+    code, _, err = hostagent("net", "adopt", "--dry-run", "--json")
+    assert code != 0
+    assert "inventory" in json.loads(err)["error"]["found"]
+
+
+def test_adopt_by_the_daemon_shows_files_and_operations(hostagent, monkeypatch):
+    asked = []
+    answer = {
+        "what": "adopt eth0 from systemd-networkd", "outcome": "planned", "operations": [], "differences": [],
+        "told": ["one thing"], "seconds": 0.0, "source": "", "error": None, "files": ["/etc/x"], "bridge": "xenbr0",
+    }  # fmt: skip
+
+    def daemon(_path, *words, **_):
+        asked.append(words)
+        return answer
+
+    monkeypatch.setattr(ask, "ask", daemon)
+    code, out, _ = hostagent("net", "adopt", "eth0", "--dry-run")
+    assert code == 0
+    assert asked == [("hostagent.net_adopt", "eth0", "plan", 60.0)]
+    assert "would write /etc/x" in out
+    assert "one thing" in out

@@ -20,7 +20,7 @@ from hostagent.db import local
 from hostagent.db.database import open_database
 from hostagent.sdnotify import Notifier
 from hostagent.startup import report as reports
-from hostagent.startup import steps_xen, table_db
+from hostagent.startup import steps_xen, table_db, table_net
 from hostagent.startup.runner import run_one
 from hostagent.startup.state import begin
 from hostagent.startup.step import Context, Outcome, Policy, Role, Step, Unchanged
@@ -198,15 +198,24 @@ OF_DAEMON = {
     "start-collection",
     "start-change-notifier",
     "start-measurements",
+    "start-network-jobs",
 }
 OF_DATABASE = [
     step.name
     for step in (
         *table_db.DATABASE,
+        *table_db.SCHEDULER,
+        *table_net.MANAGEMENT,
         *table_db.RECORDS,
+        *table_net.RECORDS,
+        *table_db.POOL_RECORDS,
+        *table_net.POOL_RECORDS,
+        *table_db.LICENCE,
         *table_db.COLLECTION,
         *table_db.DOM0,
         *table_db.NEWS,
+        *table_net.JOBS,
+        *table_net.NETWORKS,
     )
 ]
 

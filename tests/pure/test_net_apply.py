@@ -7,9 +7,10 @@ import pytest
 from hostagent.errors import KernelError
 from hostagent.net import apply, journal
 from hostagent.net.apply import RolledBackError, Tools
-from hostagent.net.devices import Dns
+from hostagent.net.devices import Device, Dns, Wanted
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan
+from hostagent.net.resolv_conf import render
 from hostagent.net.verify import Around, differences
 from tests.pure.net_kernel import FakeKernel
 from tests.pure.test_net_plan import BOND, TWO, a_kernel, carry_out
@@ -83,7 +84,7 @@ def test_a_plan_is_applied_and_waits_for_its_commit(host, tmp_path):
     applied, told = carry(host, tmp_path, made)
 
     assert differences(BOND, host.look()) == ()
-    assert host.resolver == "nameserver 10.0.0.1\n"
+    assert host.resolver == render(WANTED.dns)
     assert journal.pending(tmp_path) == applied
     assert applied.state == journal.APPLIED
     assert len(told.milliseconds) == len(made.steps)
@@ -147,14 +148,17 @@ def test_a_kill_at_any_hold_point_is_undone_from_the_journal_and_a_second_time_d
         made = plan(WANTED, before, Around(resolver="old\n"))
         begun = journal.begin(folder, made, boot="b1", digest="d", what="bond")
         # what the process did before it died, without the roll-back that a living one does
+        count = 0
         for first, after in apply._batches([step.do for step in made.steps]):
             if point == "begun":
                 break
+            journal.progress(folder, after)
             apply._forward(made.steps, first, after, tools, [])
+            count = after
             if f"step-{after}" == point:
                 break
         found = journal.pending(folder)
-        assert found == begun
+        assert found == begun._replace(steps=begun.steps[: journal.reach(begun.steps, count)])
         for _ in range(2):
             assert apply.undo(found, there.tools(), boot="b1") == ()
             assert there.look() == before
@@ -190,3 +194,120 @@ def test_deleting_what_has_gone_by_itself_is_no_failure(host):
 
 def test_a_plan_of_nothing_does_nothing(host):
     assert apply.apply(plan(TWO, host.look()), host.tools()).milliseconds == ()
+
+
+def test_what_may_have_begun_is_on_the_disk_before_it_begins(host, tmp_path):
+    made = the_plan(host)
+    seen = []
+
+    def hold(name):
+        found = journal.pending(tmp_path)
+        assert found is not None
+        seen.append((name, len(found.steps)))
+
+    tools = host.tools()._replace(hold=hold)
+    apply.carry_out(made, tools, tmp_path, boot="b1", digest="d", what="bond", check=lambda _: ())
+
+    begun = [count for name, count in seen if name == "begun"]
+    assert begun == [journal.reach(made.steps, 0)]
+    assert begun[0] < len(made.steps)
+    assert all(count >= int(name[5:]) for name, count in seen if name.startswith("step-"))
+    assert len({count for _, count in seen}) <= apply.MARKS + 2
+
+
+def test_a_plan_that_only_makes_devices_marks_nothing(tmp_path):
+    host = Host(a_kernel())
+    made = Plan(
+        (Step(Operation("link-add", "br", 9, {"kind": "bridge"}), (Operation("link-del", "br", 9),)),)
+    )
+    marks: list[int] = []
+
+    apply.apply(made, host.tools(), marks.append)
+
+    assert marks == []
+
+
+# --- link settings ---
+
+
+class Cable:
+    """A host whose eth0 loses its link when it is to have 10 Mb/s, for so many looks."""
+
+    def __init__(self, looks):
+        self.kernel = a_kernel()
+        self.looks = looks
+        self.left = 0
+        self.set = []
+        self.waited = 0.0
+
+    def look(self):
+        self.kernel.links[1].carrier = self.left == 0
+        self.left = max(0, self.left - 1)
+        return self.kernel.look()
+
+    def ethtool(self, device, args):
+        self.set.append((device, dict(args)))
+        self.left = self.looks if args.get("link", {}).get("speed") == 10 else 0
+
+    def wait(self, seconds):
+        self.waited += seconds
+
+    def carry_out(self, folder, plan_):
+        tools = Host(self.kernel).tools()._replace(netlink=self, ethtool=self.ethtool, wait=self.wait)
+
+        def check(_):
+            is_ = {"speed": 10} if self.set[-1][1]["link"].get("speed") == 10 else {"speed": 1000}
+            return differences(SPEED, self.kernel.look(), AROUND._replace(link={"eth0": is_}))
+
+        return apply.carry_out(plan_, tools, folder, boot="b1", digest="d", what="speed", check=check)
+
+
+SPEED = Wanted((Device("eth0", "physical", link={"speed": 10}),))
+AROUND = Around(
+    {"net/ipv6/conf/eth0/disable_ipv6": "1"},
+    {"eth0": {"speed": "10,100,1000"}},
+    link_back={"eth0": {"autoneg": "on", "advertise": 47}},
+)
+
+
+def speed_plan(cable):
+    cable.kernel.links[1].up = True
+    made = plan(SPEED, cable.kernel.look(), AROUND)
+    assert [dict(one.args) for one in made.steps[-1].undo] == [{"link": {"autoneg": "on", "advertise": 47}}]
+    return made
+
+
+@pytest.mark.parametrize("looks", [0, 1, apply.LINK_AWAY - 1])
+def test_a_link_setting_stays_when_the_link_comes_back(tmp_path, looks):
+    cable = Cable(looks)
+
+    _, applied = cable.carry_out(tmp_path, speed_plan(cable))
+
+    assert [args for _, args in cable.set] == [{"link": {"speed": 10}}]
+    assert applied.told == ()
+
+
+def test_a_link_setting_that_costs_the_link_is_taken_back_alone_and_told(tmp_path):
+    cable = Cable(1000)
+
+    _, applied = cable.carry_out(tmp_path, speed_plan(cable))
+
+    assert cable.set[1:] == [("eth0", {"link": {"autoneg": "on", "advertise": 47}})]
+    assert cable.waited == 3.0
+    assert applied.told == (
+        "eth0 lost its link for 3 s with ethtool-speed=10: its link settings are as before",
+    )
+    assert applied.differences == ()
+    assert (found := journal.pending(tmp_path)) is not None
+    assert found.state == journal.APPLIED
+
+
+def test_a_link_that_was_not_there_is_not_waited_for(tmp_path):
+    cable = Cable(1000)
+    made = speed_plan(cable)
+    cable.left = 1
+
+    cable.carry_out(tmp_path, made)
+
+    assert cable.waited == 0.0
+    assert len(cable.set) == 1

@@ -368,7 +368,7 @@ def test_any_text_is_read_as_connections_or_none(text):
 
 def test_a_router_that_is_asked_by_its_link_local_address_is_asked_from_ours(machine):
     machine.up()
-    index = machine.kernel.look().by_name()["xenbr0"].index
+    index = machine.kernel.look().by_name()["xenbr0"].ifindex
     machine.kernel.addresses.append(Address(index, "fe80::10", 64, scope=253))
     machine.kernel.addresses.append(Address(index, "2001:db8::10", 64))
     machine.kernel.routes.append(Route(index, "default6", "fe80::1", 9))

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.errors import BusyError
+from hostagent.files import FileError
 from hostagent.net import journal
 from hostagent.net.operation import Operation, Plan, Step
 
@@ -19,6 +20,10 @@ PLAN = Plan((
         ("OpaqueRef:1",),
     ),
 ))  # fmt: skip
+
+
+LINK = Operation("link-set", "eth0", 1, {"master": 7})
+BACK = Operation("link-set", "eth0", 1, {"master": 0})
 
 
 def begin(folder):
@@ -84,3 +89,41 @@ def test_the_lock_names_its_holder_to_who_waits_in_vain(tmp_path):
     assert slept
     with journal.Lock(tmp_path, "third", wait_s=0):
         assert (tmp_path / "lock").read_text().startswith("third (pid ")
+
+
+MIXED = Plan((*PLAN.steps, Step(LINK, (BACK,)), Step(LINK, (BACK,)), *PLAN.steps, Step(LINK, (BACK,))))
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps"),
+    [("", 1), ("2\n", 2), ("2\n3\n", 4), ("2\n3", 2), ("3", 1), ("1\n2\n5\n", 5), ("5\n", 5)],
+)
+def test_only_steps_that_may_have_begun_are_there_to_be_undone(tmp_path, lines, steps):
+    journal.begin(tmp_path, MIXED, boot="b1", digest="d", what="plug")
+    with (tmp_path / "journal").open("a") as file:
+        file.write(lines)
+
+    found = journal.pending(tmp_path)
+
+    assert found is not None
+    assert found.steps == MIXED.steps[:steps]
+
+
+def test_progress_goes_behind_the_journal_and_an_applied_one_is_whole(tmp_path):
+    begun = journal.begin(tmp_path, MIXED, boot="b1", digest="d", what="plug")
+    journal.progress(tmp_path, 2)
+    journal.progress(tmp_path, 3)
+    found = journal.pending(tmp_path)
+    assert found is not None
+    assert found.steps == MIXED.steps[:4]
+
+    journal.mark(tmp_path, begun, journal.APPLIED)
+
+    found = journal.pending(tmp_path)
+    assert found is not None
+    assert found.steps == MIXED.steps
+
+
+def test_progress_of_what_is_not_there_is_told(tmp_path):
+    with pytest.raises(FileError, match="could not be continued"):
+        journal.progress(tmp_path, 1)

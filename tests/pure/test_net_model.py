@@ -384,6 +384,31 @@ def test_address_modes(fields, ipv6, leases):
     assert wanted.leases == leases
 
 
+@pytest.mark.parametrize(
+    ("mode", "heeds"), [("DHCP", True), ("Autoconf", True), ("Static", False), ("None", False)]
+)
+def test_routers_give_the_default_route_to_the_owner_of_the_gateway_only(mode, heeds):
+    host = two_nics(ipv6_mode=mode, ipv6=("fd00::2/64",), other_config={"defaultroute": "true"})
+    host.change("eth1", ipv6_mode="Autoconf")
+    host.vlan("eth1", 5, ipv6_mode="DHCP", other_config={"defaultroute": "false"})
+
+    found = by_name(want(host.records(), ["eth0", "eth1", "eth1.5"]))
+
+    assert found["xenbr0"].ipv6_gateway is heeds
+    assert found["xenbr1"].ipv6_gateway is (mode == "None")
+    assert not found["eth0"].ipv6_gateway
+    assert not found["xapi101"].ipv6_gateway
+
+
+def test_a_vlan_that_owns_the_gateway_heeds_routers_too():
+    host = two_nics()
+    host.vlan("eth0", 5, ipv6_mode="Autoconf")
+
+    found = by_name(want(host.records(), ["eth0.5"]))
+
+    assert [name for name, device in found.items() if device.ipv6_gateway] == ["xapi101"]
+
+
 def test_static_ipv6_with_a_gateway_of_the_link():
     fields = {"ipv6_mode": "Static", "ipv6": ("FD00:0::2/64", "fd00::2/64"), "ipv6_gateway": "fe80::1"}
 
@@ -620,6 +645,22 @@ def test_a_property_that_has_no_effect_is_told(properties, keys):
 
     assert settings == {**BOND, **LACP}
     assert len(told) == 1
+
+
+def test_a_primary_member_is_a_key_of_active_backup_and_names_a_member():
+    host = two_nics()
+    host.bond("bond0", ("eth0", "eth1"), other_config={"bond-primary": "eth1"})
+    assert by_name(want(host.records(), ["bond0"]))["bond0"].primary == "eth1"
+
+    host.change("bond0", other_config={"bond-primary": "eth7"})
+    found = survey(host.records(), ["bond0"])
+    assert by_name(found.wanted)["bond0"].primary == ""
+    assert ["eth7" in finding.found for finding in found.findings] == [True]
+
+    host.change("bond0", other_config={"bond-primary": "eth1", "bond-mode": "lacp"})
+    found = survey(host.records(), ["bond0"])
+    assert by_name(found.wanted)["bond0"].primary == ""
+    assert ["only active-backup" in finding.found for finding in found.findings] == [True]
 
 
 def test_balance_slb_is_refused_with_the_reason():

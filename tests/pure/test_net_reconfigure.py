@@ -362,7 +362,7 @@ def test_an_address_that_comes_in_time_ends_the_wait(machine):
 
     def answer(seconds):
         waited(seconds)
-        index = machine.kernel.look().by_name()["xenbr0"].index
+        index = machine.kernel.look().by_name()["xenbr0"].ifindex
         if machine.now > 3 and not machine.kernel.addresses:
             machine.kernel.addresses.append(Address(index, "192.0.2.77", 24))
 

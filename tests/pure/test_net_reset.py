@@ -59,7 +59,7 @@ def test_a_named_nic_is_tried_alone_and_is_no_generation_to_go_back_to(machine):
         waited(seconds)
         link = machine.kernel.look().by_name().get("xenbr0")
         if machine.now > 70 and link is not None and not machine.kernel.addresses:
-            machine.kernel.addresses.append(Address(link.index, "192.0.2.99", 24))
+            machine.kernel.addresses.append(Address(link.ifindex, "192.0.2.99", 24))
 
     machine.wait = answer
 

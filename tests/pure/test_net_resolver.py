@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from hostagent.net import resolver
 from hostagent.net.devices import Dns
+from hostagent.net.resolv_conf import HEADER, parse, render
 from hostagent.net.resolver import ResolverError
 from hostagent.run import CommandError, Finished
 
 GOOD = "nameserver 10.0.0.53\n"
-WANTED = resolver.render(Dns(("10.0.0.1", "fd00::1"), ("a.example",)))
+WANTED = render(Dns(("10.0.0.1", "fd00::1"), ("a.example",)))
 
 
 @pytest.fixture
@@ -155,20 +156,20 @@ def test_what_resolved_was_told_of_a_device_is_read(root):
         (root / path).parent.mkdir(parents=True)
         (root / path).write_text(text)
 
-    assert resolver.parse(resolver.current(root, "xenbr0")) == Dns(("10.0.0.1", "fd00::1"), ("a.example",))
+    assert parse(resolver.current(root, "xenbr0")) == Dns(("10.0.0.1", "fd00::1"), ("a.example",))
     assert resolver.current(root, "xenbr1") == ""
 
 
 def test_options_of_the_operator_stay():
-    text = resolver.render(Dns(("10.0.0.1",)), "options edns0\nsearch old\nsortlist 10.0.0.0\n")
+    text = render(Dns(("10.0.0.1",)), "options edns0\nsearch old\nsortlist 10.0.0.0\n")
 
-    assert text == f"{resolver.HEADER}nameserver 10.0.0.1\noptions edns0\nsortlist 10.0.0.0\n"
+    assert text == f"{HEADER}nameserver 10.0.0.1\noptions edns0\nsortlist 10.0.0.0\n"
 
 
 def test_of_several_search_lines_the_last_one_counts():
-    assert resolver.parse(
-        "domain a\nsearch b c\nnameserver 1.1.1.1\nnameserver 1.1.1.1 x\nnameserver\n"
-    ) == Dns(("1.1.1.1",), ("b", "c"))
+    assert parse("domain a\nsearch b c\nnameserver 1.1.1.1\nnameserver 1.1.1.1 x\nnameserver\n") == Dns(
+        ("1.1.1.1",), ("b", "c")
+    )
 
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
@@ -178,9 +179,9 @@ WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1)
 def test_what_is_rendered_is_read_back(servers, search):
     wanted = Dns(tuple(servers), tuple(search))
 
-    assert resolver.parse(resolver.render(wanted)) == wanted
+    assert parse(render(wanted)) == wanted
 
 
 @given(st.text())
 def test_no_file_breaks_the_reader(text):
-    assert all(server.split() == [server] for server in resolver.parse(text).servers)
+    assert all(server.split() == [server] for server in parse(text).servers)

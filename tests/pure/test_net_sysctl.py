@@ -19,7 +19,13 @@ def host(tmp_path):
     for device in ("all", "default", "eth0.5"):
         folder = tmp_path / "proc/sys/net/ipv6/conf" / device
         folder.mkdir(parents=True)
-        for name, value in (("accept_ra", 1), ("autoconf", 1), ("disable_ipv6", 0), ("forwarding", 0)):
+        for name, value in (
+            ("accept_ra", 1),
+            ("accept_ra_defrtr", 1),
+            ("autoconf", 1),
+            ("disable_ipv6", 0),
+            ("forwarding", 0),
+        ):
             (folder / name).write_text(f"{value}\n")
     return tmp_path
 
@@ -39,7 +45,9 @@ def test_off_is_the_whole_switch():
 def test_ipv6_is_switched_on_after_it_is_known_what_to_make_of_advertisements(
     mode, advertisements, addresses
 ):
+    routers = (("net/ipv6/conf/xenbr0/accept_ra_defrtr", "0"),) if advertisements == "1" else ()
     assert ipv6_files("xenbr0", mode) == (
+        *routers,
         ("net/ipv6/conf/xenbr0/accept_ra", advertisements),
         ("net/ipv6/conf/xenbr0/autoconf", addresses),
         ("net/ipv6/conf/xenbr0/disable_ipv6", "0"),
@@ -48,8 +56,17 @@ def test_ipv6_is_switched_on_after_it_is_known_what_to_make_of_advertisements(
 
 @pytest.mark.parametrize("mode", ["dhcp", "autoconf"])
 def test_a_router_heeds_advertisements_only_when_told_so_with_2(mode):
-    assert ipv6_files("xenbr0", mode, Ipv6(forwarding=True))[0] == ("net/ipv6/conf/xenbr0/accept_ra", "2")
+    assert ("net/ipv6/conf/xenbr0/accept_ra", "2") in ipv6_files("xenbr0", mode, Ipv6(forwarding=True))
     assert ipv6_files("xenbr0", "static", Ipv6(forwarding=True))[0][1] == "0"
+
+
+@pytest.mark.parametrize("mode", ["dhcp", "autoconf"])
+def test_the_default_route_of_routers_is_for_the_owner_of_the_gateway(mode):
+    routers = "net/ipv6/conf/xenbr0/accept_ra_defrtr"
+
+    assert dict(ipv6_files("xenbr0", mode))[routers] == "0"
+    assert dict(ipv6_files("xenbr0", mode, gateway=True))[routers] == "1"
+    assert routers not in dict(ipv6_files("xenbr0", "static", gateway=True))
 
 
 @pytest.mark.parametrize("mode", MODES)

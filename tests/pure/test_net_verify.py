@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.net.devices import Address, Device, Lease, Route, Wanted
-from hostagent.net.verify import IPV6, Around, differences
+from hostagent.net.devices import Address, Device, Dns, Lease, Route, Wanted
+from hostagent.net.sysctl import Ipv6
+from hostagent.net.verify import Around, differences
 from tests.pure.test_net_plan import BOND, LACP, PLAIN, VLANS, a_kernel, carry_out
 
 
@@ -43,7 +44,7 @@ def test_each_attribute_of_a_device(device, attribute, value, what):
 
 def test_addresses_and_routes_too_many_and_too_few():
     kernel = up_with(PLAIN)
-    bridge = kernel.look().by_name()["xenbr0"].index
+    bridge = kernel.look().by_name()["xenbr0"].ifindex
     kernel.addresses = [Address(bridge, "10.0.0.9", 24), Address(bridge, "fe80::1", 64, scope=253)]
     kernel.routes = [Route(bridge, "10.9.0.0/16", "10.0.0.2", 3), Route(bridge, "10.0.0.0/24", "", 2)]
 
@@ -71,7 +72,7 @@ def test_what_a_dhcp_client_or_router_gives_is_not_stale():
 
 def test_a_stray_port_and_a_device_that_must_be_gone():
     kernel = up_with(VLANS)
-    kernel.links[2].master = kernel.look().by_name()["xenbr0"].index
+    kernel.links[2].master = kernel.look().by_name()["xenbr0"].ifindex
     wanted = VLANS._replace(gone=("bond0", "xapi3"))
 
     assert told(wanted, kernel) == [
@@ -95,8 +96,37 @@ def test_settings_around_the_kernel():
     ]
 
 
-def test_the_mode_that_switches_ipv6_on_does_so_last():
-    assert all(steps[-1][0] == "disable_ipv6" for steps in IPV6.values())
+def test_a_kernel_without_ipv6_has_no_modes_to_compare():
+    wanted = Wanted((Device("eth0", "physical"),))
+
+    assert told(wanted, up_with(wanted), Around(ipv6=Ipv6(present=False, enabled=False))) == []
+
+
+def test_who_has_the_gateway_takes_the_default_route_of_routers():
+    owner = PLAIN.devices[1]._replace(ipv6="autoconf", ipv6_gateway=True)
+    wanted = PLAIN._replace(devices=(PLAIN.devices[0], owner))
+    path = "net/ipv6/conf/xenbr0/accept_ra_defrtr"
+
+    assert (("xenbr0", path, "1", "0")) in told(wanted, up_with(PLAIN), Around({path: "0"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("# from somebody\nsearch a.example\nnameserver 10.0.0.1\noptions edns0\n", True),
+        ("nameserver 10.0.0.1\n", False),
+        ("search a.example\nnameserver 10.0.0.2\n", False),
+        ("", False),
+    ],
+)
+def test_a_resolver_is_right_when_it_says_the_same_in_whatever_form(text, right):
+    wanted = Wanted(dns=Dns(("10.0.0.1",), ("a.example",)))
+
+    assert (told(wanted, a_kernel(), Around(resolver=text)) == []) is right
+
+
+def test_no_servers_wanted_is_no_difference():
+    assert told(Wanted(dns=Dns(())), a_kernel(), Around(resolver="nameserver 10.0.0.1\n")) == []
 
 
 def test_lacp_settings_are_compared():

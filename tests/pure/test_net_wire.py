@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from hostagent.errors import BugError
 from hostagent.net import follow, netlink
-from hostagent.net.devices import Address, Route
+from hostagent.net.devices import GROUP, LEAVING, Address, Route
 from hostagent.net.follow import Event, Follower, decode_event
 from hostagent.net.netlink import CHUNK, LOOKS, Netlink, NetlinkError
 from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS, IPV6_SETTINGS
@@ -83,6 +83,21 @@ def link_body(*attributes: tuple[str, Any], index: int = INDEX) -> bytes:
 
 def nested(*attributes: tuple[str, Any]) -> dict[str, Any]:
     return {"attrs": list(attributes)}
+
+
+def test_many_devices_go_in_one_message_by_the_group_of_what_leaves_and_by_no_other():
+    [made] = read_by_pyroute2(encode(Operation("group-del", "", 0, {"group": LEAVING}), 9))
+
+    assert (made["header"]["type"], made["index"]) == (17, 0)
+    assert [tuple(one) for one in made["attrs"]] == [("IFLA_GROUP", LEAVING)]
+    for operation in (
+        Operation("group-del", "", 0, {"group": GROUP}),
+        Operation("group-del", "", 0, {"group": 0}),
+        Operation("group-del", "eth0", INDEX, {"group": LEAVING}),
+        Operation("group-del", "", 0, {}),
+    ):
+        with pytest.raises(BugError, match="group-del"):
+            encode(operation, 9)
 
 
 def test_a_name_is_of_a_bridge_or_of_a_bond_and_each_has_a_number_of_its_own():
@@ -286,7 +301,7 @@ def test_a_bridge_is_read(name, mac, mtu, master, altnames, settings):
         )
     )
 
-    assert (link.index, link.name, link.kind, link.mac) == (INDEX, name, "bridge", mac)
+    assert (link.ifindex, link.name, link.kind, link.mac) == (INDEX, name, "bridge", mac)
     assert (link.mtu, link.master, link.group, link.carrier, link.operstate) == (mtu, master, 171, True, 6)
     assert (link.min_mtu, link.max_mtu, link.altnames) == (68, 65535, tuple(altnames))
     assert link.settings == settings
@@ -452,7 +467,7 @@ def test_what_we_write_we_read(settings, name):
     [message] = messages(encode(op("link-add", {"kind": "bond", "mtu": 9000, "settings": settings}, name), 1))
     link = decode_link(message.body)
 
-    assert (link.index, link.name, link.kind, link.mtu, link.settings) == (
+    assert (link.ifindex, link.name, link.kind, link.mtu, link.settings) == (
         INDEX,
         name,
         "bond",

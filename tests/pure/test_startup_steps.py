@@ -25,7 +25,10 @@ def test_every_changing_step_is_compared_with_its_plan(project):
 @pytest.fixture
 def recorded(paths, inventory_file, monkeypatch):
     """What the steps of API and database ask: the facts of a host, its addresses, the daemon's socket."""
-    monkeypatch.setattr("hostagent.hostinfo.facts.gather", lambda *_, **__: samples.facts())
+    monkeypatch.setattr(
+        "hostagent.hostinfo.facts.gather",
+        lambda _root, inventory, **_: samples.facts(host_uuid=inventory.installation_uuid),
+    )
     monkeypatch.setattr("hostagent.hostinfo.address.look", dict)
     with listening_socket(socket_path(paths)):
         yield

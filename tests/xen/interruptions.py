@@ -29,6 +29,17 @@ with database.write() as w:
     {statement}
 database.close()
 """
+# a PIF that nobody brings up, of a NIC that is not there; more fields
+PIF_OF_NOTHING = (
+    "w.create('PIF', {{'device': '{device}', 'host': w.refs('host')[0], 'VLAN': {tag}, 'physical': {physical},"
+    " 'managed': False, 'network': w.create('network', {{'name_label': 'left over', 'managed': False}}){more}}})"
+)
+
+
+def pif_of_nothing(device, tag=-1, more=""):
+    return PIF_OF_NOTHING.format(device=device, tag=tag, physical=tag < 0, more=more)
+
+
 # step -> what is done to the records of a host that is as it should be, so that the step has rows to write
 RECORDS = {
     "make-host-metrics": "[w.destroy('host_metrics', ref) for ref in w.refs('host_metrics')]",
@@ -39,11 +50,27 @@ RECORDS = {
     "make-root-user": "[w.destroy('user', ref) for ref in w.refs('user')]",
     "record-pool": "[w.destroy('pool', ref) for ref in w.refs('pool')]",
     "record-address": "[w.set('host', ref, 'address', '192.0.2.77') for ref in w.refs('host')]",
+    "mend-bonds-and-vlans": "w.create('VLAN', {'tag': 7, 'tagged_PIF': "
+    + pif_of_nothing("none0")
+    + ", 'untagged_PIF': "
+    + pif_of_nothing("stale", 7)
+    + "})",
+    "record-attachment": pif_of_nothing("none1", more=", 'currently_attached': True"),
+    "recreate-vlans": f"{pif_of_nothing('none2')}; {pif_of_nothing('none2', 8)}",
+    "make-internal-network": "[w.destroy('network', ref) for ref in w.where('network', bridge='xenapi')]",
     "clean-halted-vms": "w.create('VM', {'name_label': 'left over', 'domid': 7})",
     "write-licence": "[w.set('host', ref, 'edition', '') for ref in w.refs('host')]",
     "sync-ha-state": "[w.set('pool', ref, 'ha_enabled', True) for ref in w.refs('pool')]",
 }
+NOT_OURS = "the only NIC of these hosts is another daemon's; the tests of an adopted host come there"
 NEVER = {
+    **{
+        f"{step}:{point}": NOT_OURS
+        for step in ("raise-management", "raise-networks")
+        for point in ("plan-begun", "plan-applied")
+    },
+    "raise-networks:rows-written": NOT_OURS,
+    "raise-management:change-mended": NOT_OURS,
     "cancel-old-tasks:rows-written": "tasks go with the daemon that made them, before the step looks",
 }
 
@@ -58,6 +85,9 @@ PREPARE = {
     "prepare-tls:pair-written": "rm -rf /etc/hostagent/tls",
     "listen-local-socket:link-made": "rm -f /var/lib/xcp/xapi",
     **{f"{step}:rows-written": records(statement) for step, statement in RECORDS.items()},
+    "raise-management:rows-written": records("[w.destroy('PIF', ref) for ref in w.refs('PIF')]"),
+    "raise-management:inventory-written": "sed -i \"s/^MANAGEMENT_INTERFACE=.*/MANAGEMENT_INTERFACE=''/\""
+    " /etc/hostagent/inventory",
     "announce-start:role-written": "rm -f /etc/hostagent/pool.conf /var/lib/hostagent/local.json",
     # another identity: what the former one left in xenstore until the next boot goes with it
     "read-inventory:inventory-written": "rm -f /etc/hostagent/inventory /var/lib/hostagent/local.json"

@@ -1,0 +1,388 @@
+"""A card that another network daemon configures becomes a PIF of ours with the same addresses, and back. Pure.
+
+Its address is moved, not made anew: the new bridge has it, and the route, before the card loses them, so that
+connections over it go on. A DHCP address is moved as it is, with the time that is left of its lease; then our client
+asks the server for just that address, by the name that the server knows this host by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, CannotAdoptError
+from hostagent.net.devices import GROUP, PROTOCOL, Device, Lease, Wanted, WantedAddress, WantedRoute
+from hostagent.net.operation import Operation, Plan, Step
+from hostagent.net.restore import address_add
+from hostagent.net.verify import FOREVER, LINK_SCOPE, family_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hostagent.net.adopt_files import Change
+    from hostagent.net.devices import Address, Kernel, Link
+    from hostagent.net.foreign_files import Owner
+    from hostagent.net.records import Records
+
+BY_KERNEL, BY_ADVERTISEMENT, BY_DHCP = 2, 9, 16
+METRIC = 1024
+"""Of the route that our DHCP client makes, too (`dhcp.METRIC`): that then is the one that was moved."""
+NO_PROBE = 0x02  # IFA_F_NODAD: nobody else has it, this host has it on the card
+MANAGED_PREFIX = 0x100 | 0x200  # IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE: of whoever put it there
+DYNAMIC = ("DHCP", "Autoconf")
+DEFAULTS = ("default4", "default6")
+OFF = ("address-del", "route-del", "link-del")
+
+
+class AlreadyAdoptedError(CannotAdoptError):
+    """The card is ours already."""
+
+
+class Settings(NamedTuple):
+    """What the PIF is to have. `client_id` and `request` are for our DHCP client; `told`: what is not carried over."""
+
+    mode: str = "None"
+    address: str = ""
+    netmask: str = ""
+    gateway: str = ""
+    mode6: str = "None"
+    address6: str = ""
+    """`address/prefix`."""
+    gateway6: str = ""
+    dns: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    client_id: str = ""
+    request: str = ""
+    told: tuple[str, ...] = ()
+
+
+def choose(nic: str, kernel: Kernel) -> str:
+    """The card that is meant: that of this name, else the one with the default route.
+
+    Raises CannotAdoptError where that is none, or a device that is no card.
+    """
+    links = kernel.by_name()
+    if not nic:
+        routes = [route for route in kernel.routes if route.destination in DEFAULTS]
+        nics = {kernel.links[route.device].name for route in routes if route.device in kernel.links}
+        if len(nics) != 1:
+            found = (
+                f"the default routes are on {', '.join(sorted(nics))}"
+                if nics
+                else "there is no default route"
+            )
+            raise CannotAdoptError(f"{found}: which card is meant?", hint="name it: hostagent net adopt NIC")
+        (nic,) = nics
+    link = links.get(nic)
+    if link is None:
+        raise CannotAdoptError(f"there is no device {nic}", hint="ip link; hostagent net graph")
+    if link.kind == "bridge" and link.group == GROUP:
+        raise AlreadyAdoptedError(f"{nic} is a bridge of ours", hint="hostagent net status")
+    if link.kind:
+        raise CannotAdoptError(
+            f"{nic} is a {link.kind}, and only a plain card can be taken over",
+            hint="put its address on a card first, or make the PIF, Bond and VLAN anew from the console",
+        )
+    return nic
+
+
+def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
+    """The daemon that the card is taken from. Raises AlreadyAdoptedError, CannotAdoptError."""
+    master = kernel.links.get(link.master)
+    if master is not None and master.group == GROUP:
+        raise AlreadyAdoptedError(
+            f"{link.name} is a port of our {master.name} already", hint="hostagent net status"
+        )
+    holders = [owner for owner in owners if owner.daemon != CLOUD_INIT]
+    if not holders:
+        raise CannotAdoptError(
+            f"no other network daemon has {link.name}",
+            hint="bring it up as it is: hostagent pif plug, after PIF.scan and PIF.reconfigure_ip",
+        )
+    if len(holders) > 1:
+        both = " and ".join(owner.daemon for owner in holders)
+        raise CannotAdoptError(
+            f"{both} both have {link.name}: which one is right cannot be told",
+            hint=f"take it from one of them: {holders[-1].disable or 'see its files'}",
+        )
+    owner = holders[0]
+    through = owner.through or (master.name if master is not None else "")
+    if through:
+        raise CannotAdoptError(
+            f"{link.name} is a port of {through}, which {owner.daemon} makes ({', '.join(owner.files)})",
+            hint=f"move the address from {through} to {link.name} first",
+        )
+    if owner.daemon not in DAEMONS:
+        raise CannotAdoptError(
+            f"{link.name} is configured by {owner.daemon}, from which it cannot be taken over in one step",
+            hint=f"at the console: {owner.disable or f'stop {owner.daemon}'}; then hostagent pif plug",
+        )
+    return owner
+
+
+def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
+    """The same as the card has now. Raises CannotAdoptError where files and kernel do not say the same."""
+    mine = [one for one in kernel.addresses if one.device == link.ifindex and one.scope < LINK_SCOPE]
+    told: list[str] = []
+    found = Settings(owner.mode, mode6=owner.mode6, search=owner.search)
+    dns = tuple(server for server in owner.dns if not server.startswith("127."))
+    if owner.mode != "None":
+        have = _present(owner, link, [one for one in mine if family_of(one.text) == 4], 4, told)
+        gateway = _gateway(link, kernel, 4) or owner.gateway
+        if owner.mode == "Static":
+            found = found._replace(address=have.text, netmask=_netmask(have.prefix), gateway=gateway, dns=dns)
+        else:
+            found = found._replace(client_id=owner.client_id, request=have.text)
+    if owner.mode6 == "Static":
+        have = _present(owner, link, [one for one in mine if family_of(one.text) == 6], 6, told)
+        found = found._replace(
+            address6=f"{have.text}/{have.prefix}",
+            gateway6=_gateway(link, kernel, 6) or owner.gateway6,
+            dns=dns,
+        )
+    if owner.mode == owner.mode6 == "None":
+        raise CannotAdoptError(
+            f"{owner.daemon} gives {link.name} no address",
+            hint="there is nothing to carry over: PIF.reconfigure_ip",
+        )
+    told += [
+        f"the route {route.destination} via {route.gateway or 'the link'} is not carried over"
+        " (hint: network.other_config:static-routes)"
+        for route in kernel.routes
+        if route.device == link.ifindex
+        and route.destination not in DEFAULTS
+        and route.protocol not in (BY_KERNEL, BY_ADVERTISEMENT)
+    ]
+    return found._replace(told=tuple(told))
+
+
+def _present(owner: Owner, link: Link, mine: list[Address], family: int, told: list[str]) -> Address:
+    """The one address that is carried over: the first of the owner's that the card has."""
+    mode = owner.mode if family == 4 else owner.mode6
+    texts = [f"{one.text}/{one.prefix}" for one in mine]
+    listed = [text for text in owner.addresses if family_of(text) == family]
+    held = [text for text in listed if text in texts]
+    if not held and mode == "DHCP":
+        held = [f"{one.text}/{one.prefix}" for one in mine if one.valid_s != FOREVER] or texts
+    if not held:
+        raise CannotAdoptError(
+            f"{owner.daemon} gives {link.name} {', '.join(listed) or 'an address by ' + mode}, and it has"
+            f" {', '.join(texts) or 'none'}",
+            hint=f"bring it up as {', '.join(owner.files) or owner.daemon} says first; ip addr show {link.name}",
+        )
+    told += [
+        f"the address {text} is not carried over: a PIF has one for IPv{family}"
+        for text in texts
+        if text != held[0] and (family == 4 or text in listed)
+    ]
+    return mine[texts.index(held[0])]
+
+
+def _gateway(link: Link, kernel: Kernel, family: int) -> str:
+    routes = [
+        r
+        for r in kernel.routes
+        if (r.device, r.destination) == (link.ifindex, f"default{family}") and r.gateway
+    ]
+    return min(routes, key=lambda route: route.metric).gateway if routes else ""
+
+
+def _netmask(prefix: int) -> str:
+    from socket import AF_INET, inet_ntop
+
+    return inet_ntop(AF_INET, (0xFFFFFFFF << (32 - prefix) & 0xFFFFFFFF).to_bytes(4, "big"))
+
+
+def with_settings(records: Records, ref: str, taken: Settings, bridge: str) -> Records:
+    """The records with the PIF so, as the management interface on `bridge`; no other one is."""
+    pifs = {
+        one: pif if not pif.management else pif._replace(management=False)
+        for one, pif in records.pifs.items()
+    }
+    other_config = dict(pifs[ref].other_config)
+    if taken.search and taken.dns:
+        other_config["domain"] = ",".join(taken.search)
+    pifs[ref] = pifs[ref]._replace(
+        managed=True, management=True, ip_mode=taken.mode, ip=taken.address, netmask=taken.netmask,
+        gateway=taken.gateway, dns=",".join(taken.dns), ipv6_mode=taken.mode6,
+        ipv6=(taken.address6,) if taken.address6 else (), ipv6_gateway=taken.gateway6,
+        primary_address_type="IPv4" if taken.mode != "None" else "IPv6", other_config=other_config,
+    )  # fmt: skip
+    network = records.networks[pifs[ref].network]._replace(managed=True, bridge=bridge)
+    return records._replace(pifs=pifs, networks={**records.networks, network.ref: network}, bridge=bridge)
+
+
+# --- the plan ---
+
+
+def adopting(planned: Plan, kernel: Kernel, nic: Link, taken: Settings, before: Plan) -> Plan:
+    """The plan of taking over: `before` (files and their way back), then `planned`, with what is dynamic carried along.
+
+    `planned` is the plan of what is wanted. What it would let go of the card before our DHCP client or a router gives
+    it anew is put on the bridge before; and undoing the client does not give the lease back to the server.
+    """
+    bridge = next(
+        (s.do for s in planned.steps if s.do.verb == "link-add" and s.do.args.get("kind") == "bridge"), None
+    )
+    steps = [
+        step._replace(undo=(_forget(step.do.device),)) if step.do.verb == "lease-start" else step
+        for step in planned.steps
+    ]
+    if bridge is not None:
+        target = nic._replace(ifindex=bridge.ifindex, name=bridge.device)
+        carried = _carried(kernel, nic, target, taken)
+        steps = _inserted(steps, (nic.ifindex,), carried)
+    return Plan((*before.steps, *steps))
+
+
+def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[Step]:
+    """Addresses that have a lifetime, and the IPv4 default route, on another device."""
+    found = []
+    for have in kernel.addresses:
+        mode = taken.mode if family_of(have.text) == 4 else taken.mode6
+        mine = have.device == nic.ifindex and have.scope < LINK_SCOPE
+        if mine and mode in DYNAMIC and (have.valid_s != FOREVER or have.text == taken.request):
+            flags = have.flags & ~MANAGED_PREFIX | (NO_PROBE if family_of(have.text) == 6 else 0)
+            do = address_add(target, have._replace(device=target.ifindex, flags=flags))
+            gone = do._replace(verb="address-del", args={"text": have.text, "prefix": have.prefix})
+            found.append(Step(do, (gone,)))
+    gateway = _gateway(nic, kernel, 4)
+    leased = any(family_of(str(step.do.args["text"])) == 4 for step in found)
+    if leased and gateway:
+        args: dict[str, Any] = {
+            "destination": "default4",
+            "gateway": gateway,
+            "protocol": BY_DHCP,
+            "metric": METRIC,
+        }
+        do = Operation("route-add", target.name, target.ifindex, args)
+        found.append(Step(do, (do._replace(verb="route-del"),)))
+    return found
+
+
+def _inserted(steps: list[Step], devices: Sequence[int], carried: list[Step]) -> list[Step]:
+    """Before the first step that takes something from these devices, or moves them."""
+    for at, step in enumerate(steps):
+        do = step.do
+        if do.ifindex in devices and (do.verb in OFF or "master" in do.args or do.args.get("up") is False):
+            return [*steps[:at], *carried, *steps[at:]]
+    return [*steps, *carried]
+
+
+def file_step(change: Change) -> Step:
+    return Step(
+        Operation("file", "", 0, {"path": change.path, "content": change.after}),
+        (Operation("file", "", 0, {"path": change.path, "content": change.before}),),
+    )
+
+
+def tell(what: str, daemon: str, device: str) -> Operation:
+    """Something to tell a daemon (`foreign_daemons.tell`)."""
+    return Operation("foreign", device, 0, {"daemon": daemon, "what": what})
+
+
+def _forget(bridge: str) -> Operation:
+    return tell("forget", "dhcpcd", bridge)
+
+
+def beginning(
+    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, *, reload: bool
+) -> Plan:
+    """The first steps: a note of what is under way, and files that must be there before our first device.
+
+    Undoing the note, which comes last, undoes every file, those too that are written only when all works, and has the
+    daemon take the card again: undoing what did not happen does no harm.
+    """
+    back = [Operation("file", "", 0, {"path": one.path, "content": one.before}) for one in reversed(late)]
+    note = file_step(mark)
+    steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
+    steps += [file_step(change) for change in early]
+    if reload:
+        steps.append(Step(tell("reload", owner.daemon, owner.device), ()))
+    return Plan(tuple(steps))
+
+
+# --- back ---
+
+
+def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: Kernel) -> None:
+    """Raises CannotAdoptError while something of ours lies on the card or its bridge."""
+    guests = [
+        link.name
+        for link in kernel.links.values()
+        if link.master == bridge.ifindex and link.ifindex != nic.ifindex
+    ]
+    if guests:
+        raise CannotAdoptError(
+            f"{bridge.name} has the ports {', '.join(guests)}",
+            hint="shut down or move the guests on that network",
+        )
+    above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.ifindex]
+    if above or records.pifs[ref].vlan_slave_of:
+        raise CannotAdoptError(
+            f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}", hint="VLAN.destroy them first"
+        )
+    if records.pifs[ref].bond_slave_of:
+        raise CannotAdoptError(f"{nic.name} is a member of a bond", hint="Bond.destroy it first")
+
+
+def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:
+    """The card with the addresses and the default routes of the bridge, and no bridge.
+
+    The lease, for a plan without `Around`, only says that addresses with a lifetime are right.
+    """
+    mine = [one for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE]
+    routes = [r for r in kernel.routes if r.device == bridge.ifindex and r.protocol == PROTOCOL and r.gateway]
+    return Wanted(
+        (Device(nic.name, "physical", ipv6="autoconf"),),
+        tuple(WantedAddress(nic.name, one.text, one.prefix) for one in mine if one.valid_s == FOREVER),
+        tuple(WantedRoute(nic.name, r.destination, r.gateway, r.metric) for r in routes),
+        tuple(Lease(nic.name, 4, gateway=True, dns=False) for one in mine[:1] if _leased(mine)),
+        gone=(bridge.name,),
+    )
+
+
+def _leased(mine: Sequence[Address]) -> bool:
+    return any(family_of(one.text) == 4 and one.valid_s != FOREVER for one in mine)
+
+
+def releasing(
+    planned: Plan,
+    kernel: Kernel,
+    nic: Link,
+    bridge: Link,
+    daemon: str,
+    files: Sequence[Change],
+    leases: Sequence[Lease],
+) -> Plan:
+    """The plan of giving back: their files first (both may have the card then, and at a boot they come first:
+    `early.held`), then the addresses, those of a lease with the time they have left. The daemon is told afterwards.
+
+    `leases`: those that our DHCP client of the bridge is after.
+    """
+    path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
+    ipv6 = Operation("sysctl", nic.name, nic.ifindex, {"path": path, "value": "0"})
+    carried = _carried(kernel, bridge, nic, Settings("DHCP", mode6="Autoconf"))
+    again = tuple(_lease_start(lease) for lease in leases)
+    forget = [Step(_forget(bridge.name), again)] if leases else []
+    moved = _inserted(list(planned.steps), (bridge.ifindex, nic.ifindex), carried)
+    return Plan(
+        (
+            *_file_steps(files, daemon, nic.name),
+            *forget,
+            Step(ipv6, (ipv6._replace(args={"path": path, "value": "1"}),)),
+            *moved,
+        )
+    )
+
+
+def _file_steps(files: Sequence[Change], daemon: str, device: str) -> list[Step]:
+    """What comes back with the first is undone last: the daemon lets the card go again."""
+    steps = [file_step(change) for change in files]
+    let_go = tell("let-go", daemon, device)
+    return [step._replace(undo=(*step.undo, let_go)) if step is steps[0] else step for step in steps]
+
+
+def _lease_start(lease: Lease) -> Operation:
+    args: dict[str, Any] = lease._asdict()
+    del args["device"]
+    return Operation("lease-start", lease.device, 0, args)

@@ -1,0 +1,39 @@
+"""By which name a DHCP server knows a bridge whose card was taken over, and the address to ask for first.
+
+Kept in a file of its own below STATE/net, as no field of a PIF is for it: a server that gives addresses by client
+identifier gives another one to a host that goes by its MAC address from one day to the next.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from hostagent.files import FileError, read_bounded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hostagent.net.dhcp import Client
+
+LIMIT_BYTES = 64 << 10
+FIELDS = ("client_id", "request")
+
+
+def file_of(bridge: str, state: Path) -> Path:
+    return state / "net" / "client-ids" / f"{bridge}.json"
+
+
+def content(client_id: str, request: str) -> str:
+    return json.dumps({"client_id": client_id, "request": request}) + "\n"
+
+
+def named(client: Client, state: Path) -> Client:
+    """The client with what is kept for its bridge; as it is where nothing is, or what cannot be read."""
+    try:
+        found = json.loads(read_bounded(file_of(client.bridge, state), limit_bytes=LIMIT_BYTES))
+    except (FileError, ValueError, RecursionError):
+        return client
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), str) for name in FIELDS):
+        return client
+    return client._replace(client_id=found["client_id"], request=found["request"])

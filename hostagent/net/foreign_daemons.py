@@ -1,0 +1,123 @@
+"""Other network daemons told about a card: to read their files anew, to let it go, to take it; and files written.
+
+Letting go must not cost the address, which lies on our bridge by then, nor its lease. systemd-networkd that reloads
+gives the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the
+card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
+started for a card is a DHCP client; it is killed, as its own way to end gives the lease back or takes the address away.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from hostagent.errors import OperatorError
+from hostagent.files import FileError, sync_directory, write_atomic
+from hostagent.net.adopt_files import IFUPDOWN, NETWORK_MANAGER, NETWORKD
+from hostagent.run import CommandError, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+COMMAND_TIMEOUT_S = 30.0
+IFUP_TIMEOUT_S = 90.0
+UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
+RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
+CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
+
+
+class ForeignError(OperatorError):
+    """A network daemon could not be told."""
+
+    code = "PIF_CONFIGURATION_ERROR"
+
+
+def tell(
+    daemon: str,
+    what: str,
+    device: str,
+    root: Path,
+    addresses: Callable[[], Mapping[str, str]],
+    kill: Callable[[int, int], None] = os.kill,
+) -> None:
+    """Tell a daemon `what`: reload (new files that concern none of its devices), let-go, take; or forget, which ends
+    our own DHCP client of a bridge and leaves address and lease.
+
+    `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
+    """
+    if what == FORGET:
+        from hostagent.net import dhcp
+
+        _run(["systemctl", "stop", dhcp.unit(device)], daemon)
+        return
+    if daemon == IFUPDOWN:
+        if what == LET_GO:
+            end_clients(device, root, addresses(), kill)
+        elif what == TAKE and _has_stanza(device, root):
+            # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
+            _run(["ifup", "--force", device], daemon, timeout_s=IFUP_TIMEOUT_S, package="ifupdown")
+        return
+    if what == RELOAD:
+        _run(["networkctl", "reload"], daemon)
+        return
+    # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
+    _run(["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]], daemon)
+
+
+def end_clients(
+    device: str, root: Path, addresses: Mapping[str, str], kill: Callable[[int, int], None]
+) -> tuple[int, ...]:
+    """Kill the DHCP clients of this one device; their pids. One that serves all devices is left alone."""
+    from hostagent.net import dhcp_clients
+
+    pids = tuple(
+        client.pid
+        for client in dhcp_clients.foreign(device, root, addresses)
+        if client.program in CLIENTS and client.device == device
+    )
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            kill(pid, signal.SIGKILL)
+    return pids
+
+
+def _has_stanza(device: str, root: Path) -> bool:
+    from hostagent.net import foreign_ifupdown
+    from hostagent.net.foreign_files import Nic
+
+    owner = foreign_ifupdown.owner(Nic(device), root)
+    return owner is not None and "DHCP" in (owner.mode, owner.mode6)
+
+
+def _run(
+    argv: list[str], daemon: str, *, timeout_s: float = COMMAND_TIMEOUT_S, package: str = "systemd"
+) -> None:
+    try:
+        run(argv, timeout_s=timeout_s, package=package)
+    except CommandError as error:
+        raise ForeignError(f"{daemon} could not be told: {error.found}", hint=error.hint) from error
+
+
+def put_file(path: Path, text: str | None) -> None:
+    """Make a file hold this, now and after a power loss; None: there is none. Its permissions stay.
+
+    Raises FileError, BusyError.
+    """
+    try:
+        if text is None:
+            path.unlink(missing_ok=True)
+            if path.parent.is_dir():
+                sync_directory(path.parent)
+            return
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        mode = path.stat().st_mode & 0o7777 if path.exists() else 0o644
+    except OSError as error:
+        raise FileError(
+            f"{path} could not be written: {error.strerror}",
+            hint="is the file system full or read-only? df; mount",
+            number=error.errno or 0,
+        ) from error
+    write_atomic(path, text, mode=mode)

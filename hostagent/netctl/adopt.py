@@ -1,0 +1,278 @@
+"""A card taken over from another network daemon, and given back: on the host, in its files, and in the database.
+
+The order is what makes it safe: probes of what works; the undo timer; the plan with its journal; the same probes; then
+database, inventory and cache (ours is enabled); then the files that keep the other daemon off (theirs is disabled),
+which is told to let go; looked at once more, and kept. Killed before that, the timer undoes all of it, files too;
+without power, whoever the one deciding file names brings the card up at the next boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from hostagent.errors import HostagentError
+from hostagent.net import adopt, adopt_files, apply, bring, cache, client_ids, journal, probe
+from hostagent.net.adopt_files import Change
+from hostagent.net.checks import check
+from hostagent.net.finding import STOP
+from hostagent.net.foreign_daemons import LET_GO
+from hostagent.net.model import want
+from hostagent.net.operation import Plan
+from hostagent.net.plan import plan as plan_of
+from hostagent.net.verify import differences
+from hostagent.netctl import adopt_objects
+from hostagent.netctl.adopt_place import (
+    SPARE_S,
+    Adopted,
+    LostError,
+    PlannedError,
+    answers,
+    content,
+    must_answer,
+    note_file,
+    opened,
+    placed,
+    probes,
+    reader,
+)
+from hostagent.netctl.control import Control
+from hostagent.netctl.merged import mtus, together
+from hostagent.netctl.plug import POLL_S, Network, unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hostagent.net.bring import Host
+    from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.foreign_files import Owner
+    from hostagent.net.records import Records
+    from hostagent.netctl.adopt_place import Place, Request
+
+FOREIGN_ROW = 46
+"""Of the failure catalogue: another daemon has the card, which is what this is for."""
+
+
+def take(place: Place, request: Request) -> Any:
+    """Take a card over; a `bring.Result` with `files`, `pif` and `bridge` beside.
+
+    Raises CannotAdoptError, FindingError, BusyError, GuardError, FileError before anything is touched; afterwards
+    RolledBackError and LostError, all of it being undone.
+    """
+    with opened(place, "") as host:
+        kernel = host.tools.netlink.look()
+    nic = adopt.choose(request.nic, kernel)
+    link = kernel.by_name()[nic]
+    owners = place.site.owners(nic)
+    owner = adopt.main_owner(link, owners, kernel)
+    taken = adopt.settings(owner, link, kernel)
+    alone = owner.daemon == adopt_files.NETWORKD and not adopt_files.networkd_others(nic, place.root)
+    files = adopt_files.disabling(owners, reader(place.root), alone=alone)
+    bridge = adopt_objects.bridge_of(place, nic)
+    result = bring.empty_result(f"adopt {nic} from {owner.daemon}", "", "planned")
+    result["told"] += taken.told
+    with opened(place, bridge) as host:
+        taking = _Taking(place, request, host, _Card(nic, bridge, owner, taken, files))
+        if request.dry_run:
+            bring.put_plan(result, taking.rehearsed())
+        else:
+            with journal.Lock(
+                host.folder, f"{host.by} adopt {nic}", wait_s=request.timeout_s, sleep=host.wait
+            ):
+                told = unfinished(host)
+                result["told"] += [told] if told else []
+                _do(place, taking, result)
+    return {
+        **result,
+        "files": [change.path for change in files.all if change.before != change.after],
+        "bridge": bridge,
+        "settings": taken._replace(told=())._asdict(),
+    }
+
+
+def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
+    host, card = taking.host, taking.card
+    began = host.clock()
+    before = adopt_objects.snapshot(place, card.nic)
+    management = place.site.management()
+    try:
+        taking.carry_out()
+        cached = place.keep(adopt_objects.records(place, card.bridge))
+        for change in card.files.late:
+            host.tools.file(placed(place, change).path, change.after)
+            host.tools.hold(f"wrote {change.path}")
+        host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
+        taking.must_work()
+    except BaseException:
+        taking.undo()
+        with contextlib.suppress(HostagentError):
+            if taking.recorded:
+                adopt_objects.restore(place, before)
+                place.site.set_management(*management)
+                place.site.serve(*management)
+                place.keep(adopt_objects.records(place, management[0]))
+        raise
+    taking.commit()
+    cache.mark_verified(host.folder, cached)
+    bring.put_plan(result, taking.plan)
+    for operation, spent in zip(result["operations"], taking.milliseconds, strict=True):
+        operation["milliseconds"] = round(spent, 4)
+    result["outcome"] = "changed"
+    result["told"] += host.soft
+    result["seconds"] = round(host.clock() - began, 4)
+
+
+class _Card(NamedTuple):
+    nic: str
+    bridge: str
+    owner: Owner
+    taken: adopt.Settings
+    files: adopt_files.Disabling
+
+
+class _Taking(Network):
+    """The `Effect` of one take-over: what it changes stays `applied` in the journal until `commit`."""
+
+    def __init__(self, place: Place, request: Request, host: Host, card: _Card) -> None:
+        super().__init__(place.site)
+        self.place = place
+        self.request = request
+        self.host = host
+        self.card = card
+        self.plan = Plan(())
+        self.milliseconds: tuple[float, ...] = ()
+        self.recorded = False
+        self._journal: journal.Journal | None = None
+        self._armed = False
+        self._before: list[probe.Answer] = []
+        self._wanted_: Wanted | None = None
+
+    def rehearsed(self) -> Plan:
+        """The plan; nothing is done."""
+        try:
+            self._change(dry=True)
+        except PlannedError as found:
+            self.plan = found.plan
+        return self.plan
+
+    def carry_out(self) -> None:
+        """Kernel and database."""
+        self._change(dry=False)
+        self.recorded = True
+
+    def _change(self, *, dry: bool) -> None:
+        self._dry = dry
+        control = Control(self.place.database, self.place.host_uuid, self)
+        card = self.card
+        nics = self.place.site.nics()
+        control.change(adopt_objects.taking(control, card.nic, card.bridge, card.taken, nics))
+
+    @contextlib.contextmanager
+    def bring_up(
+        self,
+        records: Records,
+        refs: Sequence[str],
+        *,
+        was: Records,
+        down: Sequence[str] = (),
+        becoming_management: str = "",
+        moved: Mapping[str, str] | None = None,
+    ) -> Iterator[Mapping[str, int]]:
+        """As `Effect.bring_up`, of the one card, whoever has it now; undone by `undo`, not here."""
+        host, card = self.host, self.card
+        kernel = host.tools.netlink.look()
+        both = together(records, was, kernel)
+        for finding in check(both, refs, down=down, becoming_management=becoming_management, kernel=kernel):
+            if finding.severity == STOP and finding.row != FOREIGN_ROW:
+                raise finding.error()
+        links = kernel.by_name()
+        wanted = want(both, refs, down=down, becoming_management=becoming_management, links=links)
+        planned = plan_of(wanted, kernel, host.around(wanted, kernel))
+        self.plan = adopt.adopting(planned, kernel, links[card.nic], card.taken, self._beginning())
+        if self._dry:
+            raise PlannedError(self.plan)
+        self._wanted_ = wanted
+        self._before = answers(self.place.site.ask, probes(kernel, links[card.nic], card.taken.dns))
+        host.arm(self.request.timeout_s * 2 + SPARE_S)
+        self._armed = True
+        self._journal, applied = apply.carry_out(
+            self.plan, host.tools, host.folder, boot=host.boot, digest=cache.digest(records),
+            what=f"adopt {card.nic}", check=self._differing,
+        )  # fmt: skip
+        self.milliseconds = applied.milliseconds
+        self._must_have_lease()
+        self.must_work()
+        yield mtus(both, refs, host.tools.netlink.look())
+
+    def _beginning(self) -> Plan:
+        card, place = self.card, self.place
+        inventory = content(place.inventory)
+        note = note_file(place.state, card.nic)
+        text = json.dumps(Adopted(card.nic, card.bridge, card.owner.daemon, card.files.all)._asdict()) + "\n"
+        early = [placed(place, change) for change in card.files.early]
+        if card.taken.mode == "DHCP":
+            path = client_ids.file_of(card.bridge, place.state)
+            named = client_ids.content(card.taken.client_id, card.taken.request)
+            early.append(Change(str(path), content(path), named))
+        back = [
+            Change(str(place.inventory), inventory, inventory),
+            *(placed(place, change) for change in card.files.late),
+        ]
+        mark = Change(str(note), content(note), text)
+        return adopt.beginning(mark, early, back, card.owner, reload=bool(card.files.early))
+
+    def _differing(self, kernel: Kernel) -> Any:
+        wanted = self._wanted_
+        return differences(wanted, kernel, self.host.around(wanted, kernel)) if wanted is not None else ()
+
+    def _must_have_lease(self) -> None:
+        card = self.card
+        if card.taken.mode != "DHCP":
+            return
+        until = self.host.clock() + self.request.timeout_s
+        while True:
+            found = self.place.lease(card.bridge, 4)
+            if found is not None and not found.stale:
+                break
+            if self.host.clock() >= until:
+                raise LostError(
+                    f"no DHCP answer on {card.bridge} within {self.request.timeout_s:g} s",
+                    hint=f"journalctl -u hostagent-dhcp-{card.bridge}; the former network is back",
+                )
+            self.host.wait(POLL_S)
+        given = found.addresses[0].partition("/")[0]
+        if given != card.taken.request:
+            raise LostError(
+                f"the DHCP server gives {given} over {card.bridge}, and not {card.taken.request} as before",
+                hint="see how the server knows this host (client identifier, MAC address); the former network is back",
+            )
+
+    def must_work(self) -> None:
+        """Raises LostError unless all is as wanted, and what answered before answers."""
+        kernel = self.host.tools.netlink.look()
+        differing = self._differing(kernel)
+        if differing:
+            one = differing[0]
+            raise LostError(
+                f"{one.device or 'the resolver'}: {one.what} is {one.found}, wanted {one.wanted}",
+                hint=f"{self.card.owner.daemon} may have changed it; the former network is back",
+            )
+        must_answer(self.host, self.place.site.ask, self._before, self.card.bridge, self.request.timeout_s)
+
+    def undo(self) -> None:
+        """All of it, as far as it came."""
+        if self._journal is not None:
+            troubles = apply.undo(self._journal, self.host.tools, boot=self.host.boot)
+            if not troubles:
+                journal.mark(self.host.folder, self._journal, journal.UNDONE)
+        if self._armed:
+            with contextlib.suppress(HostagentError):
+                self.host.disarm()
+
+    def commit(self) -> None:
+        """Before the timer is stopped: should it end now, it waits for our lock and then finds nothing to undo."""
+        if self._journal is not None:
+            journal.mark(self.host.folder, self._journal, journal.COMMITTED)
+        with contextlib.suppress(HostagentError):
+            self.host.disarm()

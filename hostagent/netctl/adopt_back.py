@@ -1,0 +1,167 @@
+"""A card that was taken over goes back to the daemon it was taken from, with its addresses.
+
+Their files come back first: at a boot in between, the card is theirs (`early.held`). Then the addresses move from the
+bridge to the card, the daemon is told, and what answered before must answer; else all of it is undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from hostagent.errors import HostagentError
+from hostagent.net import adopt, adopt_files, apply, bring, cache, client_ids, journal
+from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.foreign_daemons import TAKE
+from hostagent.net.model import want
+from hostagent.net.operation import Plan
+from hostagent.net.plan import plan as plan_of
+from hostagent.net.verify import LINK_SCOPE, differences
+from hostagent.netctl import adopt_objects
+from hostagent.netctl.adopt_place import (
+    SPARE_S,
+    LostError,
+    PlannedError,
+    answers,
+    must_answer,
+    note_file,
+    noted,
+    notes,
+    opened,
+    placed,
+    probes,
+    reader,
+)
+from hostagent.netctl.control import Control
+from hostagent.netctl.merged import together
+from hostagent.netctl.plug import POLL_S, Network, unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from hostagent.net.bring import Host
+    from hostagent.net.devices import Kernel, Lease, Link
+    from hostagent.net.records import Records
+    from hostagent.netctl.adopt_place import Adopted, Place, Request
+
+
+def release(place: Place, request: Request) -> Any:
+    """Give a card back to the daemon it was taken from; as `adopt.take`."""
+    note = noted(place.state, request.nic)
+    with opened(place, note.bridge) as host:
+        giving = _Giving(place, request, host, note)
+        result = bring.empty_result(f"release {note.nic} to {note.daemon}", "", "planned")
+        if request.dry_run:
+            bring.put_plan(result, giving.rehearsed())
+        else:
+            with journal.Lock(
+                host.folder, f"{host.by} release {note.nic}", wait_s=request.timeout_s, sleep=host.wait
+            ):
+                told = unfinished(host)
+                began = host.clock()
+                giving.carry_out()
+                place.keep(adopt_objects.records(place, ""))
+            bring.put_plan(result, giving.plan)
+            result["outcome"] = "changed"
+            result["told"] += [told] if told else []
+            result["seconds"] = round(host.clock() - began, 4)
+    return {**result, "files": [change.path for change in giving.files], "bridge": note.bridge}
+
+
+class _Giving(Network):
+    """The `Effect` of giving back."""
+
+    def __init__(self, place: Place, request: Request, host: Host, note: Adopted) -> None:
+        super().__init__(place.site)
+        self.place = place
+        self.request = request
+        self.host = host
+        self.note = note
+        shared = {
+            change.path for other in notes(place.state) if other.nic != note.nic for change in other.files
+        }
+        mine = [change for change in note.files if change.path not in shared]
+        self.files = tuple(placed(place, one) for one in adopt_files.restoring(mine, reader(place.root)))
+        self.plan = Plan(())
+        self._dry = False
+
+    def rehearsed(self) -> Plan:
+        self._dry = True
+        try:
+            self.carry_out()
+        except PlannedError as found:
+            self.plan = found.plan
+        return self.plan
+
+    def carry_out(self) -> None:
+        control = Control(self.place.database, self.place.host_uuid, self)
+        control.change(adopt_objects.giving(control, self.note.nic))
+
+    @contextlib.contextmanager
+    def take_down(self, records: Records, refs: Sequence[str]) -> Iterator[Mapping[str, int]]:
+        """As `Effect.take_down`, of the one card, whose addresses stay on it."""
+        host, note = self.host, self.note
+        kernel = host.tools.netlink.look()
+        nic, bridge = _pair(kernel, note)
+        now = together(records, records, kernel)
+        adopt.refuse_release(now, refs[0], bridge, nic, kernel)
+        wanted = adopt.released(kernel, nic, bridge)
+        leases: tuple[Lease, ...] = want(now, refs, links=kernel.by_name()).leases
+        planned = plan_of(wanted, kernel)
+        self.plan = adopt.releasing(planned, kernel, nic, bridge, note.daemon, self.files, leases)
+        if self._dry:
+            raise PlannedError(self.plan)
+        before = answers(self.place.site.ask, probes(kernel, bridge, ()))
+        had = {
+            one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE
+        }
+        host.arm(self.request.timeout_s + SPARE_S)
+        written = None
+        try:
+            written, _ = apply.carry_out(
+                self.plan, host.tools, host.folder, boot=host.boot, digest=cache.digest(records),
+                what=f"release {note.nic}", check=lambda after: differences(wanted, after),
+            )  # fmt: skip
+            host.tools.foreign(note.daemon, TAKE, note.nic)
+            self._must_have(had)
+            must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)
+            yield {}
+        except BaseException:
+            if written is not None and not apply.undo(written, host.tools, boot=host.boot):
+                journal.mark(host.folder, written, journal.UNDONE)
+            with contextlib.suppress(HostagentError):
+                host.disarm()
+            raise
+        journal.mark(host.folder, written, journal.COMMITTED)
+        with contextlib.suppress(HostagentError):
+            host.disarm()
+        host.tools.file(str(note_file(self.place.state, note.nic)), None)
+        host.tools.file(str(client_ids.file_of(note.bridge, self.place.state)), None)
+
+    def _must_have(self, had: set[str]) -> None:
+        """The other daemon may make the IPv4 address anew: it is waited for."""
+        wanted = {text for text in had if ":" not in text}
+        until = self.host.clock() + self.request.timeout_s
+        while True:
+            kernel = self.host.tools.netlink.look()
+            nic = kernel.by_name()[self.note.nic]
+            missing = wanted - {one.text for one in kernel.addresses if one.device == nic.ifindex}
+            if not missing:
+                return
+            if self.host.clock() >= until:
+                raise LostError(
+                    f"{self.note.daemon} has not given {nic.name} the address {', '.join(sorted(missing))}",
+                    hint=f"see its log; {self.note.bridge} is back",
+                )
+            self.host.wait(POLL_S)
+
+
+def _pair(kernel: Kernel, note: Adopted) -> tuple[Link, Link]:
+    links = kernel.by_name()
+    nic, bridge = links.get(note.nic), links.get(note.bridge)
+    if nic is None or bridge is None or nic.master != bridge.ifindex:
+        raise CannotAdoptError(
+            f"{note.nic} is no port of {note.bridge} now",
+            hint="hostagent net check; hostagent pif plug brings it back",
+        )
+    return nic, bridge

@@ -1,0 +1,218 @@
+"""What taking a card over and giving it back share: the place, the note that is kept, and probes of what must go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.errors import HostagentError, KernelError, OperatorError
+from hostagent.files import FileError, read_bounded
+from hostagent.net import cache, probe
+from hostagent.net.adopt import DEFAULTS
+from hostagent.net.adopt_files import Change
+from hostagent.netctl.plug import POLL_S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from hostagent.db.database import Database
+    from hostagent.net.bring import Host
+    from hostagent.net.devices import Kernel, Link
+    from hostagent.net.dhcp_lease import Leased
+    from hostagent.net.operation import Plan
+    from hostagent.net.records import Records
+    from hostagent.netctl.plug import Site
+
+FOLDER = "adopted"
+"""Below STATE/net: of each card that was taken over, from whom, and what the files held before."""
+LIMIT_BYTES = 16 << 20
+SPARE_S = 60
+"""What the timer gives beyond the deadline, for the steps themselves."""
+DNS_PORT = 53
+
+
+class LostError(KernelError):
+    """What answered before does not answer over the bridge; all was undone."""
+
+    code = "PIF_CONFIGURATION_ERROR"
+
+
+class NotAdoptedError(OperatorError):
+    """There is no card to give back."""
+
+
+class Place(NamedTuple):
+    """What of the host this works with."""
+
+    root: Path
+    state: Path
+    inventory: Path
+    host_uuid: str
+    database: Database
+    site: Site
+    keep: Callable[[Records], cache.Cached]
+    """Make the records the newest generation of the cache."""
+    lease: Callable[[str, int], Leased | None]
+    """Of our DHCP client of a bridge, by family."""
+
+
+def place_of(
+    root: Path, state: Path, inventory: Path, host_uuid: str, database: Database, site: Site
+) -> Place:
+    """The place, on this host."""
+    from hostagent.net import dhcp
+
+    def keep(records: Records) -> cache.Cached:
+        folder = state / cache.FOLDER
+        still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
+        try:
+            positions = cache.read(folder).cached.positions
+        except cache.CacheError:
+            positions = ()
+        return cache.write(folder, records._replace(pifs=still), positions=positions)
+
+    return Place(root, state, inventory, host_uuid, database, site, keep, dhcp.lease)
+
+
+class Request(NamedTuple):
+    nic: str = ""
+    """Empty: the card with the default route, or the one that was taken over."""
+    dry_run: bool = False
+    timeout_s: float = 60.0
+    """For the lock, our DHCP client's first lease, and probes, each."""
+
+
+class Adopted(NamedTuple):
+    """The note of a card that was taken over."""
+
+    nic: str
+    bridge: str
+    daemon: str
+    files: tuple[Change, ...]
+
+
+class PlannedError(Exception):
+    """Ends a dry run, with its plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        self.plan = plan
+
+
+# --- probes ---
+
+
+def probes(kernel: Kernel, link: Link, dns: Sequence[str]) -> list[probe.Probe]:
+    """The gateway of each family, asked over the link, and the name servers."""
+    found = []
+    for route in kernel.routes:
+        if route.device == link.ifindex and route.destination in DEFAULTS and route.gateway:
+            family = ":" in route.gateway
+            mine = [
+                a.text for a in kernel.addresses if a.device == link.ifindex and (":" in a.text) == family
+            ]
+            if mine:
+                found.append(probe.Probe("gateway", route.gateway, link.name, source=mine[0]))
+    return [*found, *(probe.Probe("tcp", server, port=DNS_PORT) for server in dns[:2])]
+
+
+def answers(ask: Callable[[probe.Probe], probe.Answer], asked: Sequence[probe.Probe]) -> list[probe.Answer]:
+    """Their answers; one that cannot be asked has none."""
+    found = []
+    for one in asked:
+        try:
+            found.append(ask(one))
+        except HostagentError as error:
+            found.append(probe.Answer(one, answered=False, detail=error.found))
+    return found
+
+
+def must_answer(
+    host: Host,
+    ask: Callable[[probe.Probe], probe.Answer],
+    before: Sequence[probe.Answer],
+    device: str,
+    timeout_s: float,
+) -> None:
+    """Raises LostError unless what answered before answers over this device, in time."""
+    again = [one._replace(device=device if one.device else "") for one in probe.worked(before)]
+    until = host.clock() + timeout_s
+    while lost := probe.lost(before, answers(ask, again)):
+        if host.clock() >= until:
+            gone = ", ".join(f"{one.probe.kind} {one.probe.target}" for one in lost)
+            raise LostError(
+                f"{gone} answered before, and not over {device} within {timeout_s:g} s",
+                hint="look at the switch's port (one MAC address only?); the former network is back",
+            )
+        host.wait(POLL_S)
+
+
+# --- files ---
+
+
+def noted(state: Path, nic: str) -> Adopted:
+    """The note of this card, or of the only one. Raises NotAdoptedError."""
+    found = [one for one in notes(state) if nic in ("", one.nic, one.bridge)]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(one.nic for one in notes(state))
+    raise NotAdoptedError(
+        f"{nic or 'no card'} was {'not ' if nic else ''}taken over from another daemon"
+        if not found
+        else f"more than one card was taken over: {names}",
+        hint=f"taken over: {names}"
+        if names
+        else "hostagent net adopt does that; there is nothing to give back",
+    )
+
+
+def notes(state: Path) -> list[Adopted]:
+    folder = state / cache.FOLDER / FOLDER
+    found = []
+    for file in sorted(folder.glob("*.json")) if folder.is_dir() else []:
+        try:
+            value = json.loads(read_bounded(file, limit_bytes=LIMIT_BYTES))
+            changes = tuple(Change(*map(_text_or_none, one)) for one in value["files"])  # type: ignore[arg-type]
+            found.append(Adopted(str(value["nic"]), str(value["bridge"]), str(value["daemon"]), changes))
+        except (FileError, ValueError, KeyError, TypeError, RecursionError):
+            continue
+    return found
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def note_file(state: Path, nic: str) -> Path:
+    return state / cache.FOLDER / FOLDER / f"{nic}.json"
+
+
+def placed(place: Place, change: Change) -> Change:
+    """With the path as this process sees it."""
+    return change._replace(path=str(place.root / change.path.lstrip("/")))
+
+
+def reader(root: Path) -> Callable[[str], str | None]:
+    return lambda path: content(root / path.lstrip("/"))
+
+
+def content(path: Path) -> str | None:
+    try:
+        return read_bounded(path, limit_bytes=LIMIT_BYTES).decode(errors="surrogateescape")
+    except FileError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
+
+
+@contextlib.contextmanager
+def opened(place: Place, bridge: str) -> Iterator[Host]:
+    host = place.site.open(bridge)
+    try:
+        yield host
+    finally:
+        close = getattr(host.tools.netlink, "close", None)
+        if close is not None:
+            close()

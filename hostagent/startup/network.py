@@ -1,0 +1,261 @@
+"""This host's network as the daemon and the steps have it: kernel, files, inventory and listeners in one place.
+
+`site` is made of a context of start-up; what it opens of the kernel (`open_host`, `open_follower`, `ask`) is named
+here so that a test has one place to put another kernel.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hostagent.api.xenapi import MANAGEMENT, address_text
+from hostagent.net import cache, nics
+from hostagent.netctl.control import Control
+from hostagent.netctl.observed import Speed, management_address
+from hostagent.netctl.plug import Network, Site
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from hostagent.config import Config
+    from hostagent.net.bring import Host
+    from hostagent.net.devices import Dns, Kernel
+    from hostagent.net.dhcp_lease import Leased
+    from hostagent.net.early import Around
+    from hostagent.net.nics_types import Nic
+    from hostagent.net.probe import Answer, Probe
+    from hostagent.net.records import Records
+    from hostagent.netctl.status import Following, Keeper
+    from hostagent.startup.state import HostState
+
+NICS = "nics.json"
+"""Below STATE/net: which NIC has which position."""
+DISABLED = "MANAGEMENT_DISABLED"
+"""Of the inventory, ours: an operator wants no management interface; without it, none was chosen yet."""
+PROBE_S = 1.5
+HOLDS = {"begun": "plan-begun", "applied": "plan-applied"}
+"""Points of a plan (`net.apply`) and what steps call them: its journal is written; it is done and not yet committed."""
+
+
+def open_host(config: Config, bridge: str) -> Host:
+    """This host for one change; `bridge` is the management interface. Raises NetlinkError, FileError."""
+    from hostagent.net import host
+
+    paths = config.paths
+    opened = host.open_host(paths.root, state=paths.state, run=paths.run, management=bridge)
+    return opened._replace(by="hostagent")
+
+
+def open_follower() -> Following:
+    """Raises NetlinkError."""
+    from hostagent.net.follow import Follower
+
+    return Follower()
+
+
+def ask(probe: Probe) -> Answer:
+    from hostagent.net import probe as probes
+
+    return probes.ask(probe, timeout_s=PROBE_S)
+
+
+def holding(opened: Host, hold: Callable[[str], None] | None) -> Host:
+    """The host with the hold points of a step in its plans."""
+    if hold is None:
+        return opened
+
+    def at(point: str) -> None:
+        if point in HOLDS:
+            hold(HOLDS[point])
+
+    return opened._replace(tools=opened.tools._replace(hold=at))
+
+
+def waits_for_confirmation() -> bool:
+    """Whether the timer runs that undoes a change nobody confirms."""
+    from hostagent.net import guard
+
+    now = guard.state()
+    return now.armed or now.undoing
+
+
+def look(config: Config) -> Kernel:
+    """One look at the kernel. Raises NetlinkError."""
+    host = open_host(config, "")
+    try:
+        return host.tools.netlink.look()
+    finally:
+        close = getattr(host.tools.netlink, "close", None)
+        if close is not None:
+            close()
+
+
+def folder(config: Config) -> Path:
+    return config.paths.state / cache.FOLDER
+
+
+def around(config: Config) -> Around:
+    from hostagent.net import early
+
+    return early.around_of(config.paths.root, config.emergency_nics)
+
+
+# --- NICs ---
+
+
+def assigned(config: Config, kernel: Kernel) -> nics.Assignment:
+    """Which NIC has which position now; nothing is written. Raises FileError, NicListError."""
+    from hostagent.net import nics_look
+
+    root = config.paths.root
+    rules = root / nics.RULES
+    text = rules.read_text(errors="replace") if rules.is_file() else ""
+    seen = nics_look.look(root, kernel.links.values())
+    return nics.assign(nics.load(folder(config) / NICS), seen, nics.parse_rules(text))
+
+
+def positions(config: Config) -> Sequence[Nic]:
+    """All NICs that have a position, with fresh facts; new ones get theirs, for good.
+
+    Raises FileError, NicListError, NetlinkError.
+    """
+    found = assigned(config, look(config))
+    if found.changes:
+        folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
+        nics.store(folder(config) / NICS, found.nics)
+    return found.nics
+
+
+# --- the inventory and the listener ---
+
+
+def management(config: Config) -> tuple[str, str]:
+    """Bridge and family of the management interface. Raises FileError, InventoryError."""
+    from hostagent.xen import inventory
+
+    found = inventory.read(config.paths.inventory)
+    return found.management_interface, found.management_address_type.value
+
+
+def set_management(config: Config, host: HostState, bridge: str, family: str) -> None:
+    """Write it; an empty bridge is an operator's wish. Raises FileError, InvalidValueError."""
+    from hostagent.xen import inventory
+
+    changes = {"MANAGEMENT_INTERFACE": bridge, "MANAGEMENT_ADDRESS_TYPE": family}
+    if not bridge or DISABLED in inventory.read(config.paths.inventory).values:
+        changes[DISABLED] = "" if bridge else "true"
+    host.inventory = inventory.update(config.paths.inventory, changes)
+
+
+def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
+    """HTTPS on the address of the bridge, and nowhere else; where, in words, empty for nowhere.
+
+    Where it is already, nothing happens. Raises PortTakenError, AddressError, CertificateError.
+    """
+    from hostagent.api import certificate, tcp
+
+    if host.hooks is None or config.https_port == 0:
+        return ""
+    api = host.hooks.api
+    address = management_address(look(config), bridge, family) if bridge else ""
+    if not address:
+        api.leave_management()
+        return ""
+    where = address_text((address, config.https_port))
+    if api.listeners.get(MANAGEMENT) == where:
+        return where
+    paths = config.paths
+    context = certificate.server_context(paths.server_certificate, paths.server_key)
+    api.listen_management([tcp.listening_tcp(address, config.https_port, paths.root)], context)
+    return where
+
+
+# --- what steps and the daemon share ---
+
+
+def site(config: Config, host: HostState, hold: Callable[[str], None] | None = None) -> Site:
+    """`hold` is called at the points of a plan that a step names (HOLDS)."""
+    root = config.paths.root
+
+    def has_bridge(name: str) -> bool:
+        return bool(name) and "/" not in name and (root / "sys/class/net" / name / "bridge").is_dir()
+
+    return Site(
+        open=lambda bridge: holding(open_host(config, bridge), hold),
+        owners=around(config).owners,
+        management=lambda: management(config),
+        set_management=lambda bridge, family: set_management(config, host, bridge, family),
+        serve=lambda bridge, family: _serve(config, host, bridge, family),
+        nics=lambda: positions(config),
+        has_bridge=has_bridge,
+        ask=lambda probe: ask(probe),
+    )
+
+
+def _serve(config: Config, host: HostState, bridge: str, family: str) -> None:
+    serve(config, host, bridge, family)
+
+
+def control_of(config: Config, host: HostState) -> Control | None:
+    """The network with its records; None without a database. In the daemon calls have it from then on."""
+    if host.database is None or host.inventory is None:
+        return None
+    if host.network is None:
+        host.network = Control(host.database, host.inventory.installation_uuid, Network(site(config, host)))
+    if host.hooks is not None:
+        host.hooks.api.core.network = host.network
+    return host.network
+
+
+def speed_of(config: Config) -> Callable[[str], Speed]:
+    """Speed and duplex of a NIC's link, from /sys."""
+    from hostagent.net import nics_look
+
+    def speed(name: str) -> Speed:
+        found = nics_look.hardware(config.paths.root, name)
+        return Speed(found.speed, found.duplex)
+
+    return speed
+
+
+def keeper(config: Config, host: HostState, control: Control) -> Keeper:
+    """The thread that keeps the records as the kernel has it, not yet started."""
+    from hostagent.net import dhcp, dhcp_lease, resolv_conf, resolver
+    from hostagent.netctl.status import Eyes, Keeper
+
+    root, state = config.paths.root, config.paths.state
+
+    def keep_lease(bridge: str, lease: Leased) -> None:
+        dhcp_lease.keep_last(bridge, lease, state)
+
+    def resolve(dns: Dns, bridge: str) -> None:
+        resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
+
+    def keep(records: Records) -> None:
+        keep_records(config, records)
+
+    return Keeper(
+        control,
+        Eyes(
+            follow=open_follower,
+            look=lambda: look(config),
+            speed=speed_of(config),
+            leased=dhcp.lease,
+            keep_lease=keep_lease,
+            resolve=resolve,
+            serve=lambda bridge, family: _serve(config, host, bridge, family),
+            keep=keep,
+            repair=config.repair_drift,
+        ),
+    )
+
+
+def keep_records(config: Config, records: Records) -> cache.Cached:
+    """The records become the cache's newest generation, unless they are already. Raises FileError, BusyError."""
+    found = tuple(
+        cache.Position(nic.position, nic.name, nic.mac, nic.pci_path, present=nic.present)
+        for nic in nics.load(folder(config) / NICS)
+    )
+    still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
+    return cache.write(folder(config), records._replace(pifs=still), positions=found)

@@ -1,0 +1,264 @@
+"""The step that brings the management interface up, and what it shares with the other steps about the network.
+
+A NIC that another network daemon configures is left to it until `hostagent net adopt` has taken it over: on such a host
+the management interface is that NIC itself, and these steps change nothing of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from hostagent.db.errors import UuidInvalidError
+from hostagent.errors import HostagentError, KernelError
+from hostagent.net import cache, early, journal
+from hostagent.netctl import objects_sync, observed
+from hostagent.netctl.from_database import records_of
+from hostagent.netctl.plug import unfinished
+from hostagent.startup import network
+from hostagent.startup.state import unknown
+from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged
+from hostagent.startup.steps_db import now, plan_rows, to_plan_on, without_records, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from hostagent.db.transaction import Transaction
+    from hostagent.db.view import View
+    from hostagent.dbsync.change import Change as RowChange
+    from hostagent.net.records import Records
+    from hostagent.xen.inventory import Inventory
+
+UNDONE, KEPT = "(undone)", "(kept)"
+LOCK_S = 30.0
+
+
+def inventory_of(context: Context) -> Inventory:
+    if context.host.inventory is None:
+        raise unknown("the inventory", "read-inventory")
+    return context.host.inventory
+
+
+def host_ref(view: View, context: Context) -> str:
+    """This host's, empty before its record is made."""
+    try:
+        return view.by_uuid("host", inventory_of(context).installation_uuid)
+    except UuidInvalidError:
+        return ""
+
+
+def records_in(view: View, context: Context, bridge: str) -> Records | None:
+    host = host_ref(view, context)
+    return records_of(view, host, bridge) if host else None
+
+
+def outcome_of(changes: Sequence[Change], note: str, warnings: Sequence[str]) -> Outcome:
+    told = tuple(dict.fromkeys(warnings))
+    return Changed(tuple(changes), note, told) if changes else Unchanged(note, told)
+
+
+# S23
+
+
+def raise_management(context: Context) -> Outcome:
+    """S23. Undo what an earlier run left half done, give new NICs their PIFs, bring the management interface up (or
+    climb the emergency ladder), and listen for HTTPS on its address. Where another daemon has the NIC, only listen.
+
+    Raises KernelError when the interface is down after all; NetlinkError, FileError.
+    """
+    config, host = context.config, context.host
+    warnings: list[str] = []
+    changes = list(_mend_journal(context, dry=False))
+    changes += scan_nics(context, warnings, plan=False)
+    changes += _choose_management(context, dry=False)
+    bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
+    context.progress(f"bringing up {bridge or 'no management interface'}")
+    raised = _raise(context, bridge)
+    changes += [operation_change(op["verb"], op["device"], op["args"]) for op in raised.operations]
+    told = [line for line in raised.told if line]
+    try:
+        where = network.serve(config, host, bridge, family.value)
+    except HostagentError as error:
+        where = ""
+        warnings.append(f"no HTTPS for others: {error.found} ({error.hint})")
+    if raised.outcome == early.DOWN:
+        raise KernelError(
+            f"the management interface {bridge} did not come up: {'; '.join(told)}",
+            hint="hostagent net status; hostagent pif explain; the console has the tries in order",
+        )
+    if raised.outcome == early.UP:
+        warnings += told
+    else:
+        warnings += [line for line in told if raised.outcome == early.FOREIGN]
+    note = _where(context, bridge, family.value, where)
+    return outcome_of(changes, note, warnings)
+
+
+def plan_management(context: Context) -> tuple[Change, ...]:
+    """What `raise_management` would change."""
+    scanned = scan_nics(context, [], plan=True)
+    chosen = _choose_management(context, dry=True)
+    bridge = chosen[0].new if chosen and chosen[0].new else inventory_of(context).management_interface
+    records = _of_database(context, bridge) or _of_cache(context)
+    operations: Iterable[Any] = ()
+    if records is not None and (pif := early.management(records)) is not None:
+        from hostagent.net import bring
+
+        around = network.around(context.config)
+        opened = network.open_host(context.config, bridge)
+        kernel = opened.tools.netlink.look()
+        if not early.held(early.nics_of(records, pif), kernel, around.owners):
+            request = bring.Request(bring.UP, pif=pif.ref, management=True, mode=bring.PLAN)
+            found = cache.Found(cache.Cached(records, 0))
+            operations = bring.bring(request, found, opened)["operations"]
+    return (
+        *_mend_journal(context, dry=True),
+        *scanned,
+        *chosen,
+        *(operation_change(op["verb"], op["device"], op["args"]) for op in operations),
+    )
+
+
+def _mend_journal(context: Context, *, dry: bool) -> tuple[Change, ...]:
+    """A change that a kill or a power cut left in the middle is undone, or kept where the database has it."""
+    folder = network.folder(context.config)
+    left = journal.pending(folder)
+    if left is None:
+        return ()
+    records = _of_database(context, inventory_of(context).management_interface)
+    digest = cache.digest(records) if records is not None else ""
+    opened = network.open_host(context.config, inventory_of(context).management_interface)
+    same_boot = left.boot_id == opened.boot and left.state == journal.APPLIED
+    if dry:
+        if same_boot and left.digest != digest and network.waits_for_confirmation():
+            return ()
+        kept = same_boot and left.digest == digest
+        return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
+    with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
+        done = unfinished(opened, digest, waiting=network.waits_for_confirmation)
+    if not done:
+        return ()
+    context.hold("change-mended")
+    return (Change(f"network change '{left.what}'", left.state, KEPT if done.startswith("kept") else UNDONE),)
+
+
+def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:
+    """On a host that never had one, the management interface is the device with the default route."""
+    found = inventory_of(context)
+    kernel = network.look(context.config)
+    present = found.management_interface
+    if found.values.get(network.DISABLED) == "true" or present in kernel.by_name():
+        return ()
+    if present and _is_ours(context, present):
+        return ()
+    device = observed.default_device(kernel)
+    if not device or device == present:
+        return ()
+    family = "IPv4" if observed.management_address(kernel, device, "IPv4") else "IPv6"
+    changes = [Change(f"{context.config.paths.inventory}#MANAGEMENT_INTERFACE", present, device)]
+    if family != found.management_address_type.value:
+        what = f"{context.config.paths.inventory}#MANAGEMENT_ADDRESS_TYPE"
+        changes.append(Change(what, found.management_address_type.value, family))
+    if not dry:
+        network.set_management(context.config, context.host, device, family)
+        context.hold("inventory-written")
+    return tuple(changes)
+
+
+def _is_ours(context: Context, bridge: str) -> bool:
+    """Whether a network of this host has that bridge, so that it is to be made."""
+    records = _of_database(context, bridge) or _of_cache(context)
+    return records is not None and early.management(records._replace(bridge=bridge)) is not None
+
+
+def _of_database(context: Context, bridge: str) -> Records | None:
+    """None where there is no database, or no record of this host in it."""
+    if without_records(context) or (context.host.database is None and not context.dry_run):
+        return None
+    with to_plan_on(context).read() as view:
+        return records_in(view, context, bridge)
+
+
+def _of_cache(context: Context) -> Records | None:
+    try:
+        found = cache.read(network.folder(context.config), inventory_of(context).installation_uuid)
+    except cache.CacheError:
+        return None
+    return found.cached.records
+
+
+def _raise(context: Context, bridge: str) -> early.Raised:
+    config = context.config
+    records = _of_database(context, bridge)
+    told: tuple[str, ...] = ()
+    if records is not None and early.management(records) is not None:
+        found = cache.Found(network.keep_records(config, records))
+    else:
+        try:
+            found = cache.read(network.folder(config), inventory_of(context).installation_uuid)
+        except cache.CacheError:
+            return early.Raised(early.NONE, (f"{bridge} is not made by us" if bridge else "",))
+        told = found.told
+        if found.cached.records.bridge != bridge:
+            return early.Raised(early.NONE, told)
+    opened = network.holding(network.open_host(config, bridge), context.hold)
+    until = opened.clock() + context.timeout_s - early.TIMEOUT_S
+    raised = early.raise_management(found, opened, network.around(config), until=until)
+    return raised._replace(told=(*told, *raised.told))
+
+
+def _where(context: Context, bridge: str, family: str, listening: str) -> str:
+    if not bridge:
+        off = inventory_of(context).values.get(network.DISABLED) == "true"
+        return "management is disabled" if off else "no management interface: nothing has a default route"
+    address = observed.management_address(network.look(context.config), bridge, family)
+    if not address:
+        return f"{bridge} has no {family} address yet; HTTPS listens once it has one"
+    return f"{bridge}, {address}" + (f"; HTTPS on {listening}" if listening else "")
+
+
+def operation_change(verb: str, device: str, args: object) -> Change:
+    told = json.dumps(args, sort_keys=True, default=dict)
+    old = "(there)" if verb.endswith("-del") else None
+    return Change(f"{verb} {device or 'resolver'}", old, told if args else None)
+
+
+# NICs and PIFs
+
+
+def scan_nics(context: Context, warnings: list[str], *, plan: bool) -> tuple[Change, ...]:
+    """Every NIC has its PIF; positions are kept in a file. Skipped while the host has no record."""
+    if _of_database(context, "") is None:
+        return ()
+    try:
+        found = network.assigned(context.config, network.look(context.config))
+        warnings += found.problems
+        stored = _positions(context, found.changes)
+        if not plan:
+            network.positions(context.config)
+    except HostagentError as error:
+        warnings.append(f"{error.found} ({error.hint})")
+        return ()
+    bridge, moment = inventory_of(context).management_interface, now()
+
+    def work(transaction: Transaction) -> list[RowChange]:
+        host = host_ref(transaction, context)
+        return objects_sync.scan(transaction, host, found.nics, bridge, moment) if host else []
+
+    return (*stored, *rows_of(context, work, plan=plan))
+
+
+def rows_of(
+    context: Context, work: Callable[[Transaction], list[RowChange]], *, plan: bool
+) -> tuple[Change, ...]:
+    if plan:
+        return plan_rows(context, work)
+    outcome = write_rows(context, work)
+    return outcome.changes if isinstance(outcome, Changed) else ()
+
+
+def _positions(context: Context, changes: Iterable[Any]) -> tuple[Change, ...]:
+    path = network.folder(context.config) / network.NICS
+    return tuple(
+        Change(f"{path}#{one.position} {one.what}", one.before or None, one.after or None) for one in changes
+    )

@@ -1,0 +1,208 @@
+"""A stock dom0, whose only configured card is another daemon's, is taken over and given back over an open ssh session.
+
+The session counts: each line has the time of the host, so that a gap in it is one that somebody at a terminal sees.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from nested_xen import process
+
+from tests.xen.agent import power_on, start
+from tests.xen.nics import nic_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from nested_xen.host import Host
+
+pytestmark = [pytest.mark.destructive]
+
+MANAGEMENT = 0
+"""The place of the card that ssh comes in by."""
+COUNT = "i=0; while :; do i=$((i+1)); echo $i $EPOCHREALTIME; sleep 0.1; done"
+LONGEST_GAP_S = 30.0
+"""What ssh itself survives is more; a session that is not lost goes on within this on an emulated host."""
+ADOPT_S = 400.0
+
+
+class Session:
+    """A shell over a connection of its own, whose output goes to a file here."""
+
+    def __init__(self, host: Host, log: Path) -> None:
+        *words, target = host.ssh_arguments()
+        self._log = log
+        log.write_text("")
+        self.pid = process.spawn([*words, "-S", "none", target, COUNT], log=log, outlives_us=False)
+
+    def numbers(self) -> list[int]:
+        lines = [line.split() for line in self._log.read_text().splitlines()]
+        return [int(line[0]) for line in lines if len(line) == 2 and line[0].isdecimal()]
+
+    def goes_on(self) -> bool:
+        """Whether more comes, in order and with nothing left out."""
+        before = len(self.numbers())
+        ends = time.monotonic() + LONGEST_GAP_S
+        while len(self.numbers()) <= before + 5 and time.monotonic() < ends:
+            time.sleep(0.2)
+        after = self.numbers()
+        return len(after) > before + 5 and after == list(range(1, len(after) + 1)) and process.alive(self.pid)
+
+
+@pytest.fixture
+def host(take_hosts: Any) -> Host:
+    (found,) = take_hosts(1, "installed")
+    assert isinstance(found.machine.address, str)
+    start(found)
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def session(host: Host, tmp_path: Path) -> Iterator[Session]:
+    found = Session(host, tmp_path / "session")
+    assert found.goes_on()
+    yield found
+    process.end(found.pid)
+
+
+def addresses(host: Host) -> dict[str, list[str]]:
+    """IPv4 addresses by device, as `ip` has them."""
+    found = json.loads(host.exec("ip -j -4 addr show").stdout)
+    return {one["ifname"]: [a["local"] for a in one["addr_info"]] for one in found if one.get("addr_info")}
+
+
+def done(host: Host, command: str) -> Any:
+    return json.loads(host.exec(f"hostagent net {command} --yes --json", timeout_s=ADOPT_S).stdout)
+
+
+def is_ours(host: Host) -> None:
+    nic = nic_name(host, MANAGEMENT)
+    assert host.machine.address in addresses(host)["xenbr0"]
+    assert nic not in addresses(host)
+    master = json.loads(host.exec(f"ip -j link show {nic}").stdout)[0]["master"]
+    assert master == "xenbr0"
+    routes = json.loads(host.exec("ip -j route show default").stdout)
+    assert [route["dev"] for route in routes] in ([], ["xenbr0"])
+    assert "MANAGEMENT_INTERFACE='xenbr0'" in host.exec("cat /etc/hostagent/inventory").stdout
+
+
+def is_theirs(host: Host) -> None:
+    assert host.machine.address in addresses(host)[nic_name(host, MANAGEMENT)]
+    assert host.exec("ip link show xenbr0", check=False).code != 0
+
+
+def cold_boot(host: Host) -> None:
+    host.power_off()
+    host.boot()
+    power_on(host)
+
+
+@pytest.mark.oldest
+def test_networkd_gives_its_card_and_gets_it_back_and_each_lasts_over_a_cold_boot(
+    host: Host, session: Session, tmp_path: Path
+) -> None:
+    before = host.exec(
+        "ip -j addr show; find /etc/systemd/network /etc/network -type f 2>/dev/null | sort"
+    ).stdout
+    planned = json.loads(host.exec("hostagent net adopt --dry-run --json").stdout)
+    assert planned["outcome"] == "planned"
+    assert planned["operations"]
+    shown = host.exec(
+        "ip -j addr show; find /etc/systemd/network /etc/network -type f 2>/dev/null | sort"
+    ).stdout
+    assert shown == before
+
+    result = done(host, "adopt")
+
+    assert result["outcome"] == "changed"
+    assert session.goes_on()
+    is_ours(host)
+    nic = nic_name(host, MANAGEMENT)
+    assert "unmanaged" in host.exec(f"networkctl --no-pager --no-legend list {nic}").stdout
+    cold_boot(host)
+    is_ours(host)
+    assert "systemd-networkd-wait-online" not in host.exec("systemctl --failed --no-legend").stdout
+    again = Session(host, tmp_path / "again")
+    assert again.goes_on()
+
+    assert done(host, "release")["outcome"] == "changed"
+
+    assert again.goes_on()
+    is_theirs(host)
+    assert "00-hostagent" not in host.exec("ls /etc/systemd/network").stdout
+    cold_boot(host)
+    is_theirs(host)
+    process.end(again.pid)
+
+
+def test_killed_after_the_address_has_moved_the_timer_brings_it_back(host: Host, session: Session) -> None:
+    """Without a daemon, the command itself does it; it is killed as soon as the bridge has the address."""
+    host.exec("systemctl stop hostagent")
+    host.exec(
+        "hostagent net adopt --yes --timeout 5 >/root/adopt.log 2>&1 & pid=$!;"
+        " until ip -4 addr show xenbr0 2>/dev/null | grep -q inet || ! kill -0 $pid; do :; done; kill -9 $pid; wait",
+        timeout_s=ADOPT_S,
+        check=False,
+    )
+    gone = "for i in $(seq 300); do ip link show xenbr0 >/dev/null 2>&1 || break; sleep 1; done"
+    host.exec(gone, timeout_s=ADOPT_S)
+    is_theirs(host)
+    assert session.goes_on()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("delay_s", [0.2, 0.5, 1.0, 2.0, 4.0])
+def test_power_cut_in_the_middle_leaves_a_host_that_can_be_reached(host: Host, delay_s: float) -> None:
+    host.exec("systemd-run --quiet --collect hostagent net adopt --yes")
+    time.sleep(delay_s)
+    cold_boot(host)
+    assert host.machine.address in [one for each in addresses(host).values() for one in each]
+
+
+OTHERS = {
+    "ifupdown": """
+apt-get install -y --no-install-recommends ifupdown >/dev/null || exit 77
+printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
+systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl enable networking.service
+""",
+    "NetworkManager": """
+apt-get install -y --no-install-recommends network-manager >/dev/null || exit 77
+f=/etc/NetworkManager/system-connections/lab.nmconnection
+printf '[connection]\\nid=lab\\nuuid=%s\\ntype=ethernet\\ninterface-name={nic}\\n\\n[ipv4]\\nmethod=manual\\naddress1={address}\\n' \\
+  "$(cat /proc/sys/kernel/random/uuid)" >$f; chmod 600 $f
+systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl enable NetworkManager.service
+""",
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("daemon", sorted(OTHERS))
+def test_other_daemons_give_their_card_and_get_it_back(host: Host, daemon: str, tmp_path: Path) -> None:
+    """Only where the image can install the package."""
+    nic = nic_name(host, MANAGEMENT)
+    (entry,) = json.loads(host.exec(f"ip -j -4 addr show {nic}").stdout)[0]["addr_info"]
+    address = f"{entry['local']}/{entry['prefixlen']}"
+    prepared = host.exec(OTHERS[daemon].format(nic=nic, address=address), check=False, timeout_s=ADOPT_S)
+    if prepared.code == 77:
+        pytest.skip(f"the image cannot install {daemon}")
+    cold_boot(host)
+    is_theirs(host)
+    session = Session(host, tmp_path / "other")
+    assert session.goes_on()
+
+    assert done(host, "adopt")["what"] == f"adopt {nic} from {daemon}"
+
+    assert session.goes_on()
+    is_ours(host)
+    cold_boot(host)
+    is_ours(host)
+    assert done(host, "release")["outcome"] == "changed"
+    is_theirs(host)
+    cold_boot(host)
+    is_theirs(host)
+    process.end(session.pid)
