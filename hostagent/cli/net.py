@@ -149,7 +149,7 @@ exit codes: as `hostagent pif plug`""",
         action="append",
         default=[],
         metavar="NIC",
-        help="may be used alone, with its address or DHCP (repeatable, in this order; default: none)",
+        help="may be used alone, with its address or DHCP (repeatable; default: the setting net.emergency-nics)",
     )
     reset.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
     reset.add_argument(
@@ -349,7 +349,7 @@ def _way_back(args: argparse.Namespace, work: Any) -> int:
 
 def emergency_reset(args: argparse.Namespace) -> int:
     from hostagent.cli import netrecords
-    from hostagent.config import Paths
+    from hostagent.config import ConfigError, Paths, load
     from hostagent.net import bring, cache, reset
 
     paths = Paths.from_arguments(args)
@@ -362,17 +362,21 @@ def emergency_reset(args: argparse.Namespace) -> int:
     if args.plan:
         request = bring.Request(bring.UP, bridge=records.bridge, management=True, mode=bring.PLAN)
         return netrecords.show(args, bring.bring(request, found, host))
+    listed = tuple(args.nic)
+    if not listed:
+        with contextlib.suppress(ConfigError):  # settings that cannot be read must not keep the host down
+            listed = load(paths)[0].emergency_nics
     result = reset.reset(
         found,
         host,
-        lambda: cards(paths.root, args.nic),
-        listed=tuple(args.nic),
+        lambda: cards(paths.root, listed),
+        listed=listed,
         timeout_s=args.timeout,
     )
     return netrecords.show(args, result)
 
 
-def cards(root: Path, names: list[str]) -> list[Seen]:
+def cards(root: Path, names: tuple[str, ...]) -> list[Seen]:
     """The NICs of this host, those named with the VLAN tags that are heard on them."""
     from hostagent.errors import HostagentError
     from hostagent.net import nics_look, sniff
