@@ -106,7 +106,7 @@ def get_interface(call: Call, host: str) -> str:
 
 CALLS = (
     Implementation("host.management_reconfigure", reconfigure),
-    Implementation("host.management_disable", disable),
+    Implementation("host.management_disable", disable, emergency=True),
     Implementation("host.local_management_reconfigure", reconfigure_local, emergency=True),
     Implementation("host.get_management_interface", get_interface),
     Implementation("pool.management_reconfigure", reconfigure_pool),
