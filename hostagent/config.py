@@ -170,7 +170,9 @@ def _integer(least: int, most: int) -> Callable[[object], int]:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    if isinstance(value, list | tuple) and all(isinstance(name, str) and 0 < len(name) < 16 for name in value):
+    if isinstance(value, list | tuple) and all(
+        isinstance(name, str) and 0 < len(name) < 16 for name in value
+    ):
         return tuple(value)
     raise _UnfitError
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.api.dispatch import Implementation
-from hostagent.netctl import objects_pif, refusals, refusals_network, refusals_pif
+from hostagent.netctl import drafts, objects_pif, refusals, refusals_network, refusals_pif
 from hostagent.netctl.effect import Draft
 from hostagent.netctl.errors import RefusedError
-from hostagent.netctl.fields import text
 
 if TYPE_CHECKING:
     from hostagent.api.core import Call
     from hostagent.db.transaction import Transaction
-    from hostagent.netctl.control import Control, References
+    from hostagent.netctl.control import References
 
 
 def reconfigure(call: Call, pif: str) -> str:
@@ -22,7 +21,7 @@ def reconfigure(call: Call, pif: str) -> str:
 
     def work(transaction: Transaction, _references: References) -> Draft:
         refusals.ours(transaction, pif, control.host(transaction), "host.management_reconfigure")
-        return _moving(control, transaction, pif)
+        return drafts.move_management(control, transaction, pif)
 
     return control.change(work)
 
@@ -46,18 +45,9 @@ def reconfigure_pool(call: Call, network: str) -> str:
                 found=f"this host has no PIF on network '{refusals.label_of(transaction, network)}'",
                 hint="make one first: VLAN.create, Bond.create, or PIF.scan",
             )
-        return _moving(control, transaction, pif)
+        return drafts.move_management(control, transaction, pif)
 
     return control.change(work)
-
-
-def _moving(control: Control, transaction: Transaction, pif: str) -> Draft:
-    refusals_pif.management(transaction, pif)
-    refusals_pif.plug(transaction, pif, control.effect.has_bridge)
-    bridge = text(transaction, "network", text(transaction, "PIF", pif, "network"), "bridge")
-    objects_pif.flag_management(transaction, control.host(transaction), bridge)
-    family = text(transaction, "PIF", pif, "primary_address_type")
-    return Draft(up=(pif,), becoming_management=pif, listen=(bridge, family))
 
 
 def disable(call: Call) -> str:
@@ -106,7 +96,7 @@ def get_interface(call: Call, host: str) -> str:
 
 CALLS = (
     Implementation("host.management_reconfigure", reconfigure),
-    Implementation("host.management_disable", disable),
+    Implementation("host.management_disable", disable, emergency=True),
     Implementation("host.local_management_reconfigure", reconfigure_local, emergency=True),
     Implementation("host.get_management_interface", get_interface),
     Implementation("pool.management_reconfigure", reconfigure_pool),

@@ -7,9 +7,17 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.calls_vlan import making
 from hostagent.api.dispatch import Implementation
-from hostagent.netctl import objects_nics, objects_pif, objects_vlan, refusals, refusals_pif, refusals_vlan
+from hostagent.netctl import (
+    drafts,
+    objects_nics,
+    objects_pif,
+    objects_vlan,
+    refusals,
+    refusals_pif,
+    refusals_vlan,
+)
 from hostagent.netctl.effect import Draft
-from hostagent.netctl.fields import flag, text
+from hostagent.netctl.fields import flag
 from hostagent.netctl.refusals_pif import Ipv4, Ipv6
 
 if TYPE_CHECKING:
@@ -25,22 +33,17 @@ def plug(call: Call, pif: str) -> str:
 
     def work(transaction: Transaction, _references: References) -> Draft:
         _ours(control, transaction, pif, "PIF.plug")
-        refusals_pif.plug(transaction, pif, control.effect.has_bridge)
-        return Draft(up=(pif,))
+        return drafts.plug(control, transaction, pif)
 
     return control.change(work)
 
 
 def unplug(call: Call, pif: str) -> str:
-    """Of a member of a bond it is nothing: that has no state of its own."""
     control = call.core.net
 
     def work(transaction: Transaction, _references: References) -> Draft:
         _ours(control, transaction, pif, "PIF.unplug")
-        if text(transaction, "PIF", pif, "bond_slave_of"):
-            return Draft()
-        refusals_pif.unplug(transaction, pif)
-        return Draft(down=(pif,))
+        return drafts.unplug(transaction, pif)
 
     return control.change(work)
 

@@ -12,7 +12,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
-from hostagent.api import calls_adopt, calls_coverage, calls_db, methods
+from hostagent.api import calls_adopt, calls_coverage, calls_db, calls_net, methods
 from hostagent.api.calls import METHODS
 from hostagent.api.cli_door import CliDoor
 from hostagent.api.core import Core, Peer
@@ -77,6 +77,7 @@ class XenApi:
             *METHODS,
             *calls_db.calls(self.core),
             *calls_adopt.calls(self.core),
+            *calls_net.calls(self.core),
             *calls_coverage.calls(self.dispatcher),
         )
         endpoint = Endpoint(self.dispatcher, methods.Dispatcher(own, service))

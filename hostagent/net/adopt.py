@@ -307,7 +307,9 @@ def beginning(
 def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: Kernel) -> None:
     """Raises CannotAdoptError while something of ours lies on the card or its bridge."""
     guests = [
-        link.name for link in kernel.links.values() if link.master == bridge.ifindex and link.ifindex != nic.ifindex
+        link.name
+        for link in kernel.links.values()
+        if link.master == bridge.ifindex and link.ifindex != nic.ifindex
     ]
     if guests:
         raise CannotAdoptError(

@@ -15,13 +15,18 @@ if TYPE_CHECKING:
 
 UP = 1
 """IFF_UP."""
+SCOPE_LINK = 253
+STATIC = "Static"
 
 
 def attached(records: Records, kernel: Kernel) -> frozenset[str]:
     """PIFs, by reference, whose chain is there and up; no member of a bond, for that has no state of its own."""
     links = kernel.by_name()
     vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
-    return frozenset(ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans))
+    addressed = frozenset(one.device for one in kernel.addresses if one.scope < SCOPE_LINK)
+    return frozenset(
+        ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans, addressed)
+    )
 
 
 def as_now(records: Records, kernel: Kernel) -> Records:
@@ -44,7 +49,11 @@ def device_of(pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int
 
 
 def _is_up(
-    records: Records, pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]
+    records: Records,
+    pif: Pif,
+    links: Mapping[str, Link],
+    vlans: Mapping[tuple[int, int], Link],
+    addressed: frozenset[int],
 ) -> bool:
     if pif.bond_slave_of:
         return False
@@ -57,6 +66,22 @@ def _is_up(
     device = device_of(pif, links, vlans)
     if device is None or not device.flags & UP:
         return False
-    if not network.bridge:
-        return True
-    return bridge is not None and bool(bridge.flags & UP) and device.master == bridge.ifindex
+    if network.bridge and not (bridge and bridge.flags & UP and device.master == bridge.ifindex):
+        return False
+    return not _only_carries(pif, bridge or device, device, addressed, vlans, records)
+
+
+def _only_carries(
+    pif: Pif,
+    top: Link,
+    device: Link,
+    addressed: frozenset[int],
+    vlans: Mapping[tuple[int, int], Link],
+    records: Records,
+) -> bool:
+    """Whether the chain is there for the VLANs on it alone: a PIF with a fixed address that has none, and which nobody
+    says to be up."""
+    if pif.currently_attached or top.ifindex in addressed or STATIC not in (pif.ip_mode, pif.ipv6_mode):
+        return False
+    tags = (records.vlans[ref].tag for ref in pif.vlan_slave_of if ref in records.vlans)
+    return any((device.ifindex, tag) in vlans for tag in tags)

@@ -179,9 +179,8 @@ def _join(work: Work, devices: list[Device]) -> None:
 def _mend(work: Work, device: Device, link: Link) -> None:
     draft = work.draft
     member = is_member(device, work.devices)
-    if link.ifindex not in draft.new:
-        draft.sysctl(device, link.ifindex)
-        _ethtool(draft, device, link)
+    draft.sysctl(device, link.ifindex)
+    _ethtool(draft, device, link)
     if device.kind != "physical" and link.group != GROUP:
         link = draft.set(link, group=GROUP)
     if device.kind == "bond":

@@ -63,7 +63,7 @@ class Stack:
                 self.findings.append(trouble._replace(refs=serves))
                 return
             read = keys.of_network(network.other_config)
-            ipv6 = self.layer.lay(pif, read.routes, bridge or pif.device) if attached else "off"
+            ipv6 = self.layer.lay(pif, read.routes, bridge or pif.device) if attached else _carrying(pif)
             mtu = self._mtu(pif, mtu_of(pif, network), [part.device for part in slaves or [pif]], serves)
             if bridge:
                 self._bridge(pif, network, read, mac, mtu, ipv6, (ref,) if attached else serves)
@@ -265,3 +265,9 @@ class Stack:
 def _gro(pif: Pif) -> bool:
     """Whether a NIC merges what it receives. It does so before bridges and VLANs, whose own switch changes nothing."""
     return pif.properties.get("gro", "on") != "off"
+
+
+def _carrying(pif: Pif) -> str:
+    """The IPv6 mode of a bridge that is there only for VLANs. It is what the PIF would have with no address of its own:
+    by the kernel nobody can tell these two apart."""
+    return "link-local" if (pif.ip_mode, pif.ipv6_mode) == ("None", "None") else "off"

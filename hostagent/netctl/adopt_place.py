@@ -12,6 +12,7 @@ from hostagent.net import cache, probe
 from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
 from hostagent.netctl.plug import POLL_S
+from hostagent.netctl.reconfigure import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -64,16 +65,10 @@ def place_of(
     """The place, on this host."""
     from hostagent.net import dhcp
 
-    def keep(records: Records) -> cache.Cached:
-        folder = state / cache.FOLDER
-        still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
-        try:
-            positions = cache.read(folder).cached.positions
-        except cache.CacheError:
-            positions = ()
-        return cache.write(folder, records._replace(pifs=still), positions=positions)
+    def kept(records: Records) -> cache.Cached:
+        return keep(state / cache.FOLDER, records)
 
-    return Place(root, state, inventory, host_uuid, database, site, keep, dhcp.lease)
+    return Place(root, state, inventory, host_uuid, database, site, kept, dhcp.lease)
 
 
 class Request(NamedTuple):

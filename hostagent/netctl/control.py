@@ -76,8 +76,9 @@ class Control:
         with self._turn:
             yield
 
-    def change(self, work: Callable[[Transaction, References], Draft]) -> str:
+    def change(self, work: Callable[[Transaction, References], Draft], effect: Effect | None = None) -> str:
         """Do what `work` drafts: refuse, change objects, and say what of the host is to follow. Returns its result.
+        `effect` takes the place of the usual one, for who wants to hear more of it.
 
         Raises what `work` raises, PifConfigurationError or an error of the effect that has a XenAPI code of its own,
         BusyError when objects that matter were changed meanwhile; the host and the database are then as they were.
@@ -88,7 +89,7 @@ class Control:
             references.rewind()
             with contextlib.ExitStack() as stack:
                 mtus: dict[str, int] = {}
-                for done in self._effects(draft, records, was):
+                for done in self._effects(effect or self.effect, draft, records, was):
                     mtus.update(self._enter(stack, done, draft))
                 with self.database.write() as transaction:
                     if work(transaction, references) != draft:
@@ -117,9 +118,10 @@ class Control:
             records = records._replace(bridge=draft.listen[0])
         return draft, records, was
 
-    def _effects(self, draft: Draft, records: Records, was: Records) -> list[Callable[[], Done]]:
+    def _effects(
+        self, effect: Effect, draft: Draft, records: Records, was: Records
+    ) -> list[Callable[[], Done]]:
         """What is to be done on the host, in order; the later is undone first."""
-        effect = self.effect
         found: list[Callable[[], Done]] = []
         if draft.up or draft.moved:
             found.append(

@@ -18,7 +18,9 @@ from hostagent.net.finding import STOP, Finding
 from hostagent.net.model import want, want_network
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.verify import differences
+from hostagent.netctl.account import Account
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
+from hostagent.netctl.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,14 +77,19 @@ class Site(NamedTuple):
 class Network:
     """This host's network: the `Effect` of the calls. For changes it is called by one thread at a time."""
 
-    def __init__(self, site: Site, *, boot: bool = False) -> None:
+    def __init__(self, site: Site, *, boot: bool = False, account: Account | None = None) -> None:
         """`boot`: what can be had with less is brought up with less, instead of being refused."""
         self._site = site
         self._boot = boot
+        self._account = account or Account(LOCK_S)
 
     @property
     def site(self) -> Site:
         return self._site
+
+    def telling(self, account: Account) -> Network:
+        """The same network, for one change that is told of in `account`."""
+        return Network(self._site, boot=self._boot, account=account)
 
     # --- changes ---
 
@@ -166,7 +173,7 @@ class Network:
 
     def planned(self, records: Records, refs: Sequence[str]) -> Plan:
         """What `bring_up` of these PIFs would do now. Raises as it does."""
-        with self._opened() as host:
+        with self.opened() as host:
             kernel = host.tools.netlink.look()
             wanted = self._wanted(together(records, records, kernel), refs, kernel)
             return plan_of(wanted, kernel, host.around(wanted, kernel))
@@ -183,7 +190,7 @@ class Network:
         return self._site.has_bridge(name)
 
     def foreign_vlan(self, device: str, tag: int) -> str:
-        with self._opened() as host:
+        with self.opened() as host:
             kernel = host.tools.netlink.look()
         lower = kernel.by_name().get(device)
         return next(
@@ -207,7 +214,8 @@ class Network:
     # --- how ---
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[Host]:
+    def opened(self) -> Iterator[Host]:
+        """This host, for a look, or for a change by who has its lock."""
         host = self._site.open(self.management_bridge())
         try:
             yield host
@@ -219,7 +227,10 @@ class Network:
     @contextlib.contextmanager
     def _host(self) -> Iterator[Host]:
         """This host for a change, with nothing unfinished and nobody else at work."""
-        with self._opened() as host, journal.Lock(host.folder, host.by, wait_s=LOCK_S, sleep=host.wait):
+        with (
+            self.opened() as host,
+            journal.Lock(host.folder, host.by, wait_s=self._account.lock_s, sleep=host.wait),
+        ):
             unfinished(host)
             yield host
 
@@ -238,50 +249,64 @@ class Network:
             for _, what in early.held(names, kernel, self._site.owners):
                 hint = "hostagent net adopt takes it over with its address; --dry-run shows how"
                 raise Finding(FOREIGN_ROW, STOP, (ref,), what, hint).error()
+        told = []
         for finding in check(
             records, up, down=down, becoming_management=becoming, kernel=kernel, boot=self._boot
         ):
             if finding.severity == STOP or finding.row == FOREIGN_ROW:
                 raise finding.error()
+            told.append(finding)
+        self._account.findings = told
         return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
     @contextlib.contextmanager
     def _carried_out(
         self, host: Host, planned: Plan, wanted: Wanted, digest: str, what: str, *, guarded: bool = False
     ) -> Iterator[None]:
-        """The plan is done and verified; committed when the block is left whole, undone when it raises."""
+        """The plan is done and verified; committed when the block is left whole, undone when it raises.
+
+        One that is to be confirmed has no digest, so that nobody takes it for one that the database has (`unfinished`).
+        """
+        account = self._account
+        account.wanted, account.planned = wanted, planned
         if not planned.steps:
             yield
             return
+        guarded = guarded or bool(account.confirm_s)
+        digest = "" if account.confirm_s else digest
 
         def differing(kernel: Kernel) -> tuple[Difference, ...]:
             return differences(wanted, kernel, host.around(wanted, kernel))
 
         began = host.clock()
         if guarded:
-            host.arm(UNDO_S)
+            host.arm(account.confirm_s or UNDO_S)
         try:
             written, done = apply.carry_out(
                 planned, host.tools, host.folder, boot=host.boot, digest=digest, what=what, check=differing
             )
+            account.milliseconds, account.soft = tuple(done.milliseconds), tuple(host.soft)
             try:
                 yield
-                if guarded:
+                if guarded and not account.confirm_s:
                     host.disarm()  # raises when the timer was faster
             except BaseException:
                 troubles = apply.undo(written, host.tools, boot=host.boot)
                 if not troubles:
                     journal.mark(host.folder, written, journal.UNDONE)
                 raise
-            journal.mark(host.folder, written, journal.COMMITTED)
+            if not account.confirm_s:
+                journal.mark(host.folder, written, journal.COMMITTED)
         except BaseException as error:
             if guarded:
                 with contextlib.suppress(HostagentError):
                     host.disarm()
             found = error.found if isinstance(error, HostagentError) else type(error).__name__
+            account.outcome = "rolled-back"
             self._note(host, what, "rolled-back", began, digest, planned, (), (found,))
             raise
-        self._note(host, what, "changed", began, digest, planned, done.milliseconds, tuple(host.soft))
+        account.outcome = "waiting" if account.confirm_s else "changed"
+        self._note(host, what, account.outcome, began, digest, planned, done.milliseconds, tuple(host.soft))
 
     def _note(
         self,
@@ -369,24 +394,3 @@ class Network:
             hint="look at address, netmask, VLAN tag, bond mode and the switch's port; the former network is back",
             params=(ref, "the gateway does not answer"),
         )
-
-
-def unfinished(host: Host, digest: str = "", *, waiting: Callable[[], bool] = lambda: True) -> str:
-    """Undo a change that a kill or a power cut left in the middle; the caller holds the lock. What was done, in words.
-
-    With `digest`, of what the database says: a whole one that the database has is kept. One that is `waiting` for its
-    confirmation (its timer runs) is left alone; the next change is then told so (BusyError).
-    """
-    left = journal.pending(host.folder)
-    if left is None:
-        return ""
-    if left.state == journal.APPLIED and left.boot_id == host.boot:
-        if digest and left.digest == digest:
-            journal.mark(host.folder, left, journal.COMMITTED)
-            return f"kept, as the database has it: {left.what}"
-        if waiting():
-            return ""
-    troubles = apply.undo(left, host.tools, boot=host.boot)
-    if not troubles:
-        journal.mark(host.folder, left, journal.UNDONE)
-    return f"undid what was left unfinished: {left.what}" + "".join(f"; {one.found}" for one in troubles)

@@ -14,7 +14,7 @@ from hostagent.errors import HostagentError, KernelError
 from hostagent.net import cache, early, journal
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.from_database import records_of
-from hostagent.netctl.plug import unfinished
+from hostagent.netctl.unfinished import unfinished
 from hostagent.startup import network
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged

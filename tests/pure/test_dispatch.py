@@ -154,7 +154,7 @@ def test_in_emergency_mode_only_the_local_calls_answer(serve):
         server.core.blocked = lambda: None
         again = await server.call("session.slave_local_login", SECRET, peer=REMOTE)
         assert await server.fails("pool.get_all", again) == ["SESSION_INVALID", again]
-        not_built = "host.management_disable"
+        not_built = "VM.start"
         assert await server.fails(not_built, again) == ["NOT_IMPLEMENTED", not_built]
 
     serve(play)

@@ -1,0 +1,184 @@
+# mypy: disable-error-code="union-attr,index,arg-type,call-overload"
+# each test knows what a call answers
+"""`hostagent.net_reconfigure` and `hostagent.net_records`: refusals first, then the change on a kernel with rules."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostagent.api import calls_net
+from hostagent.api.jsonrpc import INVALID_PARAMS, Fault
+from hostagent.api.methods import Dispatcher
+from hostagent.api.service import Service
+from hostagent.config import Paths
+from hostagent.lifecycle import Lifecycle
+from hostagent.net import cache, journal
+from hostagent.net.bring import Request
+from hostagent.netctl.control import Control
+from hostagent.netctl.plug import Network, Site
+from tests.pure.netctl_host import NICS, opened
+from tests.pure.startup_network import FakeHost
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+class Daemon:
+    """Our own calls over a database, and a kernel on which nothing is up yet."""
+
+    def __init__(self, site, root):
+        self.site, self.root, self.host = site, root, FakeHost()
+        for number, nic in enumerate(NICS):
+            self.host.kernel.nic(nic.name, number + 2)
+            it = self.host.kernel.links[number + 2]
+            it.mac = it.permanent_mac = nic.mac
+        self.management = ("xenbr0", "IPv4")
+        effect = Network(
+            Site(
+                open=lambda _: self.host.open(root),
+                owners=lambda _: (),
+                management=lambda: self.management,
+                set_management=lambda bridge, family: setattr(self, "management", (bridge, family)),
+                serve=lambda *_: None,
+                nics=lambda: NICS,
+                has_bridge=lambda name: name in self.host.look().by_name(),
+                ask=self.host.ask,
+            )
+        )
+        site.core.network = Control(site.db, "host-uuid", effect)
+        self.lifecycle = Lifecycle()
+        self.lifecycle.ready()
+        service = Service(Paths(run=root, root=root, state=root), self.lifecycle, 0.0, print, print)
+        self.methods = Dispatcher(calls_net.calls(site.core), service)
+
+    def ask(self, action, pif="", **more):
+        given = Request(action, pif, **more)._asdict()
+        return self.methods.call("hostagent.net_reconfigure", [given])
+
+    def attached(self, pif):
+        return self.site.record("PIF", pif)["currently_attached"]
+
+    def names(self):
+        return set(self.host.look().by_name())
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    (tmp_path / "db").mkdir()
+    with opened(tmp_path / "db") as site:
+        yield Daemon(site, tmp_path)
+
+
+def test_up_and_down_change_kernel_and_database_and_tell_each_operation(daemon):
+    eth1 = daemon.site.pifs[1]
+    result = daemon.ask("up", eth1)
+    assert (result["outcome"], result["error"], result["source"]) == ("changed", None, "database")
+    assert [op["verb"] for op in result["operations"]][0] == "link-add"
+    assert all(op["milliseconds"] is not None for op in result["operations"])
+    assert daemon.attached(eth1)
+    assert "xenbr1" in daemon.names()
+    assert daemon.ask("up", eth1)["outcome"] == "unchanged"
+    assert daemon.ask("down", eth1)["outcome"] == "changed"
+    assert not daemon.attached(eth1)
+    assert "xenbr1" not in daemon.names()
+
+
+def test_what_the_calls_refuse_is_refused_with_their_codes_and_nothing_is_touched(daemon):
+    eth0, eth1, eth2 = daemon.site.pifs[:3]
+    daemon.site.set("PIF", eth1, disallow_unplug=True)
+    daemon.site.bond(eth2, daemon.site.pifs[3])
+    before = daemon.site.everything()
+    answers = [
+        daemon.ask("down", eth0),
+        daemon.ask("down", eth1),
+        daemon.ask("up", eth2),
+        daemon.ask("up", "x"),
+    ]
+    assert [(one["error"]["code"], one["error"]["params"][0]) for one in answers] == [
+        ("PIF_IS_MANAGEMENT_INTERFACE", eth0),
+        ("PIF_DOES_NOT_ALLOW_UNPLUG", eth1),
+        ("CANNOT_PLUG_BOND_SLAVE", eth2),
+        ("HANDLE_INVALID", "PIF"),
+    ]
+    assert (daemon.site.everything(), daemon.host.done) == (before, [])
+
+
+def test_another_hosts_pif_is_none_of_ours(daemon):
+    _, far = daemon.site.other_host()
+    assert daemon.ask("up", far)["error"]["code"] == "HANDLE_INVALID"
+
+
+def test_plan_and_check_touch_nothing(daemon):
+    eth1 = daemon.site.pifs[1]
+    planned, checked = daemon.ask("up", eth1, mode="plan"), daemon.ask("up", eth1, mode="check")
+    assert (planned["outcome"], checked["outcome"]) == ("planned", "differs")
+    assert planned["operations"]
+    assert checked["differences"]
+    assert (daemon.host.done, daemon.attached(eth1)) == ([], False)
+
+
+def test_what_fails_is_undone_and_told_with_its_error(daemon):
+    eth1 = daemon.site.pifs[1]
+    daemon.host.fails.add("eth1")
+    result = daemon.ask("up", eth1)
+    assert (result["outcome"], result["error"]["code"]) == ("rolled-back", "PIF_CONFIGURATION_ERROR")
+    assert not daemon.attached(eth1)
+    assert "xenbr1" not in daemon.names()
+
+
+def test_one_that_waits_for_its_confirmation_is_not_committed_and_its_timer_runs(daemon):
+    result = daemon.ask("up", daemon.site.pifs[1], confirm=True, timeout_s=30.0)
+    assert result["outcome"] == "waiting"
+    assert (daemon.host.armed, daemon.host.disarmed) == (1, 0)
+    left = journal.pending(daemon.root / cache.FOLDER)
+    assert (left.state, left.digest) == (journal.APPLIED, "")
+    assert daemon.ask("up", daemon.site.pifs[2])["error"]["code"] == "OTHER_OPERATION_IN_PROGRESS"
+
+
+def test_the_management_interface_moves_with_inventory_and_records(daemon):
+    eth1 = daemon.site.pifs[1]
+    static = {"ip_configuration_mode": "Static", "IP": "198.51.100.7", "netmask": "255.255.255.0"}
+    daemon.site.set("PIF", eth1, **static, primary_address_type="IPv4")
+    assert "error" in daemon.ask("up", eth1, management=True, confirm=True)
+    assert daemon.management == ("xenbr0", "IPv4")
+    assert daemon.ask("up", eth1, management=True)["error"] is None
+    assert daemon.management == ("xenbr1", "IPv4")
+    assert daemon.site.record("PIF", eth1)["management"] is True
+
+
+def test_without_carrier_it_is_degraded(daemon):
+    daemon.host.kernel.links[3].carrier = False
+    result = daemon.ask("up", daemon.site.pifs[1])
+    assert result["outcome"] == "degraded"
+    assert "no carrier on eth1" in result["told"][-1]
+
+
+def test_rewrite_makes_the_cache_and_records_are_its_text(daemon):
+    first, second = daemon.ask("rewrite"), daemon.ask("rewrite")
+    assert (first["outcome"], second["outcome"]) == ("changed", "unchanged")
+    told = cache.decode(daemon.methods.call("hostagent.net_records", []).encode())
+    kept = cache.read(daemon.root / cache.FOLDER).cached
+    assert (told.generation, cache.digest(told.records)) == (kept.generation, cache.digest(kept.records))
+    assert told.records.pifs[daemon.site.pifs[0]].currently_attached
+
+
+def test_before_the_network_is_there_the_caller_is_sent_to_the_cached_copy(daemon):
+    daemon.site.core.network = None
+    assert daemon.ask("up", "x")["error"]["code"] == "HOST_STILL_BOOTING"
+    assert daemon.methods.call("hostagent.net_records", [])["error"]["code"] == "HOST_STILL_BOOTING"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "up", {}, {"action": "sideways"}, {"action": "up", "nic": "eth0"}, {"action": "up", "mode": "maybe"},
+        {"action": "up", "timeout_s": 0}, {"action": "up", "timeout_s": True}, {"action": "up", "pif": 5},
+        {"action": "up", "confirm": "yes"}, {"action": ["up"]},
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_named(daemon, given):
+    with pytest.raises(Fault) as caught:
+        daemon.methods.call("hostagent.net_reconfigure", [given])
+    assert caught.value.number == INVALID_PARAMS
