@@ -22,8 +22,8 @@ class Account:
     confirm_s: float = 0.0
     outcome: str = ""
     """changed, waiting or rolled-back; empty while nothing was touched."""
-    wanted: Wanted = Wanted()
-    planned: Plan = Plan(())
+    wanted: Wanted = field(default_factory=Wanted)
+    planned: Plan = field(default_factory=lambda: Plan(()))
     milliseconds: tuple[float, ...] = ()
     findings: list[Finding] = field(default_factory=list)
     soft: tuple[str, ...] = ()

@@ -39,7 +39,8 @@ from hostagent.netctl.adopt_place import (
 )
 from hostagent.netctl.control import Control
 from hostagent.netctl.merged import mtus, together
-from hostagent.netctl.plug import POLL_S, Network, unfinished
+from hostagent.netctl.plug import POLL_S, Network
+from hostagent.netctl.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -49,7 +49,7 @@ class Daemon:
         )
         site.core.network = Control(site.db, "host-uuid", effect)
         self.lifecycle = Lifecycle()
-        self.lifecycle.ready()
+        self.lifecycle.became_ready()
         service = Service(Paths(run=root, root=root, state=root), self.lifecycle, 0.0, print, print)
         self.methods = Dispatcher(calls_net.calls(site.core), service)
 
@@ -75,7 +75,7 @@ def test_up_and_down_change_kernel_and_database_and_tell_each_operation(daemon):
     eth1 = daemon.site.pifs[1]
     result = daemon.ask("up", eth1)
     assert (result["outcome"], result["error"], result["source"]) == ("changed", None, "database")
-    assert [op["verb"] for op in result["operations"]][0] == "link-add"
+    assert next(op["verb"] for op in result["operations"]) == "link-add"
     assert all(op["milliseconds"] is not None for op in result["operations"])
     assert daemon.attached(eth1)
     assert "xenbr1" in daemon.names()
