@@ -166,7 +166,6 @@ def test_power_cut_in_the_middle_leaves_a_host_that_can_be_reached(host: Host, d
 
 OTHERS = {
     "ifupdown": """set -e
-apt-get install -y /opt/spare/ifupdown/*.deb >/dev/null
 printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
 systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl unmask networking.service; systemctl enable networking.service
 """,
