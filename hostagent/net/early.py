@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, journal, ladder
-from hostagent.net.attached import attached
+from hostagent.net.attached import works
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from hostagent.net.records import Pif, Records
 
 NONE, FOREIGN, UP, DOWN = "none", "foreign", "up", "down"
-SCOPE_LINK = 253
 POLL_S = 0.2
 NICS_S = 20.0
 """For drivers to load, and NICs to get their names."""
@@ -139,7 +138,7 @@ def _try(
         return (f"{error.found} (hint: {error.hint})",), None
     failed = result["error"]
     said = (*result["told"], *([failed["found"]] if failed else ()))
-    if not _works(found.cached.records, pif, host.tools.netlink.look()):
+    if not works(found.cached.records, pif, host.tools.netlink.look()):
         return said, None
     try:
         if not cache.read(host.folder).cached.verified and not found.cached.verified:
@@ -147,19 +146,6 @@ def _try(
     except HostagentError as error:
         said = (*said, f"the generation could not be marked as verified: {error.found}")
     return said, tuple(result["operations"])
-
-
-def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
-    """Its chain is up, with carrier, and it has an address if it is to have one."""
-    if pif.ref not in attached(records, kernel):
-        return False
-    bridge = kernel.by_name().get(records.networks[pif.network].bridge)
-    if bridge is None or not bridge.carrier:
-        return False
-    wants = pif.ip_mode != "None" or pif.ipv6_mode != "None"
-    return not wants or any(
-        address.device == bridge.ifindex and address.scope < SCOPE_LINK for address in kernel.addresses
-    )
 
 
 def _climb(

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, ladder
-from hostagent.net.attached import attached
+from hostagent.net.attached import works
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hostagent.net.devices import Kernel
-    from hostagent.net.records import Pif, Records
 
-SCOPE_LINK = 253
 FIRST = {(ladder.RETRY, "", -1), (ladder.RESTORE, "", -1)}
 """What the command does before it climbs."""
 
@@ -37,7 +34,7 @@ def reset(
     request = bring.Request(bring.UP, bridge=records.bridge, management=True, timeout_s=timeout_s, boot=True)
     pif = bring.find(records, request)
     first = _try(found, request, host)
-    if _works(records, pif, host.tools.netlink.look()):
+    if works(records, pif, host.tools.netlink.look()):
         return first
     tried: set[tuple[int, str, int]] = set(FIRST)
     failed: list[str] = [f"the generation {found.cached.generation}: {_why(first)}"]
@@ -51,7 +48,7 @@ def reset(
         again = request._replace(pif=pif.ref, bridge="", timeout_s=rung.timeout_s)
         # as verified: what is only an emergency must not become the generation to go back to
         result = _try(cache.Found(cache.Cached(rung.records, 0, verified=True)), again, host)
-        if _works(rung.records, pif, host.tools.netlink.look()):
+        if works(rung.records, pif, host.tools.netlink.look()):
             result["told"] = [*failed, f"rung {rung.number} of the ladder: {rung.why}", *result["told"]]
             result["outcome"] = "degraded"
             return result
@@ -74,14 +71,3 @@ def _try(found: cache.Found, request: bring.Request, host: bring.Host) -> bring.
 def _why(result: bring.Result) -> str:
     error = result["error"]
     return "; ".join([*result["told"], *([error["found"]] if error else ())]) or "no carrier or no address"
-
-
-def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
-    if pif.ref not in attached(records, kernel):
-        return False
-    bridge = records.networks[pif.network].bridge
-    index = next((index for index, link in kernel.links.items() if link.name == bridge), 0)
-    if not index or not kernel.links[index].carrier:
-        return False
-    wants = pif.ip_mode != "None" or pif.ipv6_mode != "None"
-    return not wants or any(one.device == index and one.scope < SCOPE_LINK for one in kernel.addresses)
