@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, journal, ladder
+from hostagent.net import bring, cache, climb, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
@@ -132,12 +132,8 @@ def _try(
 ) -> tuple[tuple[str, ...], tuple[Any, ...] | None]:
     """What was said, and the operations if the interface works now."""
     request = bring.Request(bring.UP, pif=pif.ref, management=True, timeout_s=timeout_s, boot=True)
-    try:
-        result = bring.bring(request, found, host)
-    except HostagentError as error:
-        return (f"{error.found} (hint: {error.hint})",), None
-    failed = result["error"]
-    said = (*result["told"], *([failed["found"]] if failed else ()))
+    result = climb.attempt(found, request, host)
+    said = climb.said(result)
     if not works(found.cached.records, pif, host.tools.netlink.look()):
         return said, None
     try:
@@ -152,35 +148,29 @@ def _climb(
     found: cache.Found, host: bring.Host, around: Around, said: tuple[str, ...], until: float
 ) -> Raised:
     verified = cache.read_verified(host.folder)
-    tried: set[tuple[int, str, int]] = set()
-    failed: list[tuple[ladder.Rung, str]] = []
-    while True:
-        situation = ladder.Situation(
+    climbed = climb.climb(
+        lambda: ladder.Situation(
             found.cached.records,
             verified.records if verified else None,
             tuple(around.cards()),
             around.listed,
-        )
-        rung = ladder.choose(situation, tried)
-        late = until and host.clock() >= until
-        if rung is None or rung.records is None or late:
-            break
-        tried.add(rung.key)
-        pif = ladder.management(rung.records)
-        if pif is None:
-            continue
-        if others := held(nics_of(rung.records, pif), host.tools.netlink.look(), around.owners):
-            failed.append((rung, others[0][1]))
-            continue
-        # verified: what is only an emergency must not become the newest generation
-        records = cache.Found(cache.Cached(rung.records, found.cached.generation, verified=True))
-        more, done = _try(records, pif, host, rung.timeout_s)
-        if done is not None:
-            return Raised(UP, (*said, f"rung {rung.number} of the ladder: {rung.why}", *more), done)
-        failed.append((rung, "; ".join(more) or "no carrier or no address"))
-    message = ladder.console_message(failed, situation)
-    around.console(message)
-    return Raised(DOWN, (*said, *(f"rung {rung.number} ({rung.why}): {why}" for rung, why in failed)))
+        ),
+        host,
+        held=lambda records, pif: held_by(records, pif, host, around.owners),
+        until=until,
+    )
+    if climbed.rung is not None and climbed.result is not None:
+        helped = f"rung {climbed.rung.number} of the ladder: {climbed.rung.why}"
+        done = tuple(climbed.result["operations"])
+        return Raised(UP, (*said, helped, *climb.said(climbed.result)), done)
+    around.console(climbed.message)
+    return Raised(DOWN, (*said, *climbed.told))
+
+
+def held_by(records: Records, pif: Pif, host: bring.Host, owners: Callable[[str], Sequence[Owner]]) -> str:
+    """Why the NICs below a PIF are left to another daemon, in words; empty where they are not."""
+    others = held(nics_of(records, pif), host.tools.netlink.look(), owners)
+    return others[0][1] if others else ""
 
 
 def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
