@@ -16,10 +16,12 @@ from hostagent.net import bring, cache, climb, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
+from hostagent.net.remap import remapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hostagent.net import nics
     from hostagent.net.devices import Kernel
     from hostagent.net.foreign_files import Owner
     from hostagent.net.records import Pif, Records
@@ -52,6 +54,8 @@ class Around(NamedTuple):
     listed: tuple[str, ...] = ()
     """NICs that rungs 3 and 4 of the ladder may use (setting `net.emergency-nics`)."""
     console: Callable[[str], None] = lambda _: None
+    seen: Callable[[], Sequence[nics.Seen]] | None = None
+    """The NICs that are there, to which cached records are fitted (`remap.py`); None: their names are right."""
 
 
 def management(records: Records) -> Pif | None:
@@ -107,23 +111,37 @@ def raise_management(
     if pif is None:
         what = f"{records.bridge} is not made by us" if records.bridge else "there is no management interface"
         return Raised(NONE, (what,))
-    names = nics_of(records, pif)
-    kernel = _with_nics(names, host, nics_s)
+    _with_nics(nics_of(records, pif), host, nics_s)
+    found, told = _fitted(found, around)
+    pif = found.cached.records.pifs[pif.ref]
+    names, kernel = nics_of(found.cached.records, pif), host.tools.netlink.look()
     if others := held(names, kernel, around.owners):
         return Raised(FOREIGN, tuple(what for _, what in others))
     said, done = _try(found, pif, host, timeout_s)
+    said = (*told, *said)
     if done is not None:
         return Raised(UP, said, done)
     return _climb(found, host, around, said, until)
 
 
-def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> Kernel:
-    """The kernel with all these NICs, or as it is when the time is over."""
+def _fitted(found: cache.Found, around: Around) -> tuple[cache.Found, list[str]]:
+    """With the names that the NICs have now; as it is where they cannot be read."""
+    if around.seen is None:
+        return found, []
+    try:
+        cached, told = remapped(found.cached, around.seen())
+    except HostagentError as error:
+        return found, [f"the NICs could not be told apart: {error.found}"]
+    return found._replace(cached=cached), told
+
+
+def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> None:
+    """Wait for all these NICs, until the time is over."""
     until = host.clock() + wait_s
     while True:
         kernel = host.tools.netlink.look()
         if {link.name for link in kernel.links.values()}.issuperset(names) or host.clock() >= until:
-            return kernel
+            return
         host.wait(POLL_S)
 
 
@@ -148,6 +166,8 @@ def _climb(
     found: cache.Found, host: bring.Host, around: Around, said: tuple[str, ...], until: float
 ) -> Raised:
     verified = cache.read_verified(host.folder)
+    if verified is not None:
+        verified = _fitted(cache.Found(verified), around)[0].cached
     climbed = climb.climb(
         lambda: ladder.Situation(
             found.cached.records,
@@ -220,7 +240,7 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         else:
             host = opened(root, found.cached.records.bridge)
             told = (*found.told, *recover(host))
-            around = around_of(root, _listed(root))
+            around = around_of(root, _listed(root))._replace(seen=lambda: _seen(root, host))
             raised = raise_management(found, host, around, until=host.clock() + 4 * TIMEOUT_S, nics_s=NICS_S)
     except HostagentError as error:
         print(f"error: {error.found}\nhint: {error.hint}", file=sys.stderr)
@@ -229,6 +249,12 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         print(line)
     print(f"management interface: {raised.outcome}")
     return 1 if raised.outcome == DOWN else 0
+
+
+def _seen(root: Path, host: bring.Host) -> Sequence[nics.Seen]:
+    from hostagent.net import nics_look
+
+    return nics_look.look(root, host.tools.netlink.look().links.values(), names_of=False)
 
 
 def _listed(root: Path) -> tuple[str, ...]:
