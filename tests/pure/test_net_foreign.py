@@ -114,6 +114,7 @@ def test_networkd_is_kept_from_the_card_by_what_it_knows_it_by(tmp_path, match, 
 
     found = foreign_networkd.owner(card, tmp_path)
 
+    assert found is not None
     assert f"[Match]\\n{taken}\\n" in found.disable
     assert found.mac == ("" if taken.startswith("Name") else "02:00:00:00:00:07")
 
