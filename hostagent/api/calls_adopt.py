@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.api.calls_net import control_of
 from hostagent.api.methods import Json, Method, Param, WrongTypeError, method, one_of, text
 from hostagent.api.roles import Role
 from hostagent.errors import BugError, HostagentError
@@ -54,7 +55,7 @@ def _done(
     from hostagent.netctl.plug import Network
 
     try:
-        control = core.net
+        control = control_of(core, service)
         if not isinstance(control.effect, Network):
             raise BugError("the network of this daemon is not the host's", hint="report it")
         paths = service.paths

@@ -23,11 +23,13 @@ def create(
     call: Call, network: str, members: list[str], mac: str, mode: str, properties: dict[str, str]
 ) -> str:
     control = call.core.net
+    nics = control.effect.nics()
 
     def work(transaction: Transaction, references: References) -> Draft:
         transaction.get("network", network, "uuid")
         refusals_bond.create(transaction, network, members, mac, control.host(transaction))
         refusals_bond.mode(mode, control.effect.mode_refused)
+        refusals_bond.speeds(transaction, members, mode, nics)
         complete = refusals_bond.properties(mode, properties)
         moved = objects_bond.create(
             transaction, references, network, members, mac=mac, mode=mode, properties=complete

@@ -65,6 +65,12 @@ def disable(call: Call) -> str:
 
 def reconfigure_local(call: Call, bridge: str) -> str:
     """Listen on a bridge that has its address already: for a host that has lost its coordinator."""
+    if not call.core.emergency():
+        raise RefusedError(
+            "NOT_IN_EMERGENCY_MODE",
+            found="this host is not in emergency mode",
+            hint="host.management_reconfigure moves the management interface, and keeps the way back open",
+        )
     control = call.core.net
 
     def work(transaction: Transaction, _references: References) -> Draft:

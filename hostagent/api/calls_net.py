@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.methods import Json, Method, Param, WrongTypeError, method
 from hostagent.api.roles import Role
-from hostagent.errors import BugError, HostagentError
+from hostagent.errors import BugError, CallerError, HostagentError
 from hostagent.lifecycle import HostStillBootingError, Phase
 
 if TYPE_CHECKING:
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 LONGEST_S = 3600.0
 REWRITE = "rewrite"
 WORDS = {"action": ("up", "down", REWRITE), "mode": ("do", "plan", "check")}
+
+
+class NoNetworkError(CallerError):
+    """This daemon does not look after the host's network. Nothing was changed."""
+
+    code = "HOST_STILL_BOOTING"
 
 
 def asked(untrusted: object) -> dict[str, object]:
@@ -66,7 +72,7 @@ def _reconfigured(core: Core, service: Service, given: dict[str, object]) -> Jso
     from hostagent.netctl import reconfigure
     from hostagent.netctl.plug import Network
 
-    control = _control(core, service)
+    control = control_of(core, service)
     if given["action"] == REWRITE:
         return dict(reconfigure.rewrite(control, service.paths.state / cache.FOLDER))
     if not isinstance(control.effect, Network):
@@ -78,13 +84,19 @@ def _records(core: Core, service: Service) -> Json:
     from hostagent.net import cache
     from hostagent.netctl.reconfigure import cached
 
-    return cache.encode(cached(_control(core, service), service.paths.state / cache.FOLDER)).decode()
+    return cache.encode(cached(control_of(core, service), service.paths.state / cache.FOLDER)).decode()
 
 
-def _control(core: Core, service: Service) -> Control:
-    """Raises HostStillBootingError while start-up is at the network, and where it never came to it."""
-    if core.network is None or service.lifecycle.state.phase is Phase.STARTING:
+def control_of(core: Core, service: Service) -> Control:
+    """Raises HostStillBootingError while start-up is at the network, NoNetworkError where it never came to it."""
+    if service.lifecycle.state.phase is Phase.STARTING:
         raise HostStillBootingError
+    if core.network is None:
+        raise NoNetworkError(
+            "start-up ended before this daemon had the network",
+            hint="`hostagent status` says why; until then interface-reconfigure works from the cached records",
+            params=(),
+        )
     return core.network
 
 

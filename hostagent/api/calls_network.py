@@ -23,6 +23,7 @@ def create(call: Call, args: dict[str, Value]) -> str:
 
     database = call.core.db
     values = constructor_values(database.model.cls("network"), args)
+    refusals_network.other_config(values.get("other_config"))
     with database.write() as transaction:
         return objects_network.create(transaction, References(), values)
 

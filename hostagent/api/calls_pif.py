@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING
 
-from hostagent.api.calls_vlan import making
+from hostagent.api.calls_vlan import is_live, making
 from hostagent.api.dispatch import Implementation
 from hostagent.netctl import (
     drafts,
@@ -17,6 +17,7 @@ from hostagent.netctl import (
     refusals_vlan,
 )
 from hostagent.netctl.effect import Draft
+from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag
 from hostagent.netctl.refusals_pif import Ipv4, Ipv6
 
@@ -198,6 +199,10 @@ def _ours(control: Control, view: View, pif: str, name: str) -> None:
 
 def _this_host(control: Control, view: View, host: str, name: str) -> None:
     view.get("host", host, "uuid")
+    if host != control.host(view) and not is_live(view, host):
+        raise RefusedError(
+            "HOST_OFFLINE", host, found=f"{name} was asked for a host that does not answer", hint="start it"
+        )
     refusals.this_host(host, control.host(view), name)
 
 

@@ -95,12 +95,13 @@ def _only_ours(control: Control, view: View, pifs: list[str]) -> str:
         owner = text(view, "PIF", pif, "host")
         if owner == host:
             ours = ours or pif
-        elif _is_live(view, owner):
+        elif is_live(view, owner):
             refusals.this_host(owner, host, "VLAN.create")
     return ours
 
 
-def _is_live(view: View, host: str) -> bool:
+def is_live(view: View, host: str) -> bool:
+    """Whether another host of the pool answers, as far as the database knows."""
     metrics = text(view, "host", host, "metrics") if view.exists("host", host) else ""
     return (
         bool(metrics) and view.exists("host_metrics", metrics) and flag(view, "host_metrics", metrics, "live")

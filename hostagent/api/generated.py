@@ -47,6 +47,10 @@ EFFECTS: dict[str, frozenset[str]] = {
 }
 """Settable fields whose value reaches beyond the database."""
 
+CHECKED = {("PIF", "other_config"): "check_pif", ("network", "other_config"): "check_network"}
+"""Maps of which some keys change the network: what refuses their values (`net.keys`) before they are stored, instead of
+the next plug (networking.md 1.6)."""
+
 PLAIN_CLASSES = frozenset(("secret", "user", "VM_appliance", "VM_group"))
 """Classes whose objects are nothing but their record: made and destroyed here."""
 
@@ -152,13 +156,25 @@ def _getter(cls: str, field: str, database: Database) -> Run:
     return get
 
 
+def _check(cls: str, field: str, before: Value, after: Value) -> None:
+    """Only what changed: a value that stands there from before does not keep others from being set."""
+    from hostagent.net import keys
+
+    if isinstance(before, dict) and isinstance(after, dict):
+        changed = {key: str(value) for key, value in after.items() if before.get(key) != value}
+        getattr(keys, CHECKED[cls, field])(changed)
+
+
 def _writer(change: Callable[..., object]) -> Callable[[str, str, Database], Run]:
     """The makers of messages that change one field, by the method of Transaction that they call."""
 
     def make(cls: str, field: str, database: Database) -> Run:
         def write(ref: str, *given: Value) -> str:
             with database.write() as transaction:
+                before = transaction.get(cls, ref, field) if (cls, field) in CHECKED else None
                 change(transaction, cls, ref, field, *given)
+                if before is not None:
+                    _check(cls, field, before, transaction.get(cls, ref, field))
             return ""
 
         return write

@@ -126,10 +126,11 @@ class View:
     def records(self, cls: str, *, internal: bool = False) -> Iterator[tuple[str, dict[str, Value]]]:
         """Reference and record of every object of a class, oldest first."""
         found = self._model.cls(cls)
-        links = self._links(found, internal=internal)
+        links, names = self._links(found, internal=internal), tuple(_empty(found, internal=internal))
         for ref, record, private in self._rows(cls):
             fields: dict[str, Value] = json.loads(record)
-            fields.update(_empty(found, internal=internal) | links.get(ref, {}))
+            fields.update({name: [] for name in names})
+            fields.update(links.get(ref, {}))
             if internal:
                 fields.update(json.loads(private))
             yield ref, fields

@@ -87,7 +87,10 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
         path = f"/etc/NetworkManager/conf.d/00-hostagent-{main.device}.conf"
         return Disabling((), (*late, _change(path, _network_manager(main.device), content)))
     switch = f"/etc/systemd/network/00-hostagent-{main.device}.network"
-    late.append(_change(switch, _networkd(main.device), content))
+    if main.mac:
+        vlans = f"/etc/systemd/network/00-hostagent-{main.device}-vlans.network"
+        late.append(_change(vlans, _networkd(f"Type=vlan\nMACAddress={main.mac}"), content))
+    late.append(_change(switch, _networkd(_card(main)), content))
     if alone:
         online = (
             "# Written by `hostagent net adopt`: systemd-networkd has no device to wait for.\n"
@@ -101,12 +104,20 @@ def _change(path: str, after: str, content: Callable[[str], str | None]) -> Chan
     return Change(path, content(path), after)
 
 
-def _networkd(device: str) -> str:
-    """VLANs on the card, which are ours as well, have names that begin with its own."""
+def _card(owner: Owner) -> str:
+    """The card, under whatever name where networkd would find it so. By name the file is for its VLANs too, which are
+    ours as well; those of a card by its MAC address have that, but not as their permanent one, and a file of their own.
+    """
+    if owner.mac:
+        return f"PermanentMACAddress={owner.mac}"
+    return f"Name={owner.device} {owner.device}.*"
+
+
+def _networkd(match: str) -> str:
     return f"""\
 # Written by `hostagent net adopt`; `hostagent net release` removes it.
 [Match]
-Name={device} {device}.*
+{match}
 
 [Link]
 Unmanaged=yes

@@ -52,6 +52,7 @@ def check(
     if kernel is not None and links is not None:
         findings = _renamed(records, findings, links)
         findings += _nics(records, found, kernel, links)
+        findings += _ipv6(records, found, links)
         findings += _taken(found, kernel, links)
         findings += _unmanaged(records, found, links)
     middle = DEGRADE if boot else STOP
@@ -261,6 +262,29 @@ def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link
             what, hint = f"no carrier on {link.name}", "look at the cable, the switch port, the transceiver"
             findings.append(Finding(57, DEGRADE, device.serves, what, hint))
     return findings
+
+
+def _ipv6(records: Records, found: Survey, links: dict[str, Link]) -> list[Finding]:
+    """Row 66: IPv6 that the host does not have.
+
+    Told by the loopback device: it is in each look at the kernel, and switching IPv6 off for all devices switches it
+    off there too.
+    """
+    loopback = links.get("lo")
+    if loopback is None or loopback.ipv6.get("disable_ipv6") == 0:
+        return []
+    if loopback.ipv6:
+        why = "IPv6 is switched off for the whole host (net.ipv6.conf.all.disable_ipv6, or lo's)"
+        hint = "sysctl -w net.ipv6.conf.all.disable_ipv6=0, and below /etc/sysctl.d; or PIF.reconfigure_ipv6 mode=None"
+    else:
+        why = "this kernel has no IPv6"
+        hint = "take ipv6.disable=1 off its command line; or PIF.reconfigure_ipv6 mode=None"
+    return [
+        Finding(66, STOP_UNLESS_BOOT, (ref,), f"{text(pif)} is to have IPv6, and {why}", hint)
+        for root, uppers in found.chains.made.items()
+        for ref in (root, *uppers)
+        if ref in found.chains.attached and (pif := records.pifs[ref]).ipv6_mode != "None"
+    ]
 
 
 def _another_nic(pif: Pif, device: Device, link: Link, now: Link | None) -> Finding:

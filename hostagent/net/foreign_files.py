@@ -51,6 +51,8 @@ class Owner(NamedTuple):
     """By which it was known to the DHCP server (`ff:…`); empty where that was the MAC address or cannot be read."""
     through: str = ""
     """The bridge or bond of the daemon's that the card is a port of: what this is about."""
+    mac: str = ""
+    """The card's permanent MAC address, where the daemon's file would take the card under another name too."""
 
 
 Sections = list[tuple[str, list[tuple[str, str]]]]

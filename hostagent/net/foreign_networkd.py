@@ -33,7 +33,7 @@ FOLDERS = (
 """A file in an earlier one replaces that of the same name in a later one."""
 LINKS, LEASES = "run/systemd/netif/links", "run/systemd/netif/leases"
 DISABLE = (
-    "printf '[Match]\\nName={name}\\n\\n[Link]\\nUnmanaged=yes\\n'"
+    "printf '[Match]\\n{match}\\n\\n[Link]\\nUnmanaged=yes\\n'"
     " > /etc/systemd/network/00-hostagent-{name}.network"
 )
 YES = {"yes", "true", "on", "1", "y", "t"}
@@ -60,10 +60,13 @@ def owner(nic: Nic, root: Path) -> Owner | None:
         return None
     through = value(parsed, "Network", "Bridge") or value(parsed, "Network", "Bond")
     lease = assignments(text(root / LEASES / str(nic.ifindex))) if nic.ifindex else {}
+    mac = "" if by_name_only(parsed) else nic.mac.lower()
+    match = f"PermanentMACAddress={mac}" if mac else f"Name={nic.name}"
     return describe(nic, parsed, lease)._replace(
         files=tuple(shown(one, root) for one in read),
-        disable=DISABLE.format(name=nic.name),
+        disable=DISABLE.format(name=nic.name, match=match),
         through=through,
+        mac=mac,
     )
 
 
@@ -153,6 +156,17 @@ def matching(nic: Nic, root: Path) -> Path | None:
         if matches(nic, sections(text(named[name]))):
             return named[name]
     return None
+
+
+def by_name_only(parsed: Sections) -> bool:
+    """Whether a file's [Match] takes what has one of some names, and nothing else: then it takes another card once the
+    order of the cards changes, and that one must be kept from it. Any other file finds the same card again.
+    """
+    pairs = [pair for name, pairs in parsed if name == "Match" for pair in pairs if pair[1]]
+    return any(
+        key in ("Name", "OriginalName") and not set(given) & set("*?[!")  # a pattern takes any name
+        for key, given in pairs
+    )
 
 
 def matches(nic: Nic, parsed: Sections) -> bool:

@@ -30,6 +30,8 @@ class KeyProblem(NamedTuple):
     found: str
     """A sentence that names the key, and of a list the element by number and column (both from 1)."""
     hint: str
+    harmless: bool = False
+    """It does nothing, and nothing else is lost by it: told, and not refused."""
 
 
 class PifKeys(NamedTuple):
@@ -126,20 +128,23 @@ def _any(other_config: Mapping[str, str], known: frozenset[str], beginnings: tup
 
 
 def check_pif(other_config: Mapping[str, str]) -> None:
-    """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a PIF that cannot be used."""
+    """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a PIF whose value cannot be used. Keys that
+    nobody knows, and what the kernel has no longer, may stand: other programs keep theirs here too.
+    """
     _check(of_pif(other_config).problems)
 
 
 def check_network(other_config: Mapping[str, str]) -> None:
-    """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a network that cannot be used."""
+    """As `check_pif`, for a network."""
     _check(of_network(other_config).problems)
 
 
 def _check(problems: tuple[KeyProblem, ...]) -> None:
     for problem in problems:
-        raise InvalidValueError(
-            f"other_config:{problem.key}", problem.value, problem.found, hint=problem.hint
-        )
+        if not problem.harmless:
+            raise InvalidValueError(
+                f"other_config:{problem.key}", problem.value, problem.found, hint=problem.hint
+            )
 
 
 def wants_default_route(other_config: Mapping[str, str]) -> bool:
@@ -231,9 +236,8 @@ def _ethtool(
             elif name != "ufo":
                 features[name] = flag
             elif flag:
-                problems.append(
-                    _problem(key, value, "has no effect: Linux has no ufo since 4.14", "remove the key")
-                )
+                told = _problem(key, value, "has no effect: Linux has no ufo since 4.14", "remove the key")
+                problems.append(told._replace(harmless=True))
         elif name == "speed":
             if 0 < (speed := _whole(value)) <= 0x7FFFFFFF:
                 link[name] = speed
@@ -252,7 +256,8 @@ def _ethtool(
                     _problem(key, value, "is no mask of link modes", "use hexadecimal, as in 0x1000")
                 )
         else:
-            problems.append(_problem(key, value, "is no setting that we know", f"remove {key}"))
+            told = _problem(key, value, "is no setting that we know", f"remove {key}")
+            problems.append(told._replace(harmless=True))
     return link, features
 
 

@@ -32,3 +32,7 @@ class Nic(NamedTuple):
     """Full duplex."""
     driver: str = ""
     """Of the kernel."""
+    unmanaged: bool = False
+    """The host's policy leaves it to others (`nic_policy.py`); as the next, it counts when its PIF is made."""
+    pinned: bool = False
+    """The host's policy: it must stay plugged, for its disk is behind it."""

@@ -10,7 +10,7 @@ from hostagent.netctl.fields import text, texts
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Sequence
+    from collections.abc import Sequence
 
     from hostagent.db.transaction import Transaction
     from hostagent.db.view import View
@@ -26,13 +26,10 @@ def scan(
     host: str,
     nics: Sequence[Nic],
     now: dt.datetime,
-    *,
-    unmanaged: Collection[str] = (),
-    pinned: Collection[str] = (),
 ) -> list[str]:
     """Refresh the PIFs of known NICs and make those of new ones; returns the new ones. PIFs whose NIC is gone stay.
 
-    `unmanaged` and `pinned` are names of NICs that are to be left alone, and that must stay plugged once they are made.
+    Of new ones, those that the host's policy leaves to others are not managed, those it pins disallow unplug.
     """
     known = match(transaction, host, nics)
     for pif, nic in known.items():
@@ -45,8 +42,8 @@ def scan(
             host,
             nic,
             now,
-            managed=nic.name not in unmanaged,
-            disallow_unplug=nic.name in pinned,
+            managed=not nic.unmanaged,
+            disallow_unplug=nic.pinned,
         )
         for nic in nics
         if nic.present and nic not in found

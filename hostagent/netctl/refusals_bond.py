@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import InvalidValueError
-from hostagent.netctl import refusals
+from hostagent.netctl import objects_nics, refusals
 from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag, pairs, text, texts
 from hostagent.netctl.refusals import device_of, label_of
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hostagent.db.view import View
+    from hostagent.net.nics_types import Nic
 
-LACP = "lacp"
+LACP, ONE_AT_A_TIME = "lacp", "active-backup"
 DEFAULTS = {"hashing_algorithm": "tcpudp_ports", "lacp-time": "slow", "lacp-fallback-ab": "true"}
 """Properties of a bond in mode lacp that always have a value (networking.md 1.2)."""
 CHOICES = {
@@ -30,7 +31,8 @@ KEY_LAST = 1023
 
 
 def create(view: View, network: str, members: Sequence[str], mac: str, host: str) -> None:
-    """All of `Bond.create` but its mode and properties."""
+    """All of `Bond.create` but its mode and properties, and the speed of its members."""
+    refusals.managed_network(view, network)
     if not members:
         raise RefusedError(
             "PIF_BOND_NEEDS_MORE_MEMBERS", found="a bond without members was asked for", hint="name its PIFs"
@@ -69,11 +71,30 @@ def create(view: View, network: str, members: Sequence[str], mac: str, host: str
         _management_stays(view, pif)
     for pif in members:
         refusals.fcoe(view, pif)
-    refusals.managed_network(view, network)
     _network_fits(view, network, host)
     refusals.not_connected(view, network, host)
     if mac:
         refusals.mac(mac)
+
+
+def speeds(view: View, members: Sequence[str], mode: str, nics: Sequence[Nic]) -> None:
+    """Row 11 of the failure catalogue: links of several speeds are no one aggregate, and one of them would stand idle.
+
+    PIF_CONFIGURATION_ERROR [first member; table of the members]. Of an active-backup bond one member carries at a time:
+    there a slower spare is a choice. A link that is down has no speed to compare. Nor are MTUs compared: the bond gives
+    its own to its members, and what a driver does not take is refused when it is planned (row 16).
+    """
+    if mode == ONE_AT_A_TIME or not members:
+        return
+    found = objects_nics.match(view, text(view, "PIF", members[0], "host"), nics)
+    links = [(pif, found[pif].speed if pif in found and found[pif].carrier else 0) for pif in members]
+    if len({speed for _, speed in links if speed > 0}) > 1:
+        table = ", ".join(
+            f"{device_of(view, pif)} {f'{speed} Mb/s' if speed > 0 else 'unknown'}" for pif, speed in links
+        )
+        told = f"the members have links of different speeds: {table}"
+        hint = "set the switch's ports alike, or use mode active-backup"
+        raise RefusedError("PIF_CONFIGURATION_ERROR", members[0], f"{told}; {hint}", found=told, hint=hint)
 
 
 def destroy(view: View, bond: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError
+from hostagent.net import keys
 from hostagent.netctl import refusals, refusals_pif
 from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag, pairs, text, texts
@@ -54,6 +55,12 @@ def mtu(value: int) -> None:
             f"{value} octets are no MTU",
             hint=f"{MTU_FIRST} to {MTU_LAST}; mostly 1500 or 9000",
         )
+
+
+def other_config(value: object) -> None:
+    """The keys of a new network's other_config that change networking. INVALID_VALUE [other_config:KEY; value]."""
+    if isinstance(value, dict):
+        keys.check_network({str(key): str(item) for key, item in value.items()})
 
 
 def destroy(view: View, network: str) -> None:

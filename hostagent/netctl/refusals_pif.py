@@ -101,12 +101,13 @@ def allows_unplug(view: View, pif: str) -> None:
 
 
 def reconfigure_ip(view: View, pif: str, wanted: Ipv4) -> None:
-    _reconfigure(view, pif, "IPv4", wanted.mode)
+    _reconfigure(view, pif, wanted.mode)
     is_static = wanted.mode == "Static"
     _valid("IP", wanted.address, refusals.is_ipv4, needed=is_static)
     _valid("netmask", wanted.netmask, refusals.is_netmask, needed=is_static)
     _valid("gateway", wanted.gateway, refusals.is_ipv4)
     _valid_dns(wanted.dns)
+    _stays_reachable(view, pif, "IPv4", wanted.mode)
     fields = ("ip_configuration_mode", "IP", "netmask", "gateway")
     present = tuple(text(view, "PIF", pif, field) for field in fields)
     if wanted.mode != "Static" or present != wanted[:-1]:
@@ -114,7 +115,7 @@ def reconfigure_ip(view: View, pif: str, wanted: Ipv4) -> None:
 
 
 def reconfigure_ipv6(view: View, pif: str, wanted: Ipv6) -> None:
-    _reconfigure(view, pif, "IPv6", wanted.mode)
+    _reconfigure(view, pif, wanted.mode)
     if wanted.mode == "Static" or wanted.address:
         if not refusals.is_ipv6_prefix(wanted.address):
             raise RefusedError(
@@ -125,6 +126,7 @@ def reconfigure_ipv6(view: View, pif: str, wanted: Ipv6) -> None:
             )
     _valid("gateway", wanted.gateway, refusals.is_ipv6)
     _valid_dns(wanted.dns)
+    _stays_reachable(view, pif, "IPv6", wanted.mode)
     present = (
         text(view, "PIF", pif, "ipv6_configuration_mode"),
         texts(view, "PIF", pif, "IPv6"),
@@ -134,11 +136,14 @@ def reconfigure_ipv6(view: View, pif: str, wanted: Ipv6) -> None:
         _unprotected(view, pif)
 
 
-def _reconfigure(view: View, pif: str, family: str, mode: str) -> None:
+def _reconfigure(view: View, pif: str, mode: str) -> None:
     refusals.managed(view, pif)
     if mode != "None":
         refusals.not_a_member(view, pif)
-    elif text(view, "PIF", pif, "primary_address_type") == family:
+
+
+def _stays_reachable(view: View, pif: str, family: str, mode: str) -> None:
+    if mode == "None" and text(view, "PIF", pif, "primary_address_type") == family:
         refusals.not_management(view, pif)
 
 
@@ -292,6 +297,7 @@ def management(view: View, pif: str) -> None:
 
 
 def management_disable(view: View, host: str) -> None:
+    refusals.high_availability(view)
     pool = view.the_only("pool")
     if pool != NULL_REF and text(view, "pool", pool, "master") != host:
         raise RefusedError(
@@ -299,7 +305,6 @@ def management_disable(view: View, host: str) -> None:
             found="this host belongs to a pool that another host coordinates",
             hint="it reaches its coordinator through the management interface; eject it first",
         )
-    refusals.high_availability(view)
 
 
 def device_named(view: View, host: str, device: str) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hostagent.netctl import refusals, refusals_pif
 from hostagent.netctl.errors import RefusedError
-from hostagent.netctl.fields import flag, number, text, texts
+from hostagent.netctl.fields import flag, text, texts
 from hostagent.netctl.refusals import device_of, label_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,10 @@ def create(
             hint=f"0 to {TAG_LAST}",
         )
     _can_carry_vlans(view, tagged)
-    for vlan in texts(view, "PIF", tagged, "VLAN_slave_of"):
-        if number(view, "VLAN", vlan, "tag") == tag:
+    for _, record in view.records(
+        "VLAN"
+    ):  # one pass: a look-up of each is a query each, of a thousand on a trunk
+        if record["tagged_PIF"] == tagged and record["tag"] == tag:
             raise RefusedError(
                 "PIF_VLAN_EXISTS",
                 tagged,

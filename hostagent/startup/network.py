@@ -119,13 +119,15 @@ def assigned(config: Config, kernel: Kernel) -> nics.Assignment:
 def positions(config: Config) -> Sequence[Nic]:
     """All NICs that have a position, with fresh facts; new ones get theirs, for good.
 
-    Raises FileError, NicListError, NetlinkError.
+    Raises FileError, NicListError, NetlinkError, CommandError.
     """
+    from hostagent.net import nic_policy
+
     found = assigned(config, look(config))
     if found.changes:
         folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
         nics.store(folder(config) / NICS, found.nics)
-    return found.nics
+    return nic_policy.marked(found.nics, nic_policy.read(config.paths.root))
 
 
 # --- the inventory and the listener ---

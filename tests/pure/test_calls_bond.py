@@ -364,3 +364,28 @@ def test_a_bond_without_its_primary_gives_back_to_another_member(site):
     site.set("Bond", bond, primary_slave=NULL_REF)
     site.call("Bond.destroy", bond)
     assert fields(site, eth1, "IP") == ["192.0.2.7"]
+
+
+def test_row_11_members_of_several_speeds_are_shown_and_nothing_is_changed(site):
+    eth1, eth2 = site.pifs[1:3]
+    speeds = {"eth1": 1000, "eth2": 100}
+    site.net.found = [nic._replace(carrier=True, speed=speeds.get(nic.name, 0)) for nic in site.net.found]
+    code, pif, told = site.fails("Bond.create", site.free, [eth1, eth2], "", "lacp", {})
+    assert (code, pif) == ("PIF_CONFIGURATION_ERROR", eth1)
+    assert "eth1 1000 Mb/s, eth2 100 Mb/s" in told
+    assert site.net.said == []
+    assert site.call("Bond.create", site.free, [eth1, eth2], "", "active-backup", {})
+
+
+def test_a_link_that_is_down_has_no_speed_to_compare(site):
+    eth1, eth2 = site.pifs[1:3]
+    up = {"eth1": 1000}
+    site.net.found = [
+        nic._replace(carrier=nic.name in up, speed=up.get(nic.name, 100)) for nic in site.net.found
+    ]
+    assert site.call("Bond.create", site.free, [eth1, eth2], "", "lacp", {})
+
+
+def test_a_network_that_is_not_ours_is_refused_before_what_is_wrong_with_the_members(site):
+    foreign = site.make("network", bridge="br0", managed=False)
+    assert site.fails("Bond.create", foreign, [], "", "lacp", {}) == ["NETWORK_UNMANAGED", foreign]

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
-from hostagent.api import calls_net
+from hostagent.api import calls_adopt, calls_net
 from hostagent.api.jsonrpc import INVALID_PARAMS, Fault
 from hostagent.api.methods import Dispatcher
 from hostagent.api.service import Service
@@ -166,8 +168,25 @@ def test_rewrite_makes_the_cache_and_records_are_its_text(daemon):
 
 def test_before_the_network_is_there_the_caller_is_sent_to_the_cached_copy(daemon):
     daemon.site.core.network = None
-    assert daemon.ask("up", "x")["error"]["code"] == "HOST_STILL_BOOTING"
+    told = daemon.ask("up", "x")["error"]
+    assert (told["code"], list(told["params"])) == ("HOST_STILL_BOOTING", [])
+    assert "cached records" in told["hint"]
     assert daemon.methods.call("hostagent.net_records", [])["error"]["code"] == "HOST_STILL_BOOTING"
+
+
+@pytest.mark.parametrize("call", ["hostagent.net_adopt", "hostagent.net_release"])
+def test_a_card_cannot_be_taken_over_by_a_daemon_without_a_network(daemon, call):
+    methods = Dispatcher(calls_adopt.calls(daemon.site.core), daemon.methods._service)
+    daemon.site.core.network = None
+    told = methods.call(call, ["eth0", "plan", 30.0])["error"]
+    assert (told["code"], list(told["params"])) == ("HOST_STILL_BOOTING", [])
+    assert "`hostagent status`" in told["hint"]
+
+
+def test_while_start_up_runs_the_caller_is_told_to_wait(daemon):
+    starting = dataclasses.replace(daemon.methods._service, lifecycle=Lifecycle())
+    methods = Dispatcher(calls_net.calls(daemon.site.core), starting)
+    assert "--watch" in methods.call("hostagent.net_records", [])["error"]["hint"]
 
 
 @pytest.mark.parametrize(

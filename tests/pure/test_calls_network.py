@@ -195,6 +195,34 @@ def test_the_move_refuses(site):
     assert site.fails("host.management_disable") == ["SLAVE_REQUIRES_MANAGEMENT_INTERFACE"]
 
 
+def test_bad_keys_of_a_network_are_refused_when_they_are_set_and_others_may_stand(site):
+    network, refused = site.free, ["INVALID_VALUE", "other_config:static-routes", "10.8.0.0/33/10.1.1.1"]
+    add = "network.add_to_other_config"
+    assert site.fails(add, network, "static-routes", "10.8.0.0/33/10.1.1.1") == refused
+    whole = {"static-routes": "10.8.0.0/33/10.1.1.1", "colour": "red"}
+    assert site.fails("network.set_other_config", network, whole) == refused
+    assert site.fails("network.create", {"name_label": "n", "other_config": whole}) == refused
+    site.call(add, network, "ethtool-colour", "red")
+    site.call(add, network, "static-routes", "10.8.0.0/16/10.1.1.1")
+    site.call("network.remove_from_other_config", network, "static-routes")
+    assert site.record("network", network)["other_config"] == {"ethtool-colour": "red"}
+    site.set("network", network, other_config={"mtu": "9k"})
+    site.call(add, network, "persist", "true")
+    site.call("network.set_other_config", network, {"mtu": "9k"})
+    site.call("network.remove_from_other_config", network, "mtu")
+    assert site.fails(add, network, "mtu", "9k") == ["INVALID_VALUE", "other_config:mtu", "9k"]
+
+
+def test_bad_keys_of_a_pif_are_refused_when_they_are_set(site):
+    eth1 = site.pifs[1]
+    add = "PIF.add_to_other_config"
+    refused = ["INVALID_VALUE", "other_config:ethtool-speed", "fast"]
+    assert site.fails(add, eth1, "ethtool-speed", "fast") == refused
+    assert site.fails("PIF.set_other_config", eth1, {"ethtool-speed": "fast"}) == refused
+    site.call(add, eth1, "ethtool-speed", "1000")
+    site.call(add, eth1, "bond-hashing-algorithm", "nonsense")  # told at the plug, of what the bond can do
+
+
 def test_a_pool_of_one_moves_with_its_host(site):
     site.set("PIF", site.pifs[1], **STATIC)
     site.call("pool.management_reconfigure", site.nets[1])
@@ -206,6 +234,8 @@ def test_management_is_switched_off_and_set_by_hand(site):
     assert (site.net.bridge, site.net.names()) == ("", ["listen"])
     assert site.record("PIF", site.pifs[0])["management"] is False
     assert site.fails("host.get_management_interface", site.host) == ["HOST_HAS_NO_MANAGEMENT_IP"]
+    assert site.fails("host.local_management_reconfigure", "xenbr0") == ["NOT_IN_EMERGENCY_MODE"]
+    site.core.emergency = lambda: True
     assert site.fails("host.local_management_reconfigure", "xenbr1") == ["INTERFACE_HAS_NO_IP", "xenbr1"]
     site.call("host.local_management_reconfigure", "xenbr0")
     assert (site.net.bridge, site.record("PIF", site.pifs[0])["management"]) == ("xenbr0", True)

@@ -458,3 +458,21 @@ def test_records_alone_come_and_go_without_a_device(site):
     site.call("PIF.db_forget", pif)
     assert pif not in site.refs("PIF")
     assert site.net.said == []
+
+
+def test_a_host_that_does_not_answer_is_not_scanned(site):
+    host, _ = site.other_host()
+    site.set("host_metrics", site.record("host", host)["metrics"], live=False)
+    assert site.fails("PIF.scan", host) == ["HOST_OFFLINE", host]
+    site.set("host_metrics", site.record("host", host)["metrics"], live=True)
+    assert site.fails("PIF.scan", host) == ["NOT_IMPLEMENTED", "PIF.scan"]
+
+
+@pytest.mark.parametrize("call", ["PIF.reconfigure_ip", "PIF.reconfigure_ipv6"])
+def test_a_wrong_address_is_told_before_that_the_pif_is_the_management_interface(site, call):
+    eth0 = site.pifs[0]
+    site.set("PIF", eth0, primary_address_type="IPv6" if call.endswith("v6") else "IPv4")
+    empty = [""] if call.endswith("v6") else ["", ""]
+    refused = ["INVALID_IP_ADDRESS_SPECIFIED", "gateway"]
+    assert site.fails(call, eth0, "None", *empty, "nonsense", "") == refused
+    assert site.fails(call, eth0, "None", *empty, "", "") == ["PIF_IS_MANAGEMENT_INTERFACE", eth0]

@@ -155,6 +155,21 @@ def test_networkd_leaves_the_card_its_vlans_and_our_bridges_alone():
     assert not any("wait-online" in change.path for change in disabling((STATIC,), nothing, alone=False).late)
 
 
+def test_a_card_that_networkd_knows_by_its_address_is_kept_from_it_under_any_name():
+    owner = STATIC._replace(mac="02:00:00:00:00:07")
+    late = {
+        change.path: sections(change.after or "") for change in disabling((owner,), nothing, alone=False).late
+    }
+    vlans, switch = late.values()
+    assert [path.rpartition("/")[2] for path in late] == [
+        "00-hostagent-eth0-vlans.network",
+        "00-hostagent-eth0.network",
+    ]
+    assert matches(Nic("eth3", mac="02:00:00:00:00:07"), switch)
+    assert not matches(Nic("eth0", mac="02:00:00:00:00:08"), switch)
+    assert dict(vlans[0][1]) == {"Type": "vlan", "MACAddress": "02:00:00:00:00:07"}
+
+
 def test_cloud_init_is_kept_from_the_network_first():
     owners = (Owner("NetworkManager", "eth0"), Owner("cloud-init", "eth0"))
     found = disabling(owners, nothing, alone=False)

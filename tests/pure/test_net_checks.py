@@ -67,6 +67,29 @@ def test_row_8_balance_slb_stops_the_bond_and_what_lies_on_it():
     assert rows(host, "bond0", "bond0.5") == [(8, STOP, ("bond0", "bond0.5"))]
 
 
+@pytest.mark.parametrize(
+    ("settings", "why"), [({"disable_ipv6": 1}, "switched off"), ({}, "this kernel has no IPv6")]
+)
+def test_row_66_ipv6_that_the_host_does_not_have(settings, why):
+    host = two_nics(**STATIC)
+    host.change("eth1", ipv6_mode="Autoconf")
+    kernel = kernel_of(*NICS, link(1, "lo", ipv6=settings))
+
+    finding = one(host, kernel, "eth0", "eth1")
+
+    assert (finding.row, finding.severity, finding.refs, finding.code) == (
+        66,
+        STOP,
+        ("eth1",),
+        "PIF_CONFIGURATION_ERROR",
+    )
+    assert why in finding.found
+    assert one(host, kernel, "eth1", boot=True).severity == DEGRADE
+    assert rows(host, "eth0", kernel=kernel) == []
+    with_it = kernel_of(*NICS, link(1, "lo", ipv6={"disable_ipv6": 0}))
+    assert rows(host, "eth0", "eth1", kernel=with_it) == []
+
+
 def test_row_12_members_with_addresses():
     host = two_nics(**STATIC)
     host.change("eth1", **DHCP)

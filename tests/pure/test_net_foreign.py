@@ -91,6 +91,34 @@ def test_a_fixed_address_of_networkd(root):
     assert "Unmanaged=yes" in found.disable
 
 
+@pytest.mark.parametrize(
+    ("match", "taken"),
+    [
+        ("Name=eth0", "Name=eth0"),
+        ("Name=eth0 eth1\nDriver=e1000e", "Name=eth0"),
+        ("Name=e*", "PermanentMACAddress=02:00:00:00:00:07"),
+        ("Type=ether", "PermanentMACAddress=02:00:00:00:00:07"),
+        ("MACAddress=02:00:00:00:00:07", "PermanentMACAddress=02:00:00:00:00:07"),
+        ("Name=eth*\nMACAddress=02:00:00:00:00:07", "PermanentMACAddress=02:00:00:00:00:07"),
+    ],
+)
+def test_networkd_is_kept_from_the_card_by_what_it_knows_it_by(tmp_path, match, taken):
+    """With the order of the cards changed, one that it knows by its address has another name, and is still its."""
+    unit = tmp_path / "etc/systemd/system/multi-user.target.wants/systemd-networkd.service"
+    file = tmp_path / "etc/systemd/network/20-lan.network"
+    for path in (unit, file):
+        path.parent.mkdir(parents=True)
+    unit.write_text("")
+    file.write_text(f"[Match]\n{match}\n[Network]\nDHCP=yes\n")
+    card = foreign_files.Nic("eth0", 2, "02:00:00:00:00:07", driver="e1000e")
+
+    found = foreign_networkd.owner(card, tmp_path)
+
+    assert found is not None
+    assert f"[Match]\\n{taken}\\n" in found.disable
+    assert found.mac == ("" if taken.startswith("Name") else "02:00:00:00:00:07")
+
+
 def test_networkd_that_never_starts_has_no_card(root):
     root.put("etc/systemd/network/20-lan.network", STATIC)
 

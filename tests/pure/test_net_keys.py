@@ -98,8 +98,6 @@ def test_nothing_said_is_nothing_set():
         ("ethtool-advertise", "0xzz"),
         ("ethtool-advertise", "0"),
         ("ethtool-gro", "2"),
-        ("ethtool-ufo", "on"),
-        ("ethtool-colour", "red"),
     ],
 )
 def test_a_bad_key_of_a_pif_is_left_out_and_refused_when_it_is_set(key, value):
@@ -110,6 +108,15 @@ def test_a_bad_key_of_a_pif_is_left_out_and_refused_when_it_is_set(key, value):
     with pytest.raises(InvalidValueError) as caught:
         keys.check_pif({key: value})
     assert caught.value.params == (f"other_config:{key}", value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("ethtool-ufo", "on"), ("ethtool-colour", "red")])
+def test_what_does_nothing_is_told_and_may_be_set(key, value):
+    assert [problem.key for problem in keys.of_pif({key: value}).problems] == [key]
+    keys.check_pif({key: value, "colour": "red"})
+    keys.check_network({key: value, "colour": "red"})
+    with pytest.raises(InvalidValueError, match="mtu"):
+        keys.check_pif({key: value, "mtu": "9k"})
 
 
 @pytest.mark.parametrize(

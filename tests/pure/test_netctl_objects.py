@@ -34,9 +34,9 @@ def records(site):
         return records_of(view, site.host, "xenbr0")
 
 
-def scanned(site, nics, **policy):
+def scanned(site, nics):
     with site.db.write() as w:
-        return scan(w, References(), site.host, nics, NOW, **policy)
+        return scan(w, References(), site.host, nics, NOW)
 
 
 def test_records_say_all_of_this_host_and_nothing_of_another(site):
@@ -143,7 +143,7 @@ def test_new_nics_get_a_pif_and_the_network_of_their_position(site):
         speed=1000,
         duplex=True,
     )
-    (pif,) = scanned(site, [*NICS, nic], unmanaged=["eth0"], pinned=["enp7s0"])
+    (pif,) = scanned(site, [NICS[0]._replace(unmanaged=True), *NICS[1:], nic._replace(pinned=True)])
     record = site.record("PIF", pif)
     values = {"device": "enp7s0", "MAC": nic.mac, "MTU": 9000, "VLAN": -1, "physical": True, "managed": True}
     values |= {"currently_attached": False, "ip_configuration_mode": "None", "properties": {"gro": "on"}}
@@ -163,7 +163,7 @@ def test_new_nics_get_a_pif_and_the_network_of_their_position(site):
 
 
 def test_nics_that_are_to_be_left_alone_have_a_network_without_a_bridge(site):
-    (pif,) = scanned(site, [*NICS, Nic(7, "eth7", "02:00:00:00:00:77")], unmanaged=["eth7"])
+    (pif,) = scanned(site, [*NICS, Nic(7, "eth7", "02:00:00:00:00:77", unmanaged=True)])
     network = site.record("network", site.record("PIF", pif)["network"])
     assert (site.record("PIF", pif)["managed"], network["managed"], network["bridge"]) == (False, False, "")
     assert scanned(site, [*NICS, Nic(7, "eth8", "02:00:00:00:00:77")]) == []
