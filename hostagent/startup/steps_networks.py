@@ -5,6 +5,7 @@ As in `steps_net.py`, a NIC that another network daemon configures is left to it
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from hostagent.dbsync.change import Change as Row
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from hostagent.net.operation import Plan
     from hostagent.net.records import Records
     from hostagent.netctl.control import Control
+
+log = logging.getLogger(__name__)
 
 NOSYNC = "nosync"
 SYNC_PIFS = "sync_pif_params"
@@ -183,7 +186,8 @@ def plan_internal_network(context: Context) -> tuple[Change, ...]:
 
 def raise_networks(context: Context) -> Outcome:
     """S47. Bring up the other networks, each for itself: one that fails is a warning and stops no other. What is right
-    is not touched; NICs that another daemon has are left to it; the management interface was S23's.
+    is not touched; NICs that another daemon has are left to it, which is a warning for those that have settings here;
+    the management interface was S23's.
     """
     if skipped := without_records(context):
         return skipped
@@ -237,7 +241,11 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
         if names and not any(name in links for name in names):
             warnings.append(f"PIF {pif.uuid}: the NIC {', '.join(names)} is missing")
         elif others := early.held(names, kernel, owners):
-            warnings += [what for _, what in others]
+            told = [what for _, what in others]
+            if pif.physical and (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):
+                log.info("%s", "; ".join(told))
+            else:
+                warnings += told
         else:
             refs.append(ref)
     return records, refs

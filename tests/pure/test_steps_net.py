@@ -135,8 +135,20 @@ def test_nics_of_a_stock_host_that_nobody_has_get_their_bridges(stock, synced):
     outcome = compared(synced, steps_networks.plan_networks, steps_networks.raise_networks)
 
     assert {name for name, link in links(stock).items() if link.kind == "bridge"} == {"xenbr1", "xenbr2"}
-    assert any("eth0 is configured by ifupdown" in told for told in outcome.warnings)
+    assert outcome.warnings == (), "that of another daemon has no settings here"
     assert [pif(synced, f"eth{n}")["currently_attached"] for n in range(3)] == [False, True, True]
+
+
+def test_a_nic_that_has_settings_here_and_another_daemon_is_a_warning(stock, synced):
+    steps_net.raise_management(synced)
+    steps_networks.record_attachment(synced)
+    with synced.host.database.write() as transaction:
+        ref = next(ref for ref, record in transaction.records("PIF") if record["device"] == "eth0")
+        transaction.set("PIF", ref, "ip_configuration_mode", "DHCP")
+
+    outcome = steps_networks.raise_networks(synced)
+
+    assert any("eth0 is configured by ifupdown" in told for told in outcome.warnings)
 
 
 def test_a_nic_with_an_address_from_somewhere_is_left_alone_whoever_gave_it(nics, recorded):

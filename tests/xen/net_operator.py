@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import XenAPI
 
-from tests.xen.agent import start
+from tests.xen.agent import WAIT, start
 from tests.xen.net_look import look
 from tests.xen.xenapi import tunnel
 
@@ -24,6 +24,8 @@ STATIC = "198.51.100.{}"
 NETMASK, PREFIX = "255.255.255.0", 24
 RECONFIGURE = "interface-reconfigure"
 CHANGE_S = 300
+NOT_RUNNING = 3
+"""The exit code of `hostagent status` for it."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ class Net:
 @contextlib.contextmanager
 def opened(host: Any) -> Iterator[Net]:
     """The host's network over its Unix socket; the agent is up, and every NIC has its PIF."""
-    if host.exec("hostagent status --json >/dev/null", check=False).code != 0:
+    ready = f"{WAIT}\nhostagent status --json >/dev/null || [ $? != {NOT_RUNNING} ] && wait_for_end"
+    if host.exec(ready, check=False).code != 0:
         began = start(host)
         assert began.report["ending"] == "complete", began.troubles
     with tunnel(host) as made, made.session() as session:
