@@ -12,7 +12,7 @@ from nested_xen.machine import GATEWAY
 
 from tests.xen.agent import WAIT
 from tests.xen.net_look import Look, await_that, console, look, look_from_console
-from tests.xen.net_operator import Net, run
+from tests.xen.net_operator import Net, await_start, run
 
 if TYPE_CHECKING:
     from nested_xen.host import Host
@@ -31,7 +31,8 @@ def adopt(host: Host) -> None:
     """The only configured NIC becomes a managed PIF on xenbr0, from the ssh session that it carries."""
     if "xenbr0" in look(host).links:
         return
-    done = run(host, "hostagent", "net", "adopt")
+    await_start(host)
+    done = run(host, "hostagent", "net", "adopt", "--yes")
     assert done.code == 0, done.said
     assert_reachable(host)
 

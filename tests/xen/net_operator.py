@@ -166,13 +166,18 @@ class Net:
                 self.api.network.destroy(ref)
 
 
-@contextlib.contextmanager
-def opened(host: Any) -> Iterator[Net]:
-    """The host's network over its Unix socket; the agent is up, and every NIC has its PIF."""
+def await_start(host: Any) -> None:
+    """The agent is up, and its start-up is over."""
     ready = f"{WAIT}\nhostagent status --json >/dev/null || [ $? != {NOT_RUNNING} ] && wait_for_end"
     if host.exec(ready, check=False).code != 0:
         began = start(host)
         assert began.report["ending"] == "complete", began.troubles
+
+
+@contextlib.contextmanager
+def opened(host: Any) -> Iterator[Net]:
+    """The host's network over its Unix socket; the agent is up, and every NIC has its PIF."""
+    await_start(host)
     with tunnel(host) as made, made.session() as session:
         net = Net(host, session.xenapi)
         net.api.PIF.scan(net.me)
