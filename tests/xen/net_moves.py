@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from nested_xen import machine, network
+from nested_xen.errors import LabError
 from nested_xen.machine import GATEWAY
 
 from tests.xen.agent import WAIT
@@ -49,7 +50,10 @@ def unplugged_second_cable(host: Host) -> None:
 def reachable(host: Host, *, timeout_s: float = 20) -> bool:
     """Does the host answer a new ssh connection at the address it had all the time?"""
     host.close_ssh()
-    return host.exec("true", check=False, timeout_s=timeout_s).code == 0
+    try:
+        return host.exec("true", check=False, timeout_s=timeout_s).code == 0
+    except LabError:  # nothing came back in time
+        return False
 
 
 def assert_reachable(host: Host, *, deadline_s: float = BACK_S) -> None:
