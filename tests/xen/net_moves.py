@@ -94,8 +94,10 @@ def begin_and_hold(host: Host, order: str, point: str) -> bool:
     """Begin a move in a unit of its own and wait until it is held at the point; False when it ended without coming
     there. The console is used: the network is what is being moved.
     """
+    await_start(host)
     script = f"""
 {WAIT}
+systemctl reset-failed network-move 2>/dev/null
 rm -f /run/hostagent/held
 echo {STEP}:{point} >/run/hostagent/hold
 systemd-run --quiet --unit network-move --property=RemainAfterExit=no {order}
