@@ -21,7 +21,7 @@ def reconfigure(call: Call, pif: str) -> str:
 
     def work(transaction: Transaction, _references: References) -> Draft:
         refusals.ours(transaction, pif, control.host(transaction), "host.management_reconfigure")
-        return drafts.move_management(control, transaction, pif)
+        return drafts.move_management(control, transaction, pif)[0]
 
     return control.change(work)
 
@@ -45,7 +45,7 @@ def reconfigure_pool(call: Call, network: str) -> str:
                 found=f"this host has no PIF on network '{refusals.label_of(transaction, network)}'",
                 hint="make one first: VLAN.create, Bond.create, or PIF.scan",
             )
-        return drafts.move_management(control, transaction, pif)
+        return drafts.move_management(control, transaction, pif)[0]
 
     return control.change(work)
 

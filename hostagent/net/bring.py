@@ -6,40 +6,39 @@ out is one JSON value, `Result`, which the daemon's answer has as well.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from hostagent.errors import CallerError, ErrorRecord, HostagentError
 from hostagent.net import apply, cache, journal
 from hostagent.net.attached import as_now
+from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
-from hostagent.net.management import needs_care
 from hostagent.net.model import want
 from hostagent.net.noted import note_change, note_verified
+from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.settle import settle
+from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.finding import Finding
     from hostagent.net.management import Wire
-    from hostagent.net.operation import Operation, Plan
+    from hostagent.net.operation import Operation
     from hostagent.net.records import Pif, Records
 
 UP, DOWN = "up", "down"
 DO, PLAN, CHECK = "do", "plan", "check"
-UNDO_S = 90.0
-"""After so long without us, the timer undoes a change of the management interface."""
 NO_CARRIER_ROW = 57
 """Of the failure catalogue; after the change it is looked at anew."""
 NO_SERVERS_ROW = 42
 """No name servers were asked for: that is told, and is not less than was asked for."""
-DONE_OUTCOMES = ("changed", "degraded", "waiting")
 
 
 class NoSuchPifError(CallerError):
@@ -146,29 +145,19 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
     """
     began, cached = host.clock(), found.cached
     pif = find(cached.records, request)
-    what = f"{request.action} {_name(pif)}"
+    what = f"{request.action} {name_of(pif)}"
     result = empty_result(what, f"cache generation {cached.generation}{', verified' * cached.verified}")
     result["told"] += found.told
     if request.mode != DO:
         _look(request, pif, cached.records, host, result)
         result["seconds"] = round(host.clock() - began, 4)
         return result
+    course = Course()
     with journal.Lock(host.folder, f"{host.by} {what}", wait_s=request.timeout_s, sleep=host.wait):
         recover(host, result)
-        wanted, planned = _change(request, pif, cached.records, host, result)
-    # also with nothing to do: a client may run that has no lease
-    waits = result["outcome"] in DONE_OUTCOMES or (result["outcome"] == "unchanged" and wanted.leases)
-    if waits and request.action == UP:
-        missing = settle(wanted, pif.ref, host, began + request.timeout_s)
-        if host.wire is not None and planned.steps and wanted.addresses:
-            from hostagent.net.reachable import announce
-
-            missing += announce(wanted, planned, host.wire)
-        _less(result, missing)
-    if request.action == UP and not _troubled(result) and (pif.management or request.management):
-        note_verified(host, cached, result)
-    if request.action == UP and result["outcome"] != "rolled-back":
-        _less(result, host.remarks())
+        _change(request, pif, cached.records, host, result, course)
+    if request.action == UP:
+        finish(result, request, pif, course, host, began + request.timeout_s, lambda: cached)
     result["seconds"] = round(host.clock() - began, 4)
     if result["outcome"] != "unchanged":
         note_change(host, cached.records, result)
@@ -189,15 +178,61 @@ def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Res
     )
 
 
-def _less(result: Result, told: list[str]) -> None:
+def finish(
+    result: Result,
+    request: Request,
+    pif: Pif,
+    course: Course,
+    host: Host,
+    deadline: float,
+    generation: Callable[[], cache.Cached],
+) -> None:
+    """What follows a PIF's coming up: what comes by itself is waited for until `deadline` on the host's clock, its
+    addresses are announced, and what works now, the cache's `generation`, is to be gone back to. Without the lock.
+    """
+    change = course.change
+    # also with nothing to do: a client may run that has no lease
+    idle = result["outcome"] == "unchanged" and not (change is not None and change.wanted.leases)
+    if change is not None and result["outcome"] != ROLLED_BACK and not idle:
+        wanted, planned = change.wanted, change.planned
+        less(result, settle(wanted, planned, pif.ref, host, deadline=deadline, since=course.at))
+    if result["outcome"] in ("unchanged", "changed") and (pif.management or request.management):
+        note_verified(host, generation, result)
+    if result["outcome"] != ROLLED_BACK:
+        less(result, host.remarks())
+
+
+def less(result: Result, told: list[str]) -> None:
     """What is less than was asked for."""
     result["told"] += told
     if told and result["outcome"] in ("unchanged", "changed"):
         result["outcome"] = "degraded"
 
 
-def _troubled(result: Result) -> bool:
-    return result["outcome"] not in ("unchanged", "changed")
+def put_findings(result: Result, findings: Iterable[Finding], ref: str) -> None:
+    """What a check before the change found; what concerns the PIF is less than was asked for."""
+    for finding in findings:
+        if finding.row == NO_CARRIER_ROW:
+            continue
+        told = f"{finding.found} (hint: {finding.hint})"
+        if finding.row != NO_SERVERS_ROW and ref in finding.refs:
+            less(result, [told])
+        else:
+            result["told"].append(told)
+
+
+def put_course(result: Result, course: Course) -> None:
+    """How the change went."""
+    change = course.change
+    put_plan(result, change.planned if change is not None else Plan(()))
+    put_times(result, course.milliseconds)
+    if course.outcome and (course.outcome != CHANGED or result["outcome"] == "unchanged"):
+        result["outcome"] = course.outcome
+    less(result, course.less)
+    if change is not None and course.outcome == WAITING:
+        result["told"].append(
+            f"undone in {change.confirm_s:g} s unless confirmed (hint: hostagent net confirm)"
+        )
 
 
 def _look(request: Request, pif: Pif, records: Records, host: Host, result: Result) -> None:
@@ -226,108 +261,44 @@ def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result
         now, former, told = cleared(now, now.pifs[pif.ref])
         up += former
         result["told"] += told
-    for finding in check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot):
+    findings = check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot)
+    for finding in findings:
         if finding.severity == STOP:
             raise FindingError(finding)
-        if finding.row != NO_CARRIER_ROW:
-            result["told"].append(f"{finding.found} (hint: {finding.hint})")
-            if finding.row != NO_SERVERS_ROW and pif.ref in finding.refs:
-                result["outcome"] = "degraded"
+    put_findings(result, findings, pif.ref)
     return want(now, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
 
-def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result) -> tuple[Wanted, Plan]:
+def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result, course: Course) -> None:
     kernel = host.tools.netlink.look()
     wanted = _wanted(request, pif, records, kernel, result)
-    planned = plan_of(wanted, kernel, host.around(wanted, kernel))
-    put_plan(result, planned)
-    if not planned.steps:
-        return wanted, planned
-
-    def differing(after: Kernel) -> Any:
-        return differences(wanted, after, host.around(wanted, after))
-
-    care = None
-    becoming = pif.ref if request.management else ""
-    if host.wire is not None and needs_care(records, wanted, kernel, planned, becoming):
-        from hostagent.net.care import Care
-
-        care = Care(request, pif, records, wanted, host, host.wire)
-        result["told"] += care.before(kernel, planned)
-    guarded = request.confirm or (care is not None and bool(care.baseline))
-    if guarded:
-        host.arm(request.timeout_s if request.confirm else UNDO_S)
+    change = Change(
+        result["what"],
+        records,
+        kernel,
+        wanted,
+        plan_of(wanted, kernel, host.around(wanted, kernel)),
+        digest=cache.digest(records),
+        former=records.bridge,
+        becoming=pif.ref if request.management else "",
+        blame=pif.ref,
+        boot=request.boot,
+        confirm_s=request.timeout_s if request.confirm else 0.0,
+    )
     try:
-        written, applied = apply.carry_out(
-            planned,
-            host.tools,
-            host.folder,
-            boot=host.boot,
-            digest=cache.digest(records),
-            what=result["what"],
-            check=differing,
-        )
-        try:
-            if care is not None:
-                result["told"] += care.after()
-            if guarded and not request.confirm:
-                host.disarm()  # raises when the timer was faster
-        except HostagentError as error:
-            raise apply.RolledBackError(
-                error.found,
-                hint=error.hint,
-                serves=(pif.ref,),
-                troubles=apply.take_back(written, host.tools, host.folder, boot=host.boot),
-                milliseconds=applied.milliseconds,
-            ) from error
-        except BaseException:
-            apply.take_back(written, host.tools, host.folder, boot=host.boot)
+        with carried_out(change, host, course):
+            pass
+    except HostagentError as error:
+        if course.outcome != ROLLED_BACK:
             raise
-    except apply.RolledBackError as error:
-        if guarded:
-            _disarmed(host)
-        if care is not None:
-            care.undone()
-        put_times(result, error.milliseconds)
-        result["outcome"] = "rolled-back"
         result["error"] = error.record()
-        return wanted, planned
-    except BaseException:
-        if guarded:
-            _disarmed(host)
-        raise
-    put_times(result, applied.milliseconds)
-    if soft := [*host.soft, *applied.told]:
-        result["told"] += soft
-        result["outcome"] = "degraded"
-    if request.confirm:
-        result["outcome"] = "waiting"
-        result["told"].append(
-            f"undone in {request.timeout_s:g} s unless confirmed (hint: hostagent net confirm)"
-        )
-        return wanted, planned
-    journal.mark(host.folder, written, journal.COMMITTED)
-    if result["outcome"] == "unchanged":
-        result["outcome"] = "degraded" if care is not None and care.less else "changed"
-    return wanted, planned
-
-
-def _disarmed(host: Host) -> None:
-    with contextlib.suppress(HostagentError):  # it has ended: then its undo finds nothing to do
-        host.disarm()
+    put_course(result, course)
 
 
 def recover(host: Host, result: Result) -> None:
-    """Undo what a killed process or a power cut left in the middle; the caller holds the lock.
-
-    A change of this boot that waits for its confirmation is left alone: its timer lives.
-    """
-    left = journal.pending(host.folder)
-    if left is None or (left.state == journal.APPLIED and left.boot_id == host.boot):
-        return
-    troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
-    told = f"undid what was left unfinished: {left.what}"
-    result["told"].append(told + "".join(f"; {trouble.found}" for trouble in troubles))
+    """Undo what a killed process or a power cut left in the middle; the caller holds the lock."""
+    if told := unfinished(host):
+        result["told"].append(told)
 
 
 def confirm(host: Host) -> Result:
@@ -388,5 +359,6 @@ def _short(operation: Operation) -> tuple[str, str, Mapping[str, Any]]:
     return operation.verb, operation.device, dict(operation.args)
 
 
-def _name(pif: Pif) -> str:
+def name_of(pif: Pif) -> str:
+    """As results and messages name it."""
     return f"PIF {pif.uuid} ({pif.device}{f' tag {pif.vlan}' if pif.vlan >= 0 else ''})"

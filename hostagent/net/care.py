@@ -12,100 +12,112 @@ from typing import TYPE_CHECKING
 from hostagent.errors import HostagentError
 from hostagent.net import reachable
 from hostagent.net.management import concerns
+from hostagent.net.settle import CARRIER_S, POLL_S
 
 if TYPE_CHECKING:
-    from hostagent.net.bring import Host, Request
-    from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.bring import Host
+    from hostagent.net.change import Change
+    from hostagent.net.devices import Kernel, WantedAddress
     from hostagent.net.management import Wire
-    from hostagent.net.operation import Plan
-    from hostagent.net.records import Pif, Records
 
 UP = 1
 """IFF_UP."""
 
 
 class Care:
-    """Of one change. `baseline` is what must answer afterwards; `less`: something was found and accepted."""
+    """Of one change. `baseline` is what must answer afterwards."""
 
-    def __init__(
-        self, request: Request, pif: Pif, records: Records, wanted: Wanted, host: Host, wire: Wire
-    ) -> None:
+    def __init__(self, change: Change, host: Host, wire: Wire) -> None:
         self.baseline = reachable.Baseline()
-        self.less = False
-        self._request = request
-        self._pif = pif
-        self._records = records
-        self._wanted = wanted
+        self._change = change
         self._host = host
         self._wire = wire
         self._asked: set[str] = set()
-        self._had: set[str] = set()
+        self._had = {address.text for address in change.kernel.addresses}
 
-    def before(self, kernel: Kernel, planned: Plan) -> list[str]:
-        """What is to be told. Raises ConflictError; nothing is touched then."""
-        self._had = {address.text for address in kernel.addresses}
-        told = self._conflicts(kernel)
-        becoming = self._pif.ref if self._request.management else ""
-        if concerns(self._records, planned, becoming):
-            self.baseline = reachable.before(kernel, self._records.bridge, self._wire)
+    def before(self) -> list[str]:
+        """What is found and accepted. Raises ConflictError; nothing is touched then."""
+        change = self._change
+        told = self._conflicts(change.kernel)
+        if concerns(change.records, change.planned, change.becoming):
+            self.baseline = reachable.before(change.kernel, change.former, self._wire)
         return told
 
     def after(self) -> list[str]:
-        """What is to be told, all steps being done. Raises ConflictError, LostError: it is to be undone then."""
-        told = self._conflicts(self._host.tools.netlink.look())
+        """What is found and accepted, all steps being done. Raises ConflictError, LostError: it is to be undone."""
+        told = self._conflicts(self._lit())
         if self.baseline:
             reachable.await_again(
                 self.baseline,
-                self._wanted,
+                self._change.wanted,
                 self._bridge(),
                 self._wire,
                 look=self._host.tools.netlink.look,
                 wait=self._host.wait,
                 clock=self._host.clock,
-                ref=self._pif.ref,
+                ref=self._change.blame,
             )
         return told
+
+    def _lit(self) -> Kernel:
+        """The kernel when new addresses can be asked for on all their bridges, or cannot for long enough: a port that
+        was just set up has no carrier yet. At boot nobody waits: the address is taken in any case."""
+        until = self._host.clock() + CARRIER_S
+        while True:
+            kernel = self._host.tools.netlink.look()
+            there = _carried(kernel)
+            dark = any(one.device not in there for one in self._new())
+            if not dark or self._change.boot or self._host.clock() >= until:
+                return kernel
+            self._host.wait(POLL_S)
 
     def undone(self) -> None:
         """All is as before: the neighbours are to know where the addresses of the management interface are."""
         with contextlib.suppress(HostagentError):
             kernel = self._host.tools.netlink.look()
-            index = next((i for i, one in kernel.links.items() if one.name == self._records.bridge), -1)
+            index = next((i for i, one in kernel.links.items() if one.name == self._change.former), -1)
             addresses = [
                 one.text
                 for one in kernel.addresses
                 if one.device == index and one.scope < reachable.SCOPE_LINK
             ]
             if addresses:
-                self._wire.announce(self._records.bridge, addresses)
+                self._wire.announce(self._change.former, addresses)
 
     def _bridge(self) -> str:
         """Of the management interface after the change."""
-        if not self._request.management:
-            return self._records.bridge
-        network = self._records.networks.get(self._pif.network)
-        return network.bridge if network and network.bridge else self._pif.device
+        records = self._change.records
+        pif = records.pifs.get(self._change.becoming)
+        if pif is None:
+            return records.bridge
+        network = records.networks.get(pif.network)
+        return network.bridge if network and network.bridge else pif.device
+
+    def _new(self) -> list[WantedAddress]:
+        """Addresses that the host did not have, and that nobody was asked for yet."""
+        return [one for one in self._change.wanted.addresses if one.text not in self._had | self._asked]
 
     def _conflicts(self, kernel: Kernel) -> list[str]:
         """Asked for where the bridge has carrier now: each address once, before the change or else after it."""
-        dark = {link.name for link in kernel.links.values() if not (link.flags & UP and link.carrier)}
-        there = {link.name for link in kernel.links.values()} - dark
-
-        def carried(device: str) -> str:
-            return device if device in there else ""
-
-        new = [one for one in self._wanted.addresses if one.text not in self._had | self._asked]
-        asked = self._wanted._replace(addresses=tuple(new))
-        found = reachable.conflicts(asked, kernel._replace(addresses=()), self._wire, carried=carried)
-        self._asked |= {one.text for one in new if carried(one.device)}
+        there, new = _carried(kernel), self._new()
+        asked = self._change.wanted._replace(addresses=tuple(new))
+        found = reachable.conflicts(
+            asked,
+            kernel._replace(addresses=()),
+            self._wire,
+            carried=lambda device: device if device in there else "",
+        )
+        self._asked |= {one.text for one in new if one.device in there}
         told = [reachable.told_of(address, mac) for address, mac in found.items()]
-        if not found:
-            return []
-        if not self._request.boot:
+        if told and not self._change.boot:
             raise reachable.ConflictError(
                 "; ".join(told),
                 hint="give this host another address, or free it there (arping -D shows who has it)",
-                params=(self._pif.ref, "; ".join(told)),
+                params=(self._change.blame, "; ".join(told)),
             )
-        self.less = True
         return told
+
+
+def _carried(kernel: Kernel) -> set[str]:
+    """Devices whose frames can be seen by others now."""
+    return {link.name for link in kernel.links.values() if link.flags & UP and link.carrier}

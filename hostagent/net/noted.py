@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from hostagent.files import FileError
+from hostagent.errors import HostagentError
 from hostagent.net import cache, history
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hostagent.net.bring import Host, Result
+    from hostagent.net.change import Course
     from hostagent.net.records import Records
 
 
-def note_verified(host: Host, cached: cache.Cached, result: Result) -> None:
+def note_verified(host: Host, generation: Callable[[], cache.Cached], result: Result) -> None:
     """The management interface works: this is the generation to go back to."""
-    if cached.verified:
-        return
     try:
-        cache.mark_verified(host.folder, cached)
-    except FileError as error:
+        cached = generation()
+        if not cached.verified:
+            cache.mark_verified(host.folder, cached)
+    except HostagentError as error:
         result["told"].append(f"the generation could not be marked as verified: {error.found}")
 
 
@@ -30,16 +33,39 @@ def note_change(host: Host, records: Records | None, result: Result) -> None:
         for operation in result["operations"]
     ]
     error = result["error"]
-    entry = history.Entry(
-        time.time(),
-        result["what"],
-        result["outcome"],
-        result["seconds"],
-        host.by,
-        cache.digest(records) if records is not None else "",
-        told=(*result["told"], *([error["found"]] if error else ())),
-    )
+    told = (*result["told"], *([error["found"]] if error else ()))
+    digest = cache.digest(records) if records is not None else ""
+    failed = _note(host, result["what"], result["outcome"], result["seconds"], digest, steps, told)
+    result["told"] += failed
+
+
+def note_course(host: Host, course: Course, seconds: float, error: BaseException | None = None) -> None:
+    """As `note_change`, for who has no result to tell of."""
+    change = course.change
+    if change is None:
+        return
+    spent = [*course.milliseconds, *[0.0] * (len(change.planned.steps) - len(course.milliseconds))]
+    steps = [
+        history.Done(step.do.verb, step.do.device, took)
+        for step, took in zip(change.planned.steps, spent, strict=True)
+    ]
+    found = [error.found if isinstance(error, HostagentError) else type(error).__name__] if error else []
+    _note(host, change.what, course.outcome, seconds, change.digest, steps, (*course.less, *found))
+
+
+def _note(
+    host: Host,
+    what: str,
+    outcome: str,
+    seconds: float,
+    digest: str,
+    steps: list[history.Done],
+    told: tuple[str, ...],
+) -> list[str]:
+    """An entry of the history; why there is none, in words: it is for people, and must not fail the change."""
+    entry = history.Entry(time.time() - seconds, what, outcome, seconds, host.by, digest, told=told)
     try:
         history.append(host.folder, history.entry_of(entry, steps))
-    except FileError as failure:
-        result["told"].append(f"the history could not be written: {failure.found}")
+    except HostagentError as failure:
+        return [f"the history could not be written: {failure.found}"]
+    return []

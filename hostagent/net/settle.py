@@ -1,4 +1,5 @@
-"""Waiting for what comes by itself after a change: carrier, and addresses of DHCP servers."""
+"""What follows a change of a PIF: carrier and addresses of DHCP servers come by themselves and are waited for; then the
+neighbours are told of its addresses."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
     from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.operation import Plan
 
 CARRIER_S = 6.0
 """A copper port takes some 3 s to find its speed."""
@@ -14,12 +16,24 @@ POLL_S = 0.1
 SCOPE_LINK = 253
 
 
-def settle(wanted: Wanted, ref: str, host: Host, deadline: float) -> list[str]:
-    """Wait for carrier and leases of a PIF; what is missing when the time is over, in words."""
+def settle(
+    wanted: Wanted, planned: Plan, ref: str, host: Host, *, deadline: float, since: float = 0.0
+) -> list[str]:
+    """Wait for carrier and leases of a PIF, and announce the fixed addresses that the plan has touched; what is missing
+    when the time is over, in words. `since`, on the host's clock as `deadline`: when the plan was done; 0 for now."""
+    missing = _waited(wanted, ref, host, deadline, since)
+    if host.wire is not None and planned.steps and wanted.addresses:
+        from hostagent.net.reachable import announce
+
+        missing += announce(wanted, planned, host.wire)
+    return missing
+
+
+def _waited(wanted: Wanted, ref: str, host: Host, deadline: float, since: float) -> list[str]:
     serving = {device.name: device for device in wanted.devices if ref in device.serves}
     uplinks = [name for name, device in serving.items() if device.kind == "physical"]
     leases = [lease for lease in wanted.leases if lease.device in serving]
-    began = host.clock()
+    began = since or host.clock()
     while True:
         kernel = host.tools.netlink.look()
         indexes = {link.name: index for index, link in kernel.links.items()}

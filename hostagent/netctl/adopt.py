@@ -21,6 +21,7 @@ from hostagent.net.foreign_daemons import LET_GO
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
+from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -40,7 +41,6 @@ from hostagent.netctl.adopt_place import (
 from hostagent.netctl.control import Control
 from hostagent.netctl.merged import mtus, together
 from hostagent.netctl.plug import POLL_S, Network
-from hostagent.netctl.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -264,9 +264,7 @@ class _Taking(Network):
     def undo(self) -> None:
         """All of it, as far as it came."""
         if self._journal is not None:
-            troubles = apply.undo(self._journal, self.host.tools, boot=self.host.boot)
-            if not troubles:
-                journal.mark(self.host.folder, self._journal, journal.UNDONE)
+            apply.take_back(self._journal, self.host.tools, self.host.folder, boot=self.host.boot)
         if self._armed:
             with contextlib.suppress(HostagentError):
                 self.host.disarm()

@@ -16,6 +16,7 @@ from hostagent.net.foreign_daemons import TAKE
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
+from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import LINK_SCOPE, differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -35,7 +36,6 @@ from hostagent.netctl.adopt_place import (
 from hostagent.netctl.control import Control
 from hostagent.netctl.merged import together
 from hostagent.netctl.plug import POLL_S, Network
-from hostagent.netctl.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -128,8 +128,8 @@ class _Giving(Network):
             must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)
             yield {}
         except BaseException:
-            if written is not None and not apply.undo(written, host.tools, boot=host.boot):
-                journal.mark(host.folder, written, journal.UNDONE)
+            if written is not None:
+                apply.take_back(written, host.tools, host.folder, boot=host.boot)
             with contextlib.suppress(HostagentError):
                 host.disarm()
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.net.former import cleared
 from hostagent.netctl import objects_pif, refusals_pif
 from hostagent.netctl.effect import Draft
 from hostagent.netctl.fields import text
@@ -28,11 +29,25 @@ def unplug(view: View, pif: str) -> Draft:
     return Draft(down=(pif,))
 
 
-def move_management(control: Control, transaction: Transaction, pif: str) -> Draft:
-    """The former management interface keeps its address."""
+def move_management(
+    control: Control, transaction: Transaction, pif: str, *, keep_old: bool = True
+) -> tuple[Draft, list[str]]:
+    """The former management interface keeps its address, as with XenAPI's calls; unless `keep_old`, it loses what lies
+    in a subnet of the new one (`net/former.py`). The second value says so in words."""
     refusals_pif.management(transaction, pif)
     refusals_pif.plug(transaction, pif, control.effect.has_bridge)
+    changed: tuple[str, ...] = ()
+    told: list[str] = []
+    if not keep_old:
+        records = control.records(transaction)
+        bare, changed, told = cleared(records, records.pifs[pif])
+        for ref in changed:
+            if bare.pifs[ref].ip_mode == "None":
+                transaction.update("PIF", ref, objects_pif.NO_IPV4)
+            if bare.pifs[ref].ipv6_mode == "None":
+                transaction.update("PIF", ref, objects_pif.NO_IPV6)
     bridge = text(transaction, "network", text(transaction, "PIF", pif, "network"), "bridge")
     objects_pif.flag_management(transaction, control.host(transaction), bridge)
     family = text(transaction, "PIF", pif, "primary_address_type")
-    return Draft(up=(pif,), becoming_management=pif, listen=(bridge, family))
+    draft = Draft(up=(pif, *changed), becoming_management=pif, blame=pif, listen=(bridge, family))
+    return draft, told

@@ -1,26 +1,27 @@
 """Changes of objects carried out on this host: records become what is wanted, a plan, its journal, and the kernel.
 
 What `effect.Effect` promises. A change holds the lock of all network changes from its first look until the database has
-it. A change of the management interface must keep what worked: its gateway, if it answered before, answers afterwards.
+it. How it is carried out, and what must work afterwards, is `net/change.py`, as without a daemon.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
+import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.errors import HostagentError, KernelError
-from hostagent.net import apply, cache, early, history, journal
+from hostagent.net import cache, early, journal
+from hostagent.net.change import Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
 from hostagent.net.finding import STOP, Finding
 from hostagent.net.model import want, want_network
+from hostagent.net.noted import note_course
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.verify import differences
-from hostagent.netctl.account import Account
+from hostagent.net.reachable import announce
+from hostagent.net.records import Records
+from hostagent.net.unfinished import unfinished
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
-from hostagent.netctl.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,28 +32,17 @@ if TYPE_CHECKING:
     from hostagent.net.nics_types import Nic
     from hostagent.net.operation import Plan
     from hostagent.net.probe import Answer, Probe
-    from hostagent.net.records import Records
-    from hostagent.net.verify import Difference
+    from hostagent.netctl.account import Account
     from hostagent.netctl.effect import Done
 
+log = logging.getLogger(__name__)
+
 LOCK_S = 60.0
-UNDO_S = 90.0
-"""After so long without us, the timer undoes a change of the management interface."""
-PROBE_S = 2.0
-SETTLE_S = 30.0
-"""For a management interface that was changed: carrier, a bond's partner, a DHCP lease, and its gateway's answer."""
 POLL_S = 0.5
-DEFAULTS = {4: "default4", 6: "default6"}
 SLB = "the kernel's bonding has no balance-slb: use active-backup, or lacp where the switch speaks it"
 MODES = ("active-backup", "lacp")
 FOREIGN_ROW = 46
 """Of the failure catalogue: what another program has is never taken from it in passing."""
-
-
-class LostGatewayError(KernelError):
-    """The gateway answered before a change of the management interface, and does not after it: it was undone."""
-
-    code = "PIF_CONFIGURATION_ERROR"
 
 
 class Site(NamedTuple):
@@ -81,7 +71,7 @@ class Network:
         """`boot`: what can be had with less is brought up with less, instead of being refused."""
         self._site = site
         self._boot = boot
-        self._account = account or Account(LOCK_S)
+        self._account = account
 
     @property
     def site(self) -> Site:
@@ -104,7 +94,7 @@ class Network:
         becoming_management: str = "",
         moved: Mapping[str, str] | None = None,
     ) -> Iterator[Mapping[str, int]]:
-        """As `Effect.bring_up`. Raises FindingError, RolledBackError, LostGatewayError, BusyError, FileError."""
+        """As `Effect.bring_up`. Raises FindingError, ConflictError, RolledBackError, BusyError, FileError."""
         with self._host() as host:
             kernel = host.tools.netlink.look()
             both = together(records, was, kernel)
@@ -115,12 +105,22 @@ class Network:
                 [*(f"up {both.pifs[ref].device}" for ref in refs), *(f"down {ref}" for ref in down)]
             )
             management = becoming_management or next((ref for ref in refs if both.pifs[ref].management), "")
-            before = self._gateway(both, kernel, was) if management and planned.steps else None
-            with self._carried_out(host, planned, wanted, cache.digest(records), what, guarded=bool(before)):
-                after = host.tools.netlink.look()
-                if before is not None and before.answered:
-                    self._must_answer(host, both, management, wanted)
-                yield mtus(both, refs, after)
+            change = Change(
+                what,
+                both,
+                kernel,
+                wanted,
+                planned,
+                digest=cache.digest(records),
+                former=was.bridge,
+                becoming=becoming_management,
+                blame=management or next(iter(refs), ""),
+            )
+            with self._carried_out(host, change):
+                yield mtus(both, refs, host.tools.netlink.look())
+        if self._account is None and host.wire is not None and wanted.addresses:
+            for trouble in announce(wanted, planned, host.wire):
+                log.warning("%s: %s", what, trouble)
 
     @contextlib.contextmanager
     def take_down(self, records: Records, refs: Sequence[str]) -> Iterator[Mapping[str, int]]:
@@ -131,7 +131,17 @@ class Network:
             wanted = self._wanted(now, (), kernel, down=refs)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             what = ", ".join(f"down {now.pifs[ref].device}" for ref in refs)
-            with self._carried_out(host, planned, wanted, cache.digest(records), what):
+            change = Change(
+                what,
+                now,
+                kernel,
+                wanted,
+                planned,
+                cache.digest(records),
+                records.bridge,
+                blame=next(iter(refs), ""),
+            )
+            with self._carried_out(host, change):
                 yield {}
 
     def attach(self, records: Records, network: str) -> Done:
@@ -167,8 +177,9 @@ class Network:
                 if name in links and links[name].group == GROUP and links[name].ifindex not in busy
             )
             wanted = Wanted(gone=gone)
-            planned = plan_of(wanted, kernel)
-            with self._carried_out(host, planned, wanted, "", f"remove {', '.join(gone)}"):
+            records = Records("", {}, {}, {}, {})
+            what = f"remove {', '.join(gone)}"
+            with self._carried_out(host, Change(what, records, kernel, wanted, plan_of(wanted, kernel))):
                 return gone
 
     def planned(self, records: Records, refs: Sequence[str]) -> Plan:
@@ -229,7 +240,12 @@ class Network:
         """This host for a change, with nothing unfinished and nobody else at work."""
         with (
             self.opened() as host,
-            journal.Lock(host.folder, host.by, wait_s=self._account.lock_s, sleep=host.wait),
+            journal.Lock(
+                host.folder,
+                host.by,
+                wait_s=LOCK_S if self._account is None else self._account.lock_s,
+                sleep=host.wait,
+            ),
         ):
             unfinished(host)
             yield host
@@ -256,78 +272,30 @@ class Network:
             if finding.severity == STOP or finding.row == FOREIGN_ROW:
                 raise finding.error()
             told.append(finding)
-        self._account.findings = told
+        if self._account is not None:
+            self._account.findings = told
         return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
     @contextlib.contextmanager
-    def _carried_out(
-        self, host: Host, planned: Plan, wanted: Wanted, digest: str, what: str, *, guarded: bool = False
-    ) -> Iterator[None]:
-        """The plan is done and verified; committed when the block is left whole, undone when it raises.
-
-        One that is to be confirmed has no digest, so that nobody takes it for one that the database has (`unfinished`).
-        """
+    def _carried_out(self, host: Host, change: Change) -> Iterator[None]:
+        """As `change.carried_out`, and into the history."""
         account = self._account
-        account.wanted, account.planned = wanted, planned
-        if not planned.steps:
-            yield
-            return
-        guarded = guarded or bool(account.confirm_s)
-        digest = "" if account.confirm_s else digest
-
-        def differing(kernel: Kernel) -> tuple[Difference, ...]:
-            return differences(wanted, kernel, host.around(wanted, kernel))
-
+        course = account.course if account is not None else Course()
+        if account is not None:
+            change = change._replace(confirm_s=account.confirm_s)
         began = host.clock()
-        if guarded:
-            host.arm(account.confirm_s or UNDO_S)
         try:
-            written, done = apply.carry_out(
-                planned, host.tools, host.folder, boot=host.boot, digest=digest, what=what, check=differing
-            )
-            account.milliseconds, account.soft = tuple(done.milliseconds), tuple(host.soft)
-            try:
+            with carried_out(change._replace(boot=self._boot), host, course):
                 yield
-                if guarded and not account.confirm_s:
-                    host.disarm()  # raises when the timer was faster
-            except BaseException:
-                troubles = apply.undo(written, host.tools, boot=host.boot)
-                if not troubles:
-                    journal.mark(host.folder, written, journal.UNDONE)
-                raise
-            if not account.confirm_s:
-                journal.mark(host.folder, written, journal.COMMITTED)
         except BaseException as error:
-            if guarded:
-                with contextlib.suppress(HostagentError):
-                    host.disarm()
-            found = error.found if isinstance(error, HostagentError) else type(error).__name__
-            account.outcome = "rolled-back"
-            self._note(host, what, "rolled-back", began, digest, planned, (), (found,))
+            if course.outcome:
+                note_course(host, course, host.clock() - began, error)
             raise
-        account.outcome = "waiting" if account.confirm_s else "changed"
-        self._note(host, what, account.outcome, began, digest, planned, done.milliseconds, tuple(host.soft))
-
-    def _note(
-        self,
-        host: Host,
-        what: str,
-        outcome: str,
-        began: float,
-        digest: str,
-        planned: Plan,
-        milliseconds: Sequence[float],
-        told: tuple[str, ...],
-    ) -> None:
-        seconds = host.clock() - began
-        entry = history.Entry(time.time() - seconds, what, outcome, seconds, host.by, digest, told=told)
-        spent = [*milliseconds, *[0.0] * (len(planned.steps) - len(milliseconds))]
-        steps = [
-            history.Done(step.do.verb, step.do.device, ms)
-            for step, ms in zip(planned.steps, spent, strict=True)
-        ]
-        with contextlib.suppress(HostagentError):  # it is for people: a full disk must not fail the change
-            history.append(host.folder, history.entry_of(entry, steps))
+        if course.outcome:
+            note_course(host, course, host.clock() - began)
+        if account is None:
+            for told in course.less:
+                log.warning("%s: %s", change.what, told)
 
     @contextlib.contextmanager
     def _internal(self, records: Records, network: str, *, present: bool) -> Iterator[Mapping[str, int]]:
@@ -337,60 +305,6 @@ class Network:
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             name = records.networks[network].bridge
             what = f"{'make' if present else 'remove'} bridge {name}"
-            with self._carried_out(host, planned, wanted, cache.digest(records), what):
+            change = Change(what, records, kernel, wanted, planned, cache.digest(records), records.bridge)
+            with self._carried_out(host, change):
                 yield {}
-
-    # --- the management interface ---
-
-    def _gateway(self, records: Records, kernel: Kernel, was: Records) -> Answer | None:
-        """The answer of the gateway that the management interface has now; None where there is none to ask."""
-        pif = early.management(was)
-        bridge = was.networks[pif.network].bridge if pif else records.bridge
-        link = kernel.by_name().get(bridge)
-        for route in kernel.routes:
-            if link and route.device == link.ifindex and route.destination in DEFAULTS.values():
-                return self._ask(bridge, route.gateway, kernel)
-        return None
-
-    def _ask(self, bridge: str, gateway: str, kernel: Kernel) -> Answer | None:
-        from hostagent.net.probe import Probe
-
-        link = kernel.by_name().get(bridge)
-        if link is None or not gateway:
-            return None
-        source = next(
-            (
-                address.text
-                for address in kernel.addresses
-                if address.device == link.ifindex and (":" in address.text) == (":" in gateway)
-            ),
-            "",
-        )
-        return self._site.ask(Probe("gateway", gateway, bridge, source=source)) if source else None
-
-    def _must_answer(self, host: Host, records: Records, ref: str, wanted: Wanted) -> None:
-        """Raises LostGatewayError unless the gateway of the changed management interface answers in time, if it is to
-        have one."""
-        bridge = records.networks[records.pifs[ref].network].bridge
-        routes = [r for r in wanted.routes if r.device == bridge and r.destination in DEFAULTS.values()]
-        leases = [lease for lease in wanted.leases if lease.device == bridge and lease.gateway]
-        if not routes and not leases:
-            return
-        until = host.clock() + SETTLE_S
-        while True:
-            kernel = host.tools.netlink.look()
-            link = kernel.by_name().get(bridge)
-            for route in kernel.routes:
-                if link and route.device == link.ifindex and route.destination in DEFAULTS.values():
-                    answer = self._ask(bridge, route.gateway, kernel)
-                    if answer is not None and answer.answered:
-                        return
-            if host.clock() >= until:
-                break
-            host.wait(POLL_S)
-        asked = ", ".join(route.gateway for route in routes) or "that of the DHCP lease"
-        raise LostGatewayError(
-            f"the gateway ({asked}) answered before the change and not within {SETTLE_S:g} s after it on {bridge}",
-            hint="look at address, netmask, VLAN tag, bond mode and the switch's port; the former network is back",
-            params=(ref, "the gateway does not answer"),
-        )

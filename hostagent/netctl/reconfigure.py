@@ -11,17 +11,18 @@ from hostagent.net import cache
 from hostagent.net.bring import (
     DO,
     DOWN,
-    NO_CARRIER_ROW,
-    NO_SERVERS_ROW,
     UP,
     Request,
     Result,
     bring,
     empty_result,
     find,
-    put_plan,
+    finish,
+    name_of,
+    put_course,
+    put_findings,
 )
-from hostagent.net.settle import settle
+from hostagent.net.change import ROLLED_BACK
 from hostagent.netctl import drafts, refusals
 from hostagent.netctl.account import Account
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.db.transaction import Transaction
-    from hostagent.net.records import Pif, Records
+    from hostagent.net.records import Records
     from hostagent.netctl.control import Control, References
     from hostagent.netctl.effect import Draft
     from hostagent.netctl.plug import Network
@@ -97,12 +98,14 @@ def reconfigure(control: Control, network: Network, request: Request) -> Result:
     account = Account(request.timeout_s, request.timeout_s if request.confirm else 0.0)
     with network.opened() as host:
         began = host.clock()
-    result = empty_result(f"{request.action} {_name(pif)}", SOURCE)
+    result = empty_result(f"{request.action} {name_of(pif)}", SOURCE)
+    told: list[str] = []
 
     def work(transaction: Transaction, _references: References) -> Draft:
         refusals.ours(transaction, pif.ref, control.host(transaction), CALLS[request.action])
         if moving:
-            return drafts.move_management(control, transaction, pif.ref)
+            draft, told[:] = drafts.move_management(control, transaction, pif.ref, keep_old=request.keep_old)
+            return draft
         if request.action == UP:
             return drafts.plug(control, transaction, pif.ref)
         return drafts.unplug(transaction, pif.ref)
@@ -110,43 +113,18 @@ def reconfigure(control: Control, network: Network, request: Request) -> Result:
     try:
         control.change(work, network.telling(account))
     except HostagentError as error:
-        if account.outcome != "rolled-back":
+        if account.course.outcome != ROLLED_BACK:
             raise
         result["error"] = error.record()
-    _put(result, account, pif)
+    result["told"] += told
+    put_findings(result, account.findings, pif.ref)
+    put_course(result, account.course)
     with network.opened() as host:
-        if request.action == UP and account.outcome in ("changed", "waiting"):
-            _less(result, settle(account.wanted, pif.ref, host, began + request.timeout_s))
+        if request.action == UP:
+
+            def generation() -> cache.Cached:
+                return keep(host.folder, records_now(control))
+
+            finish(result, request, pif, account.course, host, began + request.timeout_s, generation)
         result["seconds"] = round(host.clock() - began, 4)
     return result
-
-
-def _put(result: Result, account: Account, pif: Pif) -> None:
-    put_plan(result, account.planned)
-    for operation, took in zip(result["operations"], account.milliseconds, strict=False):
-        operation["milliseconds"] = round(took, 4)
-    result["outcome"] = account.outcome or "unchanged"
-    for finding in account.findings:
-        if finding.row != NO_CARRIER_ROW:  # it is looked at anew, after the change
-            told = f"{finding.found} (hint: {finding.hint})"
-            concerned = finding.row != NO_SERVERS_ROW and pif.ref in finding.refs
-            if concerned:
-                _less(result, [told])
-            else:
-                result["told"].append(told)
-    _less(result, list(account.soft))
-    if account.confirm_s and account.outcome == "waiting":
-        result["told"].append(
-            f"undone in {account.confirm_s:g} s unless confirmed (hint: hostagent net confirm)"
-        )
-
-
-def _less(result: Result, told: list[str]) -> None:
-    """What is less than was asked for."""
-    result["told"] += told
-    if told and result["outcome"] in ("unchanged", "changed"):
-        result["outcome"] = "degraded"
-
-
-def _name(pif: Pif) -> str:
-    return f"PIF {pif.uuid} ({pif.device}{f' tag {pif.vlan}' if pif.vlan >= 0 else ''})"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import cache, early, journal
+from hostagent.net.unfinished import unfinished
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.from_database import records_of
-from hostagent.netctl.unfinished import unfinished
 from hostagent.startup import network
 from hostagent.startup.state import unknown
 from hostagent.startup.step import Change, Changed, Context, Outcome, Unchanged

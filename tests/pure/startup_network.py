@@ -7,6 +7,7 @@ import threading
 from hostagent.errors import KernelError
 from hostagent.net import apply, bring, cache
 from hostagent.net.devices import Address, Route
+from hostagent.net.management import Wire
 from hostagent.net.probe import Answer
 from hostagent.net.resolv_conf import render
 from hostagent.net.verify import Around
@@ -53,6 +54,9 @@ class FakeHost:
         self.fails = set()
         self.answers = True
         self.asked = []
+        self.held = {}
+        self.asked_for = []
+        self.announced = []
         self.armed = 0
         self.disarmed = 0
         self.now = 0.0
@@ -111,7 +115,15 @@ class FakeHost:
             clock=lambda: self.now,
             by="hostagent",
             soft=[],
+            wire=Wire(lambda probe, _: self.ask(probe), self._holder, self._announce),
         )
+
+    def _holder(self, device, address, _seconds):
+        self.asked_for.append((device, address))
+        return self.held.get(address, "")
+
+    def _announce(self, device, addresses):
+        self.announced.append((device, tuple(addresses)))
 
     def ask(self, probe):
         self.asked.append(probe)

@@ -182,3 +182,67 @@ def test_what_is_no_request_is_named(daemon, given):
     with pytest.raises(Fault) as caught:
         daemon.methods.call("hostagent.net_reconfigure", [given])
     assert caught.value.number == INVALID_PARAMS
+
+
+# --- as careful as without a daemon ---
+
+
+def readdress(daemon, number, **more):
+    static = {"ip_configuration_mode": "Static", "IP": f"192.0.2.{number}0", "netmask": "255.255.255.0"}
+    daemon.site.set("PIF", daemon.site.pifs[number], **static, primary_address_type="IPv4", **more)
+    return daemon.site.pifs[number]
+
+
+def test_an_address_of_another_host_is_not_taken(daemon):
+    eth1 = readdress(daemon, 1)
+    daemon.host.held["192.0.2.10"] = "52:54:00:aa:aa:aa"
+    result = daemon.ask("up", eth1)
+    assert (result["outcome"], result["error"]["code"]) == ("rolled-back", "PIF_CONFIGURATION_ERROR")
+    assert "another host, 52:54:00:aa:aa:aa, has 192.0.2.10" in result["error"]["found"]
+    assert "xenbr1" not in daemon.names()
+    assert not daemon.attached(eth1)
+
+
+def test_a_new_address_is_asked_for_and_announced_once(daemon):
+    result = daemon.ask("up", readdress(daemon, 1))
+    assert result["outcome"] == "changed"
+    assert daemon.host.asked_for == [("xenbr1", "192.0.2.10")]
+    assert daemon.host.announced == [("xenbr1", ("192.0.2.10",))]
+
+
+def test_what_comes_late_is_waited_for_before_the_address_is_asked_for(daemon):
+    eth1 = readdress(daemon, 1)
+    link, waited = daemon.host.kernel.links[3], daemon.host.wait
+    link.carrier = False
+
+    def wait(seconds):
+        waited(seconds)
+        link.carrier = daemon.host.now > 3
+
+    daemon.host.wait = wait
+    assert daemon.ask("up", eth1)["outcome"] == "changed"
+    assert daemon.host.announced == [("xenbr1", ("192.0.2.10",))]
+
+
+def test_the_former_management_interface_loses_its_address_in_the_same_subnet(daemon):
+    eth0 = daemon.site.pifs[0]
+    daemon.ask("up", eth0)
+    result = daemon.ask("up", readdress(daemon, 1), management=True)
+    assert result["error"] is None
+    assert any("loses 192.0.2.7 (hint: --keep-old" in told for told in result["told"])
+    record = daemon.site.record("PIF", eth0)
+    assert (record["ip_configuration_mode"], record["IP"]) == ("None", "")
+    assert {one.text for one in daemon.host.look().addresses} == {"192.0.2.10"}
+
+
+def test_keep_old_keeps_it(daemon):
+    daemon.ask("up", daemon.site.pifs[0])
+    daemon.ask("up", readdress(daemon, 1), management=True, keep_old=True)
+    assert {one.text for one in daemon.host.look().addresses} == {"192.0.2.7", "192.0.2.10"}
+
+
+def test_management_that_works_is_the_generation_to_go_back_to(daemon):
+    assert daemon.ask("up", daemon.site.pifs[0])["outcome"] == "changed"
+    verified = cache.read_verified(daemon.root / cache.FOLDER)
+    assert verified is not None
+    assert verified.records.bridge == "xenbr0"

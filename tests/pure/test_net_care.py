@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.net import bring, cache, connections, history, host, journal, reachable
+from hostagent.net import bring, cache, change, connections, history, host, journal, reachable
 from hostagent.net.devices import Address, Route
 from hostagent.net.former import cleared
 from hostagent.net.management import Wire
@@ -83,7 +83,7 @@ def test_a_change_of_management_is_guarded_and_kept_when_its_gateway_answers(mac
     result = machine.up(which=readdressed())
 
     assert (result["outcome"], result["error"]) == ("changed", None)
-    assert machine.armed == [bring.UNDO_S, "disarmed"]
+    assert machine.armed == [change.UNDO_S, "disarmed"]
     assert [one.text for one in machine.kernel.look().addresses] == ["192.0.2.77"]
     assert journal.pending(machine.folder) is None
 
@@ -99,7 +99,7 @@ def test_a_gateway_that_is_lost_undoes_the_change(machine):
         "the gateway 192.0.2.254 answered before the change, and not within 30 s" in result["error"]["found"]
     )
     assert machine.kernel.look() == before
-    assert machine.armed == [bring.UNDO_S, "disarmed"]
+    assert machine.armed == [change.UNDO_S, "disarmed"]
     assert machine.segment.announced[-1] == ("xenbr0", ("192.0.2.10",))
     entry = history.read(machine.folder, most=1)[0]
     assert entry.outcome == "rolled-back"

@@ -10,12 +10,13 @@ import pytest
 
 from hostagent.errors import KernelError
 from hostagent.net import cache, history, journal
+from hostagent.net.apply import RolledBackError
 from hostagent.net.attached import attached
 from hostagent.net.finding import FindingError
 from hostagent.net.foreign_files import Owner
 from hostagent.net.nics_types import Nic
 from hostagent.netctl import merged, plug
-from hostagent.netctl.plug import LostGatewayError, Network, Site
+from hostagent.netctl.plug import Network, Site
 from tests.pure.net_records import STATIC, Host
 from tests.pure.startup_network import FakeHost
 
@@ -340,10 +341,10 @@ def test_a_change_that_loses_the_gateway_is_undone(net, host, folder, monkeypatc
         host.answers = False
         return found
 
-    network = Network(net._site._replace(ask=only_the_first))
+    monkeypatch.setattr(host, "ask", only_the_first)
 
-    with pytest.raises(LostGatewayError, match=r"10\.1\.0\.1"):
-        _change(network, other_address(), records)
+    with pytest.raises(RolledBackError, match=r"10\.1\.0\.1"):
+        _change(net, other_address(), records)
 
     assert state(host) == before
     assert host.disarmed
@@ -400,6 +401,17 @@ def test_a_listener_that_cannot_be_leaves_the_former_one(net, files):
 
     assert files.management == ("xenbr0", "IPv4")
     assert files.served[-1] == ("xenbr0", "IPv4")
+
+
+def test_at_boot_an_address_that_another_host_has_is_taken_and_told(net, host, caplog):
+    host.held["10.1.0.77"] = "52:54:00:aa:aa:aa"
+    booting = Network(net._site, boot=True)
+
+    raised(booting, other_address(), "eth0")
+
+    assert ("xenbr0", "10.1.0.77") in state(host)[1]
+    assert "another host, 52:54:00:aa:aa:aa, has 10.1.0.77" in caplog.text
+    assert host.announced == [("xenbr0", ("10.1.0.77",))]
 
 
 # --- internal networks, looks ---

@@ -27,7 +27,5 @@ def unfinished(host: Host, digest: str = "", *, waiting: Callable[[], bool] = la
             return f"kept, as the database has it: {left.what}"
         if waiting():
             return ""
-    troubles = apply.undo(left, host.tools, boot=host.boot)
-    if not troubles:
-        journal.mark(host.folder, left, journal.UNDONE)
+    troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
     return f"undid what was left unfinished: {left.what}" + "".join(f"; {one.found}" for one in troubles)

@@ -1,0 +1,148 @@
+"""A planned change carried out on this host, the same for `bring` and for the daemon's calls: kept whole, or undone.
+
+Before it nobody may have the new addresses; it is journalled and verified; what answered the management interface must
+answer again (`care.py`). Where something can be lost, a timer undoes it should this process not come to the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
+
+from hostagent.errors import HostagentError
+from hostagent.net import apply, journal
+from hostagent.net.management import needs_care
+from hostagent.net.verify import differences
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from hostagent.net.bring import Host
+    from hostagent.net.care import Care
+    from hostagent.net.devices import Kernel, Wanted
+    from hostagent.net.operation import Plan
+    from hostagent.net.records import Records
+    from hostagent.net.verify import Difference
+
+UNDO_S = 90.0
+"""After so long without us, the timer undoes a change of the management interface."""
+ROLLED_BACK, WAITING, CHANGED = "rolled-back", "waiting", "changed"
+
+
+class Change(NamedTuple):
+    """What is to be carried out, and whom it concerns."""
+
+    what: str
+    records: Records
+    """What it leads to; those of before that it takes down are in it."""
+    kernel: Kernel
+    """As it was looked at for the plan."""
+    wanted: Wanted
+    planned: Plan
+    digest: str = ""
+    former: str = ""
+    """The management interface's bridge before it."""
+    becoming: str = ""
+    """The PIF that becomes the management interface, by reference."""
+    blame: str = ""
+    """The PIF that a failure is reported for, by reference."""
+    boot: bool = False
+    """An address that another host has is taken all the same: a host that cannot be reached helps nobody."""
+    confirm_s: float = 0.0
+    """Undo it after so long unless somebody confirms it; 0 for not at all."""
+
+
+class Course:
+    """How a change went: filled in while it is carried out. `outcome` is rolled-back, waiting or changed; empty while
+    nothing was touched. `less`: what is less than was asked for, in words. `at`: when its steps were done, on the
+    host's clock."""
+
+    def __init__(self) -> None:
+        self.change: Change | None = None
+        self.outcome = ""
+        self.less: list[str] = []
+        self.milliseconds: tuple[float, ...] = ()
+        self.at = 0.0
+
+
+@contextlib.contextmanager
+def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
+    """The plan is done and verified; committed when the block is left whole, undone when it raises. The caller holds
+    the lock.
+
+    One that is to be confirmed is not committed, and has no digest: so nobody takes it for one that the database has
+    (`unfinished.py`). Raises RolledBackError, what the block raises, and before anything is touched ConflictError,
+    GuardError, FileError, BusyError.
+    """
+    course.change = change
+    if not change.planned.steps:
+        yield
+        return
+    care = _care(change, host)
+    if care is not None:
+        course.less += care.before()
+    timer_s = change.confirm_s or (UNDO_S if care is not None and care.baseline else 0.0)
+    if timer_s:
+        host.arm(timer_s)
+    written = None
+    ours = True
+    try:
+        written, applied = apply.carry_out(
+            change.planned,
+            host.tools,
+            host.folder,
+            boot=host.boot,
+            digest="" if change.confirm_s else change.digest,
+            what=change.what,
+            check=_differing(change, host),
+        )
+        course.milliseconds, course.at = applied.milliseconds, host.clock()
+        course.less += [*host.soft, *applied.told]
+        if care is not None:
+            course.less += care.after()
+        ours = False
+        yield
+        ours = True
+        if timer_s and not change.confirm_s:
+            host.disarm()  # raises when the timer was faster
+    except BaseException as error:
+        if written is not None or isinstance(error, apply.RolledBackError):
+            course.outcome = ROLLED_BACK
+        if isinstance(error, apply.RolledBackError):
+            course.milliseconds = error.milliseconds
+        troubles: tuple[apply.Trouble, ...] = ()
+        if written is not None:
+            troubles = apply.take_back(written, host.tools, host.folder, boot=host.boot)
+        if timer_s:
+            with contextlib.suppress(HostagentError):  # it has ended: then its undo finds nothing to do
+                host.disarm()
+        if care is not None:
+            care.undone()
+        if written is not None and isinstance(error, HostagentError) and (ours or troubles):
+            raise apply.RolledBackError(
+                error.found, hint=error.hint, serves=(change.blame,), troubles=troubles
+            ) from error
+        raise
+    if change.confirm_s:
+        course.outcome = WAITING
+        return
+    journal.mark(host.folder, written, journal.COMMITTED)
+    course.outcome = CHANGED
+
+
+def _care(change: Change, host: Host) -> Care | None:
+    """None where there is nothing to ask on the wire: no new address, and management is not concerned."""
+    if host.wire is None:
+        return None
+    if not needs_care(change.records, change.wanted, change.kernel, change.planned, change.becoming):
+        return None
+    from hostagent.net.care import Care
+
+    return Care(change, host, host.wire)
+
+
+def _differing(change: Change, host: Host) -> Callable[[Kernel], tuple[Difference, ...]]:
+    def differing(after: Kernel) -> tuple[Difference, ...]:
+        return differences(change.wanted, after, host.around(change.wanted, after))
+
+    return differing
