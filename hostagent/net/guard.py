@@ -111,7 +111,9 @@ def stand_down() -> None:
     except CommandError as error:
         raise GuardError(f"the undo timer could not be stopped: {error.found}", hint=error.hint) from error
     if now.armed or now.undoing:
-        raise GuardError("the undo timer goes on after it was stopped", hint=f"systemctl status {TIMER} {SERVICE}")
+        raise GuardError(
+            "the undo timer goes on after it was stopped", hint=f"systemctl status {TIMER} {SERVICE}"
+        )
 
 
 def state() -> Guard:

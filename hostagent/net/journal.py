@@ -189,7 +189,12 @@ def _decode(value: Any) -> Journal:
     if not isinstance(value, dict) or value.get("version") != VERSION:
         raise _VersionError(value.get("version") if isinstance(value, dict) else None)
     texts: list[str] = [value[name] for name in ("state", "boot_id", "digest", "what")]
-    if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, WAITING, UNDO_FAILED):
+    if not all(isinstance(text, str) for text in texts) or texts[0] not in (
+        BEGUN,
+        APPLIED,
+        WAITING,
+        UNDO_FAILED,
+    ):
         raise ValueError("state, boot_id, digest or what is missing")
     steps = tuple(
         Step(_operation(do), tuple(_operation(one) for one in undo), tuple(map(str, serves)))

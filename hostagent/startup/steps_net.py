@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import cache, early, journal
-from hostagent.net.unfinished import unfinished
+from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.from_database import records_of
 from hostagent.startup import network
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from hostagent.net.records import Records
     from hostagent.xen.inventory import Inventory
 
-UNDONE, KEPT = "(undone)", "(kept)"
+UNDONE, KEPT, SET_ASIDE = "(undone)", "(kept)", "(set aside)"
 LOCK_S = 30.0
 
 
@@ -68,7 +68,7 @@ def raise_management(context: Context) -> Outcome:
     """
     config, host = context.config, context.host
     warnings: list[str] = []
-    changes = list(_mend_journal(context, dry=False))
+    changes = list(_mend_journal(context, warnings, dry=False))
     changes += scan_nics(context, warnings, plan=False)
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
@@ -112,34 +112,55 @@ def plan_management(context: Context) -> tuple[Change, ...]:
             found = cache.Found(cache.Cached(records, 0))
             operations = bring.bring(request, found, opened)["operations"]
     return (
-        *_mend_journal(context, dry=True),
+        *_mend_journal(context, [], dry=True),
         *scanned,
         *chosen,
         *(operation_change(op["verb"], op["device"], op["args"]) for op in operations),
     )
 
 
-def _mend_journal(context: Context, *, dry: bool) -> tuple[Change, ...]:
-    """A change that a kill or a power cut left in the middle is undone, or kept where the database has it."""
-    folder = network.folder(context.config)
-    left = journal.pending(folder)
-    if left is None:
+def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[Change, ...]:
+    """A change that a kill or a power cut left in the middle is undone, or kept where the database has it.
+
+    Who made it is gone when its lock is free; only for one that waits for an operator's confirmation the timer is waited
+    for. What cannot be resolved is a warning: the management interface is brought up all the same.
+    """
+    folder, lost = network.folder(context.config), False
+    left = None
+    try:
+        left = journal.pending(folder)
+    except HostagentError:
+        lost = True
+    if left is None and not lost:
         return ()
     records = _of_database(context, inventory_of(context).management_interface)
-    digest = cache.digest(records) if records is not None else ""
+    digest = state_of(records) if records is not None else ""
     opened = network.open_host(context.config, inventory_of(context).management_interface)
-    same_boot = left.boot_id == opened.boot and left.state == journal.APPLIED
     if dry:
-        if same_boot and left.digest != digest and network.waits_for_confirmation():
+        if left is None:
+            return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
+        here = left.boot_id == opened.boot
+        if here and left.state == journal.WAITING and opened.waiting():
             return ()
-        kept = same_boot and left.digest == digest
+        kept = here and left.state == journal.APPLIED and left.digest == digest
         return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
-    with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
-        done = unfinished(opened, digest, waiting=network.waits_for_confirmation)
+    try:
+        with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
+            done = unfinished(opened, digest)
+    except HostagentError as error:
+        warnings.append(
+            f"what is left of an earlier network change was not resolved: {error.found} ({error.hint})"
+        )
+        return ()
     if not done:
         return ()
     context.hold("change-mended")
-    return (Change(f"network change '{left.what}'", left.state, KEPT if done.startswith("kept") else UNDONE),)
+    kept = done.startswith("kept")
+    if not kept:
+        warnings.append(done)
+    if left is None:
+        return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
+    return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
 
 
 def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:
