@@ -5,7 +5,8 @@ first failure undoes, in reverse, exactly the steps that happened. `undo` does t
 about how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm,
 nor does a second time.
 
-A link setting after which the link stays away is taken back alone, and told: it is no reason to undo a network.
+A link setting after which the link stays away is taken back alone, and told (`link_kept.py`): it is no reason to undo a
+network.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
+from hostagent.net.link_kept import as_map, has_link, link_kept
+from hostagent.net.operation import Operation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from hostagent.net.journal import Journal
-    from hostagent.net.operation import Operation, Plan, Step
+    from hostagent.net.operation import Plan, Step
     from hostagent.net.verify import Difference
 
 NETLINK = {
@@ -38,9 +41,6 @@ AFTER_REBOOT = {"dns"}
 """What lasts beyond the kernel's life."""
 MARKS = 16
 """How often at most a plan's progress goes to the disk."""
-LINK_POLL_S = 0.25
-LINK_GOES, LINK_AWAY = 4, 12
-"""Looks for a link to go after its settings changed, and to come back (networking.md 5, row 58: 3 s)."""
 
 
 class Netlink(Protocol):
@@ -141,9 +141,9 @@ def carry_out(
 ) -> tuple[Journal, Applied]:
     """Journal, apply, look again and check. The journal returned is `applied`: the caller commits or undoes it.
 
-    `accept` judges what `check` finds. Raises RolledBackError when a step failed, the outcome is not accepted, or cannot
-    be looked at: all is undone then (the journal is `undo-failed` where that had troubles). FileError, BusyError before
-    anything happened.
+    `accept` judges what `check` finds. Raises RolledBackError when a step failed, the outcome is not accepted, or
+    cannot be looked at: all is undone then, and the journal over where that had no troubles. FileError, BusyError
+    before anything happened.
     """
     journal = journals.begin(folder, plan, boot=boot, digest=digest, what=what)
     tools.hold("begun")
@@ -202,14 +202,14 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
                 progress(marked)
                 reached = journals.reach(steps, marked)
             started = time.perf_counter()
-            watched = _has_link(steps[first], tools)
+            watched = has_link(steps[first], tools)
             try:
                 _forward(steps, first, after, tools, done, unknown)
             finally:
                 each = (time.perf_counter() - started) * 1000 / (after - first)
                 milliseconds[first:after] = [each] * (after - first)
             if watched:
-                lost += _link_kept(steps[first], tools)
+                lost += link_kept(steps[first], tools)
             tools.hold(f"step-{after}")
     except HostagentError as error:
         failed = steps[_failed(steps, done)]
@@ -224,42 +224,8 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
     except BaseException:
         _back([steps[position] for position in (*done, *unknown)], tools)
         raise
-    taken_back = tuple((do.device, name) for do, _ in lost for name in _map(do.args["link"]))
+    taken_back = tuple((do.device, name) for do, _ in lost for name in as_map(do.args["link"]))
     return Applied(tuple(milliseconds), taken_back=taken_back, told=tuple(told for _, told in lost))
-
-
-def _has_link(step: Step, tools: Tools) -> bool:
-    """Whether this step changes how a link is made that is there now."""
-    if step.do.verb != "ethtool" or not step.do.args.get("link"):
-        return False
-    link = tools.netlink.look().links.get(step.do.ifindex)
-    return link is not None and link.carrier
-
-
-def _link_kept(step: Step, tools: Tools) -> list[tuple[Operation, str]]:
-    """See whether the link comes back with its new settings; they are undone where it does not."""
-    do = step.do
-    back = next((_map(one.args["link"]) for one in step.undo if one.args.get("link")), None)
-    away = 0
-    for look in range(LINK_GOES + LINK_AWAY):
-        tools.wait(LINK_POLL_S)
-        link = tools.netlink.look().links.get(do.ifindex)
-        if link is None:
-            break
-        if not link.carrier:
-            away += 1
-        elif away or look + 1 >= LINK_GOES:
-            break
-        if away == LINK_AWAY and back is not None:
-            tools.ethtool(do.device, {"link": back})
-            keys = ", ".join(f"ethtool-{name}={value}" for name, value in _map(do.args["link"]).items())
-            return [(do, f"{do.device} lost its link for 3 s with {keys}: its link settings are as before")]
-    return []
-
-
-def _map(value: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = value
-    return found
 
 
 def take_back(journal: Journal, tools: Tools, folder: Path, *, boot: str) -> tuple[Trouble, ...]:

@@ -75,7 +75,8 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     """The plan is done and verified; committed when the block is left whole, undone when it raises. The caller holds
     the lock.
 
-    One that is to be confirmed is left `waiting`. Where undoing has troubles the timer goes on: it tries again. Raises RolledBackError, what the block raises, and before anything is touched ConflictError,
+    One that is to be confirmed is left `waiting`. Where undoing has troubles the timer goes on: it tries again. Raises
+    RolledBackError, what the block raises, and before anything is touched ConflictError,
     GuardError, FileError, BusyError.
     """
     course.change = change

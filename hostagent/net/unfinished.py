@@ -22,7 +22,7 @@ COMPARED = 5
 
 
 def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
-    """Resolve a change that a kill or a power cut left in the middle; the caller holds the lock. What was done, in words.
+    """Resolve what a kill or a power cut left in the middle; the caller holds the lock. What was done, in words.
 
     It is undone; but with `digest`, the `state_of` what the database says, a whole one that the database has is kept.
     One that waits for its confirmation is left alone, and the next change is then told so (BusyError), unless the

@@ -122,8 +122,8 @@ def plan_management(context: Context) -> tuple[Change, ...]:
 def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[Change, ...]:
     """A change that a kill or a power cut left in the middle is undone, or kept where the database has it.
 
-    Who made it is gone when its lock is free; only for one that waits for an operator's confirmation the timer is waited
-    for. What cannot be resolved is a warning: the management interface is brought up all the same.
+    Who made it is gone when its lock is free; only one that waits for an operator's confirmation is left to its timer.
+    What cannot be resolved is a warning: the management interface is brought up all the same.
     """
     folder, lost = network.folder(context.config), False
     left = None

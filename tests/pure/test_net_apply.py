@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import apply, journal
+from hostagent.net import apply, journal, link_kept
 from hostagent.net.apply import RolledBackError, Tools
 from hostagent.net.devices import Device, Dns, Wanted
 from hostagent.net.operation import Operation, Plan, Step
@@ -153,7 +153,7 @@ def test_a_kill_at_any_hold_point_is_undone_from_the_journal_and_a_second_time_d
             if point == "begun":
                 break
             journal.progress(folder, after)
-            apply._forward(made.steps, first, after, tools, [])
+            apply._forward(made.steps, first, after, tools, [], [])
             count = after
             if f"step-{after}" == point:
                 break
@@ -277,7 +277,7 @@ def speed_plan(cable):
     return made
 
 
-@pytest.mark.parametrize("looks", [0, 1, apply.LINK_AWAY - 1])
+@pytest.mark.parametrize("looks", [0, 1, link_kept.LINK_AWAY - 1])
 def test_a_link_setting_stays_when_the_link_comes_back(tmp_path, looks):
     cable = Cable(looks)
 

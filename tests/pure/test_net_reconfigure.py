@@ -50,6 +50,7 @@ class Machine:
         self.kernel = FakeKernel(Kernel({2: nic_link(carrier=carrier)}))
         self.now = 0.0
         self.armed = []
+        self.waits = False
         self.soft = []
         self.lease = lambda lease: None
 
@@ -71,6 +72,8 @@ class Machine:
             around=lambda wanted, kernel: None,
             arm=self.armed.append,
             disarm=lambda: self.armed.append("disarmed"),
+            waiting=lambda: self.waits,
+            stand_down=lambda: self.armed.append("stood down"),
             wait=self.wait,
             clock=lambda: self.now,
             soft=self.soft,
