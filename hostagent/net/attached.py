@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 UP = 1
 """IFF_UP."""
 SCOPE_LINK = 253
-STATIC = "Static"
+STATIC, NONE = "Static", "None"
+DISABLED = "disable_ipv6"
 
 
 def attached(records: Records, kernel: Kernel) -> frozenset[str]:
@@ -24,8 +25,25 @@ def attached(records: Records, kernel: Kernel) -> frozenset[str]:
     links = kernel.by_name()
     vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
     addressed = frozenset(one.device for one in kernel.addresses if one.scope < SCOPE_LINK)
+    told = [link for link in kernel.links.values() if DISABLED in link.ipv6]
+    # where it is on for nothing at all, the host has it switched off: then it says nothing of a device
+    tells = any(not link.ipv6[DISABLED] for link in told)
+    off = frozenset(link.ifindex for link in told if link.ipv6[DISABLED] and tells)
     return frozenset(
-        ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans, addressed)
+        ref for ref, pif in records.pifs.items() if _is_up(records, pif, links, vlans, addressed, off)
+    )
+
+
+def works(records: Records, pif: Pif, kernel: Kernel) -> bool:
+    """Whether its chain is up, with carrier, and it has an address if it is to have one."""
+    if pif.ref not in attached(records, kernel):
+        return False
+    bridge = kernel.by_name().get(records.networks[pif.network].bridge)
+    if bridge is None or not bridge.carrier:
+        return False
+    wants = pif.ip_mode != NONE or pif.ipv6_mode != NONE
+    return not wants or any(
+        address.device == bridge.ifindex and address.scope < SCOPE_LINK for address in kernel.addresses
     )
 
 
@@ -54,6 +72,7 @@ def _is_up(
     links: Mapping[str, Link],
     vlans: Mapping[tuple[int, int], Link],
     addressed: frozenset[int],
+    off: frozenset[int],
 ) -> bool:
     if pif.bond_slave_of:
         return False
@@ -68,7 +87,7 @@ def _is_up(
         return False
     if network.bridge and not (bridge and bridge.flags & UP and device.master == bridge.ifindex):
         return False
-    return not _only_carries(pif, bridge or device, device, addressed, vlans, records)
+    return not _only_carries(pif, bridge or device, device, addressed, off, vlans, records)
 
 
 def _only_carries(
@@ -76,12 +95,16 @@ def _only_carries(
     top: Link,
     device: Link,
     addressed: frozenset[int],
+    off: frozenset[int],
     vlans: Mapping[tuple[int, int], Link],
     records: Records,
 ) -> bool:
-    """Whether the chain is there for the VLANs on it alone: a PIF with a fixed address that has none, and which nobody
-    says to be up."""
-    if pif.currently_attached or top.ifindex in addressed or STATIC not in (pif.ip_mode, pif.ipv6_mode):
+    """Whether the chain is there for the VLANs on it alone: a PIF that nobody says to be up, which is to have an
+    address and has none, where that would be there at once (a fixed one) or IPv6 is off, as on what only carries."""
+    modes = (pif.ip_mode, pif.ipv6_mode)
+    if pif.currently_attached or top.ifindex in addressed or modes == (NONE, NONE):
+        return False
+    if STATIC not in modes and top.ifindex not in off:
         return False
     tags = (records.vlans[ref].tag for ref in pif.vlan_slave_of if ref in records.vlans)
     return any((device.ifindex, tag) in vlans for tag in tags)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import apply, journal
 from hostagent.net.management import needs_care
-from hostagent.net.unfinished import disarm
+from hostagent.net.unfinished import arm, disarm
 from hostagent.net.verify import differences
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     the lock.
 
     One that is to be confirmed is left `waiting`. Where undoing has troubles the timer goes on: it tries again. Raises
-    RolledBackError, what the block raises, and before anything is touched ConflictError,
-    GuardError, FileError, BusyError.
+    RolledBackError, what the block raises, and before anything is touched ConflictError, GuardError, FileError,
+    BusyError.
     """
     course.change = change
     if not change.planned.steps:
@@ -88,7 +88,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         course.less += care.before()
     timer_s = change.confirm_s or (UNDO_S if care is not None and care.baseline else 0.0)
     if timer_s:
-        host.arm(timer_s)
+        arm(host, timer_s)
     written = None
     ours = True
     try:

@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, journal, ladder
-from hostagent.net.attached import attached
+from hostagent.net import bring, cache, climb, journal, ladder
+from hostagent.net.attached import works
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
+from hostagent.net.remap import remapped
 from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from hostagent.net import nics
     from hostagent.net.devices import Kernel
     from hostagent.net.foreign_files import Owner
     from hostagent.net.records import Pif, Records
 
 NONE, FOREIGN, UP, DOWN = "none", "foreign", "up", "down"
-SCOPE_LINK = 253
 POLL_S = 0.2
 NICS_S = 20.0
 """For drivers to load, and NICs to get their names."""
@@ -54,6 +55,8 @@ class Around(NamedTuple):
     listed: tuple[str, ...] = ()
     """NICs that rungs 3 and 4 of the ladder may use (setting `net.emergency-nics`)."""
     console: Callable[[str], None] = lambda _: None
+    seen: Callable[[], Sequence[nics.Seen]] | None = None
+    """The NICs that are there, to which cached records are fitted (`remap.py`); None: their names are right."""
 
 
 def management(records: Records) -> Pif | None:
@@ -109,23 +112,37 @@ def raise_management(
     if pif is None:
         what = f"{records.bridge} is not made by us" if records.bridge else "there is no management interface"
         return Raised(NONE, (what,))
-    names = nics_of(records, pif)
-    kernel = _with_nics(names, host, nics_s)
+    _with_nics(nics_of(records, pif), host, nics_s)
+    found, told = _fitted(found, around)
+    pif = found.cached.records.pifs[pif.ref]
+    names, kernel = nics_of(found.cached.records, pif), host.tools.netlink.look()
     if others := held(names, kernel, around.owners):
         return Raised(FOREIGN, tuple(what for _, what in others))
     said, done = _try(found, pif, host, timeout_s)
+    said = (*told, *said)
     if done is not None:
         return Raised(UP, said, done)
     return _climb(found, host, around, said, until)
 
 
-def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> Kernel:
-    """The kernel with all these NICs, or as it is when the time is over."""
+def _fitted(found: cache.Found, around: Around) -> tuple[cache.Found, list[str]]:
+    """With the names that the NICs have now; as it is where they cannot be read."""
+    if around.seen is None:
+        return found, []
+    try:
+        cached, told = remapped(found.cached, around.seen())
+    except HostagentError as error:
+        return found, [f"the NICs could not be told apart: {error.found}"]
+    return found._replace(cached=cached), told
+
+
+def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> None:
+    """Wait for all these NICs, until the time is over."""
     until = host.clock() + wait_s
     while True:
         kernel = host.tools.netlink.look()
         if {link.name for link in kernel.links.values()}.issuperset(names) or host.clock() >= until:
-            return kernel
+            return
         host.wait(POLL_S)
 
 
@@ -134,13 +151,9 @@ def _try(
 ) -> tuple[tuple[str, ...], tuple[Any, ...] | None]:
     """What was said, and the operations if the interface works now."""
     request = bring.Request(bring.UP, pif=pif.ref, management=True, timeout_s=timeout_s, boot=True)
-    try:
-        result = bring.bring(request, found, host)
-    except HostagentError as error:
-        return (f"{error.found} (hint: {error.hint})",), None
-    failed = result["error"]
-    said = (*result["told"], *([failed["found"]] if failed else ()))
-    if not _works(found.cached.records, pif, host.tools.netlink.look()):
+    result = climb.attempt(found, request, host)
+    said = climb.said(result)
+    if not works(found.cached.records, pif, host.tools.netlink.look()):
         return said, None
     try:
         if not cache.read(host.folder).cached.verified and not found.cached.verified:
@@ -150,52 +163,35 @@ def _try(
     return said, tuple(result["operations"])
 
 
-def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
-    """Its chain is up, with carrier, and it has an address if it is to have one."""
-    if pif.ref not in attached(records, kernel):
-        return False
-    bridge = kernel.by_name().get(records.networks[pif.network].bridge)
-    if bridge is None or not bridge.carrier:
-        return False
-    wants = pif.ip_mode != "None" or pif.ipv6_mode != "None"
-    return not wants or any(
-        address.device == bridge.ifindex and address.scope < SCOPE_LINK for address in kernel.addresses
-    )
-
-
 def _climb(
     found: cache.Found, host: bring.Host, around: Around, said: tuple[str, ...], until: float
 ) -> Raised:
     verified = cache.read_verified(host.folder)
-    tried: set[tuple[int, str, int]] = set()
-    failed: list[tuple[ladder.Rung, str]] = []
-    while True:
-        situation = ladder.Situation(
+    if verified is not None:
+        verified = _fitted(cache.Found(verified), around)[0].cached
+    climbed = climb.climb(
+        lambda: ladder.Situation(
             found.cached.records,
             verified.records if verified else None,
             tuple(around.cards()),
             around.listed,
-        )
-        rung = ladder.choose(situation, tried)
-        late = until and host.clock() >= until
-        if rung is None or rung.records is None or late:
-            break
-        tried.add(rung.key)
-        pif = ladder.management(rung.records)
-        if pif is None:
-            continue
-        if others := held(nics_of(rung.records, pif), host.tools.netlink.look(), around.owners):
-            failed.append((rung, others[0][1]))
-            continue
-        # verified: what is only an emergency must not become the newest generation
-        records = cache.Found(cache.Cached(rung.records, found.cached.generation, verified=True))
-        more, done = _try(records, pif, host, rung.timeout_s)
-        if done is not None:
-            return Raised(UP, (*said, f"rung {rung.number} of the ladder: {rung.why}", *more), done)
-        failed.append((rung, "; ".join(more) or "no carrier or no address"))
-    message = ladder.console_message(failed, situation)
-    around.console(message)
-    return Raised(DOWN, (*said, *(f"rung {rung.number} ({rung.why}): {why}" for rung, why in failed)))
+        ),
+        host,
+        held=lambda records, pif: held_by(records, pif, host, around.owners),
+        until=until,
+    )
+    if climbed.rung is not None and climbed.result is not None:
+        helped = f"rung {climbed.rung.number} of the ladder: {climbed.rung.why}"
+        done = tuple(climbed.result["operations"])
+        return Raised(UP, (*said, helped, *climb.said(climbed.result)), done)
+    around.console(climbed.message)
+    return Raised(DOWN, (*said, *climbed.told))
+
+
+def held_by(records: Records, pif: Pif, host: bring.Host, owners: Callable[[str], Sequence[Owner]]) -> str:
+    """Why the NICs below a PIF are left to another daemon, in words; empty where they are not."""
+    others = held(nics_of(records, pif), host.tools.netlink.look(), owners)
+    return others[0][1] if others else ""
 
 
 def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
@@ -247,7 +243,7 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         else:
             host = opened(root, found.cached.records.bridge)
             told = (*found.told, *recover(host))
-            around = around_of(root, _listed(root))
+            around = around_of(root, _listed(root))._replace(seen=lambda: _seen(root, host))
             raised = raise_management(found, host, around, until=host.clock() + 4 * TIMEOUT_S, nics_s=NICS_S)
     except HostagentError as error:
         print(f"error: {error.found}\nhint: {error.hint}", file=sys.stderr)
@@ -256,6 +252,12 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         print(line)
     print(f"management interface: {raised.outcome}")
     return 1 if raised.outcome == DOWN else 0
+
+
+def _seen(root: Path, host: bring.Host) -> Sequence[nics.Seen]:
+    from hostagent.net import nics_look
+
+    return nics_look.look(root, host.tools.netlink.look().links.values(), names_of=False)
 
 
 def _listed(root: Path) -> tuple[str, ...]:

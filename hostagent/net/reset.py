@@ -9,17 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, journal, ladder
-from hostagent.net.attached import attached
+from hostagent.net import bring, climb, journal, ladder
+from hostagent.net.attached import works
 from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hostagent.net.devices import Kernel
-    from hostagent.net.records import Pif, Records
+    from hostagent.net import cache
 
-SCOPE_LINK = 253
+
 LOCK_S = 30.0
 FIRST = {(ladder.RETRY, "", -1), (ladder.RESTORE, "", -1)}
 """What the command does before it climbs."""
@@ -39,30 +38,27 @@ def reset(
     request = bring.Request(bring.UP, bridge=records.bridge, management=True, timeout_s=timeout_s, boot=True)
     pif = bring.find(records, request)
     cleared = _cleared(host)
-    first = _try(found, request, host)
+    first = climb.attempt(found, request, host)
     first["told"] = [*cleared, *first["told"]]
-    if _works(records, pif, host.tools.netlink.look()):
+    if works(records, pif, host.tools.netlink.look()):
         return first
-    tried: set[tuple[int, str, int]] = set(FIRST)
-    failed: list[str] = [f"the generation {found.cached.generation}: {_why(first)}"]
-    while True:
-        situation = ladder.Situation(records, None, tuple(cards()), listed)
-        rung = ladder.choose(situation, tried)
-        if rung is None or rung.records is None:
-            break
-        tried.add(rung.key)
-        pif = ladder.management(rung.records) or pif
-        again = request._replace(pif=pif.ref, bridge="", timeout_s=rung.timeout_s)
-        # as verified: what is only an emergency must not become the generation to go back to
-        result = _try(cache.Found(cache.Cached(rung.records, 0, verified=True)), again, host)
-        if _works(rung.records, pif, host.tools.netlink.look()):
-            result["told"] = [*failed, f"rung {rung.number} of the ladder: {rung.why}", *result["told"]]
-            result["outcome"] = "degraded"
-            return result
-        failed.append(f"rung {rung.number} ({rung.why}): {_why(result)}")
-    message = ladder.console_message([], situation)
+    # whatever daemon has them: an operator named these NICs
+    climbed = climb.climb(
+        lambda: ladder.Situation(records, None, tuple(cards()), listed),
+        host,
+        tried=FIRST,
+    )
+    failed = [
+        f"the generation {found.cached.generation}: {'; '.join(climb.said(first)) or 'no carrier or no address'}",
+        *climbed.told,
+    ]
+    if climbed.rung is not None and climbed.result is not None:
+        rung, result = climbed.rung, climbed.result
+        result["told"] = [*failed, f"rung {rung.number} of the ladder: {rung.why}", *result["told"]]
+        result["outcome"] = "degraded"
+        return result
     first["outcome"] = "failed"
-    first["told"] = [*first["told"], *failed, *filter(None, message.splitlines())]
+    first["told"] = [*first["told"], *failed, *filter(None, climbed.message.splitlines())]
     return first
 
 
@@ -74,28 +70,3 @@ def _cleared(host: bring.Host) -> list[str]:
     except HostagentError as error:
         return [f"what may be left of an earlier change was not resolved: {error.found} (hint: {error.hint})"]
     return [told] if told else []
-
-
-def _try(found: cache.Found, request: bring.Request, host: bring.Host) -> bring.Result:
-    try:
-        return bring.bring(request, found, host)
-    except HostagentError as error:
-        result = bring.empty_result(f"up {request.bridge or request.pif}", outcome="failed")
-        result["error"] = error.record()
-        return result
-
-
-def _why(result: bring.Result) -> str:
-    error = result["error"]
-    return "; ".join([*result["told"], *([error["found"]] if error else ())]) or "no carrier or no address"
-
-
-def _works(records: Records, pif: Pif, kernel: Kernel) -> bool:
-    if pif.ref not in attached(records, kernel):
-        return False
-    bridge = records.networks[pif.network].bridge
-    index = next((index for index, link in kernel.links.items() if link.name == bridge), 0)
-    if not index or not kernel.links[index].carrier:
-        return False
-    wants = pif.ip_mode != "None" or pif.ipv6_mode != "None"
-    return not wants or any(one.device == index and one.scope < SCOPE_LINK for one in kernel.addresses)

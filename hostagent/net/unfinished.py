@@ -10,7 +10,7 @@ import contextlib
 import zlib
 from typing import TYPE_CHECKING
 
-from hostagent.errors import HostagentError
+from hostagent.errors import BusyError, HostagentError
 from hostagent.net import apply, cache, journal
 
 if TYPE_CHECKING:
@@ -50,6 +50,20 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         except HostagentError as error:
             told += f"; {error.found}"
     return told
+
+
+def arm(host: Host, seconds: float) -> None:
+    """Start the timer of a change, whose journal is yet to come; the caller holds the lock. A timer of one that is over,
+    whose maker died before it stopped it, gives way. Raises BusyError, GuardError.
+    """
+    try:
+        host.arm(seconds)
+    except BusyError:
+        left = journal.pending(host.folder)
+        if left is not None and left.state != journal.UNDO_FAILED:
+            raise
+        host.stand_down()
+        host.arm(seconds)
 
 
 def disarm(host: Host) -> None:

@@ -21,7 +21,7 @@ from hostagent.net.foreign_daemons import LET_GO
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.unfinished import disarm, state_of, unfinished
+from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -195,7 +195,7 @@ class _Taking(Network):
             raise PlannedError(self.plan)
         self._wanted_ = wanted
         self._before = answers(self.place.site.ask, probes(kernel, links[card.nic], card.taken.dns))
-        host.arm(self.request.timeout_s * 2 + SPARE_S)
+        arm(host, self.request.timeout_s * 2 + SPARE_S)
         self._armed = True
         self._journal, applied = apply.carry_out(
             self.plan, host.tools, host.folder, boot=host.boot, digest=state_of(records),

@@ -16,7 +16,7 @@ from hostagent.net.foreign_daemons import TAKE
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.unfinished import disarm, state_of, unfinished
+from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import LINK_SCOPE, differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -118,7 +118,7 @@ class _Giving(Network):
         had = {
             one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE
         }
-        host.arm(self.request.timeout_s + SPARE_S)
+        arm(host, self.request.timeout_s + SPARE_S)
         written = None
         try:
             written, _ = apply.carry_out(

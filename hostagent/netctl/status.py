@@ -20,6 +20,7 @@ from hostagent.net import cache, owners
 from hostagent.net.attached import as_now, attached
 from hostagent.net.devices import Dns, Kernel, Link, Route
 from hostagent.net.finding import FindingError
+from hostagent.net.layers import routes_due
 from hostagent.net.model import want
 from hostagent.net.verify import differences
 from hostagent.netctl import observed
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from hostagent.dbsync.change import Change
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.follow import Event
+    from hostagent.net.operation import Operation
     from hostagent.net.records import Records
     from hostagent.net.verify import Difference
     from hostagent.netctl.control import Control
@@ -72,6 +74,8 @@ class Eyes(NamedTuple):
     """Name servers of the lease of this bridge become the host's."""
     serve: Callable[[str, str], None]
     """Listen on the address of this bridge and family; where it listens already, nothing happens."""
+    carry_out: Callable[[Sequence[Operation]], None]
+    """Over netlink."""
     keep: Callable[[Records], None]
     """The records as the cache that the next boot begins with."""
     repair: bool = False
@@ -207,26 +211,42 @@ class Keeper:
     # --- leases ---
 
     def _leases(self, records: Records) -> None:
-        """Where the addresses of a bridge with a DHCP client changed, ask the client what came with them."""
-        up = attached(records, self._kernel)
-        resolver = owners.dns_owner(as_now(records, self._kernel), up).ref
+        """Where the addresses of a bridge with a DHCP client changed, ask the client what came with them; and make the
+        static routes that can be by now, there and where a router gave the address."""
+        now = as_now(records, self._kernel)
+        up = frozenset(ref for ref, pif in now.pifs.items() if pif.currently_attached)
+        resolver = owners.dns_owner(now, up).ref
         links = self._kernel.by_name()
+        changed = False
         for ref in up:
             pif = records.pifs[ref]
             modes = ((4, pif.ip_mode), (6, pif.ipv6_mode))
             families = [family for family, mode in modes if mode == "DHCP"]
             bridge = records.networks[pif.network].bridge
-            if not families or bridge not in links:
+            if not (families or pif.ipv6_mode == "Autoconf") or bridge not in links:
                 continue
             index = links[bridge].ifindex
             has = frozenset(one.text for one in self._kernel.addresses if one.device == index)
             if self._addresses.get(bridge) == has:
                 continue
+            changed = True
             try:
-                self._ask(bridge, families, owns=ref == resolver)
+                if families:
+                    self._ask(bridge, families, owns=ref == resolver)
                 self._addresses[bridge] = has
             except HostagentError as error:
                 log.warning("the lease of %s: %s; %s", bridge, error.found, error.hint)
+        if changed:
+            self._make_routes(now)
+
+    def _make_routes(self, now: Records) -> None:
+        up = [ref for ref, pif in now.pifs.items() if pif.currently_attached and pif.managed]
+        try:
+            due = routes_due(want(now, up, links=self._kernel.by_name()), self._kernel)
+            if due.steps:
+                self._eyes.carry_out([step.do for step in due.steps])
+        except HostagentError as error:
+            log.warning("static routes of addresses that came: %s; %s", error.found, error.hint)
 
     def _ask(self, bridge: str, families: Sequence[int], *, owns: bool) -> None:
         leases = [lease for family in families if (lease := self._eyes.leased(bridge, family)) is not None]

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.early import Around
     from hostagent.net.nics_types import Nic
+    from hostagent.net.operation import Operation
     from hostagent.net.probe import Answer, Probe
     from hostagent.net.records import Records
     from hostagent.netctl.status import Following, Keeper
@@ -227,6 +228,10 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
     def keep(records: Records) -> None:
         keep_records(config, records)
 
+    def carry_out(operations: Sequence[Operation]) -> None:
+        with Network(site(config, host)).opened() as opened:
+            opened.tools.netlink.execute(operations)
+
     return Keeper(
         control,
         Eyes(
@@ -237,6 +242,7 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
             keep_lease=keep_lease,
             resolve=resolve,
             serve=lambda bridge, family: _serve(config, host, bridge, family),
+            carry_out=carry_out,
             keep=keep,
             repair=config.repair_drift,
         ),

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.errors import KernelError
+from hostagent.net.attached import attached
 from hostagent.net.devices import Address, Dns, Kernel, Route
 from hostagent.net.dhcp_lease import Leased
 from hostagent.net.follow import Event
@@ -247,6 +248,7 @@ class World:
                 keep_lease=lambda bridge, lease: self.kept_leases.append((bridge, lease)),
                 resolve=lambda dns, bridge: self.resolved.append((dns, bridge)),
                 serve=lambda bridge, family: self.served.append((bridge, family)),
+                carry_out=self.host.execute,
                 keep=self.cached.append,
                 **settings,
             ),
@@ -375,6 +377,39 @@ def test_a_lease_without_name_servers_leaves_the_recorded_ones(world):
 
     assert world.pif(0)["DNS"] == "192.0.2.99"
     assert world.resolved == []
+
+
+def test_static_routes_of_a_leased_address_come_with_it(world):
+    world.site.set("PIF", world.site.pifs[0], ip_configuration_mode="DHCP", IP="", netmask="", gateway="")
+    routes = {"static-routes": "198.51.100.0/24/192.0.2.9"}
+    world.site.set("network", world.site.nets[0], other_config=routes)
+    world.raised(0)
+    keeper = world.keeper()
+    assert not world.host.look().routes
+    world.host.address("xenbr0", "192.0.2.33")
+
+    world.again(keeper)
+
+    (route,) = world.host.look().routes
+    assert (route.destination, route.gateway) == ("198.51.100.0/24", "192.0.2.9")
+
+
+def test_what_only_carries_vlans_is_told_by_its_ipv6():
+    records = a_host()
+    leased = records.pifs["bond0"]._replace(ip_mode="DHCP")
+    records = records._replace(pifs={**records.pifs, "bond0": leased})
+    kernel = a_kernel()
+
+    def with_ipv6(bridge, other):
+        links = {**kernel.links}
+        links[12] = links[12]._replace(ipv6={"disable_ipv6": bridge})
+        links[14] = links[14]._replace(ipv6={"disable_ipv6": other})
+        return "bond0" in attached(records, Kernel(links))
+
+    assert "bond0" in attached(records, kernel)
+    assert with_ipv6(0, 0)
+    assert not with_ipv6(1, 0)
+    assert with_ipv6(1, 1)  # off for the whole host
 
 
 # --- drift ---

@@ -235,7 +235,7 @@ def left_over(folder, *, state, boot=BOOT, digest="other"):
     return do
 
 
-@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED])
+@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED, journal.WAITING, journal.UNDO_FAILED])
 def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     nics.kernel.one(left_over(network.folder(synced.config), state=state))
 
@@ -243,11 +243,57 @@ def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
 
     assert on(nics, "eth1") == set()
     assert Change("network change 'a test'", state, "(undone)") in outcome.changes
+    assert journal.pending(network.folder(synced.config)) is None
+    assert nics.stood_down == 1
+
+
+def test_a_change_of_a_daemon_that_died_is_undone_at_once_though_its_timer_runs(adopted, nics):
+    """Neither is the timer waited for, nor is the ladder climbed."""
+    nics.waits = True
+    nics.kernel.one(left_over(network.folder(adopted.config), state=journal.APPLIED))
+
+    outcome = steps_net.raise_management(adopted)
+
+    assert on(nics, "eth1") == set()
+    assert on(nics, "xenbr0") == {"192.0.2.10/24"}
+    assert nics.stood_down == 1
+    assert any(told.startswith("undid what was left unfinished: a test") for told in outcome.warnings)
+
+
+@pytest.mark.parametrize("content", [b"\0\0\0\0", b'{"version":99,"state":"applied"}\n'])
+def test_a_journal_that_cannot_be_read_does_not_keep_the_management_interface_down(adopted, nics, content):
+    folder = network.folder(adopted.config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / journal.NAME).write_bytes(content)
+    aside = "journal.version-99" if b"99" in content else journal.DAMAGED
+    assert Change(str(folder / journal.NAME), "(damaged)", "(set aside)") in steps_net.plan_management(adopted)
+
+    outcome = steps_net.raise_management(adopted)
+
+    assert on(nics, "xenbr0") == {"192.0.2.10/24"}
+    assert (folder / aside).read_bytes() == content
+    assert any(told.startswith("THE JOURNAL OF THE LAST NETWORK CHANGE WAS LOST") for told in outcome.warnings)
+
+
+def test_somebody_who_changes_the_network_for_long_does_not_end_the_step(adopted, nics):
+    folder = network.folder(adopted.config)
+    left_over(folder, state=journal.BEGUN)
+    holder = journal.Lock(folder, "interface-reconfigure", wait_s=0)
+    step = adopted
+    with holder:
+        warnings: list[str] = []
+        lock_s, steps_net.LOCK_S = steps_net.LOCK_S, 0.0
+        try:
+            assert steps_net._mend_journal(step, warnings, dry=False) == ()
+        finally:
+            steps_net.LOCK_S = lock_s
+
+    assert "interface-reconfigure (pid" in warnings[0]
 
 
 def test_a_whole_change_that_the_database_has_is_kept(adopted, nics):
     with adopted.host.database.read() as view:
-        digest = cache.digest(steps_net.records_in(view, adopted, "xenbr0"))
+        digest = state_of(steps_net.records_in(view, adopted, "xenbr0"))
     nics.kernel.one(left_over(network.folder(adopted.config), state=journal.APPLIED, digest=digest))
 
     outcome = steps_net.raise_management(adopted)
@@ -257,9 +303,9 @@ def test_a_whole_change_that_the_database_has_is_kept(adopted, nics):
     assert journal.pending(network.folder(adopted.config)) is None
 
 
-def test_a_change_that_waits_for_its_confirmation_is_left_to_its_timer(synced, nics, monkeypatch):
-    monkeypatch.setattr(network, "waits_for_confirmation", lambda: True)
-    nics.kernel.one(left_over(network.folder(synced.config), state=journal.APPLIED))
+def test_a_change_that_waits_for_its_confirmation_is_left_to_its_timer(synced, nics):
+    nics.waits = True
+    nics.kernel.one(left_over(network.folder(synced.config), state=journal.WAITING))
 
     assert not [one for one in steps_net.plan_management(synced) if "a test" in one.what]
     outcome = steps_net.raise_management(synced)
