@@ -53,8 +53,8 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
 
 
 def arm(host: Host, seconds: float) -> None:
-    """Start the timer of a change, whose journal is yet to come; the caller holds the lock. A timer of one that is over,
-    whose maker died before it stopped it, gives way. Raises BusyError, GuardError.
+    """Start the timer of a change whose journal is yet to come; the caller holds the lock. The timer of one that is
+    over, whose maker died before it stopped it, gives way. Raises BusyError, GuardError.
     """
     try:
         host.arm(seconds)

@@ -9,7 +9,7 @@ import contextlib
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import cache, history, journal
+from hostagent.net import bring, cache, history, journal
 from hostagent.net.apply import RolledBackError
 from hostagent.net.attached import attached
 from hostagent.net.finding import FindingError

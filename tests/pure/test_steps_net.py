@@ -13,6 +13,7 @@ from hostagent.errors import KernelError
 from hostagent.net import cache, early, journal
 from hostagent.net.foreign_files import Owner
 from hostagent.net.operation import Operation, Plan, Step
+from hostagent.net.unfinished import state_of
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.role import supporter_of
 from hostagent.startup.step import Change, Changed, Skipped, Unchanged
@@ -266,13 +267,17 @@ def test_a_journal_that_cannot_be_read_does_not_keep_the_management_interface_do
     folder.mkdir(parents=True, exist_ok=True)
     (folder / journal.NAME).write_bytes(content)
     aside = "journal.version-99" if b"99" in content else journal.DAMAGED
-    assert Change(str(folder / journal.NAME), "(damaged)", "(set aside)") in steps_net.plan_management(adopted)
+    assert Change(str(folder / journal.NAME), "(damaged)", "(set aside)") in steps_net.plan_management(
+        adopted
+    )
 
     outcome = steps_net.raise_management(adopted)
 
     assert on(nics, "xenbr0") == {"192.0.2.10/24"}
     assert (folder / aside).read_bytes() == content
-    assert any(told.startswith("THE JOURNAL OF THE LAST NETWORK CHANGE WAS LOST") for told in outcome.warnings)
+    assert any(
+        told.startswith("THE JOURNAL OF THE LAST NETWORK CHANGE WAS LOST") for told in outcome.warnings
+    )
 
 
 def test_somebody_who_changes_the_network_for_long_does_not_end_the_step(adopted, nics):
