@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import cache, early, journal
+from hostagent.net.devices import GROUP
 from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.from_database import records_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from hostagent.db.transaction import Transaction
     from hostagent.db.view import View
     from hostagent.dbsync.change import Change as RowChange
-    from hostagent.net.records import Records
+    from hostagent.net.records import Pif, Records
     from hostagent.xen.inventory import Inventory
 
 UNDONE, KEPT, SET_ASIDE = "(undone)", "(kept)", "(set aside)"
@@ -69,6 +70,7 @@ def raise_management(context: Context) -> Outcome:
     config, host = context.config, context.host
     warnings: list[str] = []
     changes = list(_mend_journal(context, warnings, dry=False))
+    changes += _follow_database(context, dry=False)
     changes += scan_nics(context, warnings, plan=False)
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
@@ -96,9 +98,12 @@ def raise_management(context: Context) -> Outcome:
 
 def plan_management(context: Context) -> tuple[Change, ...]:
     """What `raise_management` would change."""
+    followed = _follow_database(context, dry=True)
     scanned = scan_nics(context, [], plan=True)
-    chosen = _choose_management(context, dry=True)
-    bridge = chosen[0].new if chosen and chosen[0].new else inventory_of(context).management_interface
+    chosen = () if followed else _choose_management(context, dry=True)
+    bridge = inventory_of(context).management_interface
+    if picked := (*followed, *chosen):
+        bridge = picked[0].new or bridge
     records = _of_database(context, bridge) or _of_cache(context)
     operations: Iterable[Any] = ()
     if records is not None and (pif := early.management(records)) is not None:
@@ -113,6 +118,7 @@ def plan_management(context: Context) -> tuple[Change, ...]:
             operations = bring.bring(request, found, opened)["operations"]
     return (
         *_mend_journal(context, [], dry=True),
+        *followed,
         *scanned,
         *chosen,
         *(operation_change(op["verb"], op["device"], op["args"]) for op in operations),
@@ -161,6 +167,33 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
     if left is None:
         return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
     return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
+
+
+def _follow_database(context: Context, *, dry: bool) -> tuple[Change, ...]:
+    """A move of the management interface that was broken off between inventory and database: the inventory names what
+    has no address, or is not there, and the database has another one, with its address. Its word counts: it is the last
+    to be written.
+    """
+    named = inventory_of(context).management_interface
+    records = _of_database(context, named) if named else None
+    if records is None:
+        return ()
+    flagged = [pif for pif in records.pifs.values() if pif.management and _addressed(pif)]
+    if len(flagged) != 1 or records.networks[flagged[0].network].bridge in ("", named):
+        return ()
+    there = early.management(records)
+    link = network.look(context.config).by_name().get(named)
+    if _addressed(there) if there is not None else link is not None and link.group != GROUP:
+        return ()
+    bridge, family = records.networks[flagged[0].network].bridge, flagged[0].primary_address_type
+    if not dry:
+        network.set_management(context.config, context.host, bridge, family)
+        context.hold("inventory-written")
+    return (Change(f"{context.config.paths.inventory}#MANAGEMENT_INTERFACE", named, bridge),)
+
+
+def _addressed(pif: Pif) -> bool:
+    return pif.ip_mode != "None" or pif.ipv6_mode != "None"
 
 
 def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:

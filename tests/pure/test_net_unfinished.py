@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.errors import BusyError, HostagentError, KernelError
+from hostagent.files import FileError
 from hostagent.net import bring, cache, history, journal, reset
 from hostagent.net.attached import attached
 from hostagent.net.guard import GuardError
@@ -289,7 +290,7 @@ def test_what_cannot_be_marked_is_undone(watched, monkeypatch):
 
     def full(folder, left, state):
         if state == journal.APPLIED:
-            raise journal.FileError("no space left on device", hint="df -h", number=28)
+            raise FileError("no space left on device", hint="df -h", number=28)
         return mark(folder, left, state)
 
     monkeypatch.setattr(journal, "mark", full)

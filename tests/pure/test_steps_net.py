@@ -261,6 +261,37 @@ def test_a_change_of_a_daemon_that_died_is_undone_at_once_though_its_timer_runs(
     assert any(told.startswith("undid what was left unfinished: a test") for told in outcome.warnings)
 
 
+@pytest.mark.parametrize("moved_to", ["xenbr1", "xapi7"])
+def test_a_move_that_was_broken_off_before_the_database_had_it_did_not_happen(adopted, nics, moved_to):
+    """To another NIC, whose PIF has no address in the database; to a bond, which it does not know."""
+    adopted.host.inventory = inventory.update(
+        adopted.config.paths.inventory, {"MANAGEMENT_INTERFACE": moved_to}
+    )
+    path = adopted.config.paths.inventory
+    assert Change(f"{path}#MANAGEMENT_INTERFACE", moved_to, "xenbr0") in steps_net.plan_management(adopted)
+
+    steps_net.raise_management(adopted)
+
+    assert adopted.host.inventory.management_interface == "xenbr0"
+    assert inventory.read(path).management_interface == "xenbr0"
+    assert on(nics, "xenbr0") == {"192.0.2.10/24"}
+    assert pif(adopted, "eth0")["management"] is True
+
+
+def test_a_management_interface_that_was_moved_by_hand_stays_where_it_has_an_address(adopted, nics):
+    with adopted.host.database.write() as w:
+        (ref,) = w.where("PIF", device="eth1")
+        w.update("PIF", ref, {**STATIC, "IP": "198.51.100.7"})
+    adopted.host.inventory = inventory.update(
+        adopted.config.paths.inventory, {"MANAGEMENT_INTERFACE": "xenbr1"}
+    )
+
+    steps_net.raise_management(adopted)
+
+    assert adopted.host.inventory.management_interface == "xenbr1"
+    assert on(nics, "xenbr1") == {"198.51.100.7/24"}
+
+
 @pytest.mark.parametrize("content", [b"\0\0\0\0", b'{"version":99,"state":"applied"}\n'])
 def test_a_journal_that_cannot_be_read_does_not_keep_the_management_interface_down(adopted, nics, content):
     folder = network.folder(adopted.config)
@@ -601,6 +632,31 @@ def test_the_unit_undoes_nothing_of_the_kernel_after_a_power_cut_and_ends_the_jo
 
     assert boot(cached, paths) == 0
 
+    assert journal.pending(folder) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 9, b'{"version":0,"state":"begun"}\n'])
+def test_the_unit_raises_it_whatever_the_journal_holds(cached, paths, content, capsys):
+    folder = paths.root / early.STATE / "net"
+    (folder / journal.NAME).write_bytes(content)
+
+    assert boot(cached, paths) == 0
+
+    assert on(cached, "xenbr0") == {"192.0.2.10/24"}
+    assert "THE JOURNAL OF THE LAST NETWORK CHANGE WAS LOST" in capsys.readouterr().out
+
+
+def test_the_unit_raises_it_though_an_undo_fails(cached, paths, capsys):
+    folder = paths.root / early.STATE / "net"
+    do = left_over(folder, state=journal.APPLIED)
+    left = journal.pending(folder)
+    never = Operation("address-add", "eth9", 99, {"text": "198.51.100.9", "prefix": 24})
+    journal.mark(folder, left._replace(steps=(Step(do, (never,)),)), journal.UNDO_FAILED)
+
+    assert boot(cached, paths) == 0
+
+    assert on(cached, "xenbr0") == {"192.0.2.10/24"}
+    assert "UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART" in capsys.readouterr().out
     assert journal.pending(folder) is None
 
 
