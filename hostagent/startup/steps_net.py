@@ -75,7 +75,8 @@ def raise_management(context: Context) -> Outcome:
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
     context.progress(f"bringing up {bridge or 'no management interface'}")
-    raised = _raise(context, bridge)
+    waiting = _waiting(context)
+    raised = early.Raised(early.FOREIGN, (waiting,)) if waiting else _raise(context, bridge)
     changes += [operation_change(op["verb"], op["device"], op["args"]) for op in raised.operations]
     told = [line for line in raised.told if line]
     try:
@@ -106,7 +107,7 @@ def plan_management(context: Context) -> tuple[Change, ...]:
         bridge = picked[0].new or bridge
     records = _of_database(context, bridge) or _of_cache(context)
     operations: Iterable[Any] = ()
-    if records is not None and (pif := early.management(records)) is not None:
+    if not _waiting(context) and records is not None and (pif := early.management(records)) is not None:
         from hostagent.net import bring
 
         around = network.around(context.config)
@@ -167,6 +168,20 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
     if left is None:
         return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
     return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
+
+
+def _waiting(context: Context) -> str:
+    """That a change waits for an operator's confirmation, in words: meanwhile nothing else is changed."""
+    try:
+        left = journal.pending(network.folder(context.config))
+    except HostagentError:
+        return ""
+    if left is None or left.state != journal.WAITING:
+        return ""
+    opened = network.open_host(context.config, "")
+    if left.boot_id != opened.boot or not opened.waiting():
+        return ""
+    return f"{left.what} waits for its confirmation: the management interface is left as it is"
 
 
 def _follow_database(context: Context, *, dry: bool) -> tuple[Change, ...]:

@@ -350,6 +350,18 @@ def test_a_change_that_waits_for_its_confirmation_is_left_to_its_timer(synced, n
     assert on(nics, "eth1") == {"198.51.100.9/24"}
 
 
+def test_while_a_change_waits_the_management_interface_is_left_as_it_is(adopted, nics):
+    """It is not down: nothing else may be changed, and no rung of the ladder would help."""
+    nics.waits = True
+    left_over(network.folder(adopted.config), state=journal.WAITING)
+
+    assert not [one for one in steps_net.plan_management(adopted) if "xenbr0" in one.what]
+    outcome = steps_net.raise_management(adopted)
+
+    assert nics.done == []
+    assert any("a test waits for its confirmation" in told for told in outcome.warnings)
+
+
 def test_a_change_of_an_earlier_boot_is_over_with_it(synced, nics):
     left_over(network.folder(synced.config), state=journal.APPLIED, boot="boot-0")
 
