@@ -46,7 +46,7 @@ class Care:
     def after(self) -> list[str]:
         """What is found and accepted, all steps being done. Raises ConflictError, LostError: it is to be undone."""
         told = self._conflicts(self._lit())
-        if self.baseline:
+        if self.baseline and self._bridge() not in self._change.wanted.gone:  # else it was asked to go
             reachable.await_again(
                 self.baseline,
                 self._change.wanted,
@@ -56,6 +56,7 @@ class Care:
                 wait=self._host.wait,
                 clock=self._host.clock,
                 ref=self._change.blame,
+                confirmed=bool(self._change.confirm_s),
             )
         return told
 

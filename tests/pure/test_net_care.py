@@ -121,6 +121,63 @@ def test_a_gateway_that_is_given_up_is_not_missed(machine):
     assert machine.up(which=readdressed(gateway=""))["outcome"] == "changed"
 
 
+@pytest.mark.parametrize("netmask", ["255.255.255.0", "255.255.255.255"])
+@pytest.mark.parametrize("sessions", [[], [("192.0.2.10", PEER)]])
+def test_another_subnet_without_a_gateway_leaves_nothing_to_ask_and_is_undone(machine, sessions, netmask):
+    machine.up()
+    machine.segment.sessions = sessions
+    before = machine.kernel.look()
+
+    result = machine.up(which=readdressed(ip="203.0.113.9", netmask=netmask, gateway=""))
+
+    assert result["outcome"] == "rolled-back"
+    assert "nothing can be asked on xenbr0" in result["error"]["found"]
+    assert GATEWAY in result["error"]["found"]
+    assert machine.kernel.look() == before
+
+
+def test_a_change_that_is_to_be_confirmed_may_leave_nothing_to_ask(machine):
+    machine.up()
+
+    result = machine.up(which=readdressed(ip="203.0.113.9", gateway=""), confirm=True)
+
+    assert result["outcome"] == "waiting"
+
+
+def test_an_interface_that_loses_all_its_addresses_is_undone(machine):
+    machine.up()
+    before = machine.kernel.look()
+
+    result = machine.up(which=readdressed(ip_mode="None", ip="", netmask="", gateway=""))
+
+    assert result["outcome"] == "rolled-back"
+    assert machine.kernel.look() == before
+
+
+def test_a_management_interface_that_is_to_go_down_goes_down(machine):
+    machine.up()
+    machine.segment.master = "192.0.2.1"
+
+    result = bring.bring(bring.Request("down", UUID), cache.read(machine.folder), machine.host())
+
+    assert (result["outcome"], result["error"]) == ("changed", None)
+    assert "xenbr0" not in machine.kernel.look().by_name()
+
+
+def test_a_gateway_that_is_given_up_and_does_not_answer_any_more_is_lost(machine):
+    machine.up()
+    ask = machine.segment.ask
+
+    def silent_after(probe, seconds):
+        if "192.0.2.77" in {one.text for one in machine.kernel.look().addresses}:
+            machine.segment.answering.clear()
+        return ask(probe, seconds)
+
+    machine.segment.ask = silent_after
+
+    assert machine.up(which=readdressed(gateway=""))["outcome"] == "rolled-back"
+
+
 def test_of_the_neighbours_that_talk_with_us_one_must_answer(machine):
     machine.up()
     machine.segment.sessions = [
