@@ -3,8 +3,8 @@
 What answered before must answer after: the gateway of each family, if the interface is still to have one, which may be
 another one; the pool's coordinator; and of the neighbours that talk with this host now (the operator's own session) at
 least one. Where none of them is left to be asked (another subnet without a gateway), nothing shows that anybody reaches
-the host: that is taken for lost, unless somebody is to confirm it. And the announcements and the probe for a duplicate address that a new address needs (networking.md 5, rows
-1, 40 and 41; RFC 5227).
+the host: that is taken for lost, unless somebody is to confirm it. And the announcements and the probe for a duplicate
+address that a new address needs (networking.md 5, rows 1, 40 and 41; RFC 5227).
 """
 
 from __future__ import annotations
