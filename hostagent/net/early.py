@@ -32,6 +32,7 @@ NICS_S = 20.0
 """For drivers to load, and NICs to get their names."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
+SCOPE_LINK = 253
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
 
 
@@ -91,6 +92,40 @@ def held(
     return tuple(found)
 
 
+def of_others(records: Records, pif: Pif, kernel: Kernel) -> str:
+    """Why the bridge of a PIF is another program's, in words; empty where it is ours or not there.
+
+    One without addresses is nobody's way to this host: that is taken over.
+    """
+    network = records.networks.get(pif.network)
+    link = kernel.by_name().get(network.bridge) if network and network.bridge else None
+    if link is None or link.group == GROUP:
+        return ""
+    addresses = [
+        one.text for one in kernel.addresses if one.device == link.ifindex and one.scope < SCOPE_LINK
+    ]
+    if not addresses:
+        return ""
+    return (
+        f"{link.name} with {', '.join(addresses)} was made by another program and is left to it"
+        " (hostagent net adopt)"
+    )
+
+
+def left_alone(
+    records: Records, pif: Pif, kernel: Kernel, owners: Callable[[str], Sequence[Owner]]
+) -> Raised | None:
+    """Why nothing is raised: another program has the NIC or the bridge, or there is no address to be had."""
+    if others := held(nics_of(records, pif), kernel, owners):
+        return Raised(FOREIGN, tuple(what for _, what in others))
+    if other := of_others(records, pif, kernel):
+        return Raised(FOREIGN, (other,))
+    if (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):  # raised, it would lose whatever address there is
+        what = f"{bring.name_of(pif)} is to have no address: there is nothing to raise"
+        return Raised(NONE, (f"{what} (PIF.reconfigure_ip gives it one)",))
+    return None
+
+
 def raise_management(
     found: cache.Found,
     host: bring.Host,
@@ -114,9 +149,8 @@ def raise_management(
     _with_nics(nics_of(records, pif), host, nics_s)
     found, told = _fitted(found, around)
     pif = found.cached.records.pifs[pif.ref]
-    names, kernel = nics_of(found.cached.records, pif), host.tools.netlink.look()
-    if others := held(names, kernel, around.owners):
-        return Raised(FOREIGN, tuple(what for _, what in others))
+    if alone := left_alone(found.cached.records, pif, host.tools.netlink.look(), around.owners):
+        return alone._replace(told=(*told, *alone.told))
     said, done = _try(found, pif, host, timeout_s)
     said = (*told, *said)
     if done is not None:
@@ -188,9 +222,10 @@ def _climb(
 
 
 def held_by(records: Records, pif: Pif, host: bring.Host, owners: Callable[[str], Sequence[Owner]]) -> str:
-    """Why the NICs below a PIF are left to another daemon, in words; empty where they are not."""
-    others = held(nics_of(records, pif), host.tools.netlink.look(), owners)
-    return others[0][1] if others else ""
+    """Why the NICs below a PIF, or its bridge, are left to another program, in words; empty where they are not."""
+    kernel = host.tools.netlink.look()
+    others = held(nics_of(records, pif), kernel, owners)
+    return others[0][1] if others else of_others(records, pif, kernel)
 
 
 def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
