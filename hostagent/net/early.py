@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, climb, journal, ladder
 from hostagent.net.attached import works
+from hostagent.net.cards import cards_of
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
 from hostagent.net.remap import remapped
@@ -208,6 +209,7 @@ def _climb(
             verified.records if verified else None,
             tuple(around.cards()),
             around.listed,
+            climb.last_lease(found.cached.records, host),
         ),
         host,
         held=lambda records, pif: held_by(records, pif, host, around.owners),
@@ -236,12 +238,6 @@ def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
 
         return foreign.owners(foreign.nic(name, root), root)
 
-    def cards() -> Sequence[ladder.Seen]:
-        from hostagent.net import nics_look
-
-        seen = nics_look.look(root, names_of=False)
-        return [ladder.Seen(each.nic.name, each.nic.mac, each.nic.carrier) for each in seen]
-
     def console(text: str) -> None:
         try:
             with (root / "dev/console").open("w") as file:
@@ -249,7 +245,7 @@ def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
         except OSError as error:
             print(f"the console could not be written: {error.strerror}", file=sys.stderr)
 
-    return Around(owners, cards, listed, console)
+    return Around(owners, cards_of(root, listed), listed, console)
 
 
 def recover(host: bring.Host) -> tuple[str, ...]:
