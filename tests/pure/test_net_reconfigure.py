@@ -191,6 +191,40 @@ def test_any_answer_is_a_result_or_an_error(answer):
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["result"] == result
 
 
+class Silent:
+    """A socket whose other end says nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def settimeout(self, _seconds):
+        pass
+
+    def connect(self, _path):
+        pass
+
+    def sendall(self, _data):
+        pass
+
+    def recv(self, _length):
+        raise TimeoutError
+
+
+def test_a_daemon_that_hangs_is_told_with_what_works_without_it(monkeypatch):
+    monkeypatch.setattr(ask.socket, "socket", Silent)
+
+    with pytest.raises(ask.NoAnswerError, match="did not answer within 2 s") as caught:
+        ask.ask("path", "method", timeout_s=2)
+
+    assert "interface-reconfigure --force BRIDGE up works without it" in caught.value.hint
+
+
 # work from records
 
 
