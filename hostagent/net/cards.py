@@ -53,7 +53,7 @@ def _heard(
     names: Sequence[str], sniff: Callable[[Sequence[str], float], Mapping[str, Sniffed]]
 ) -> dict[str, tuple[int, ...]]:
     """The tags by NIC; empty where nothing can be listened on."""
-    found = dict.fromkeys(names, ())
+    found: dict[str, tuple[int, ...]] = dict.fromkeys(names, ())
     with contextlib.suppress(HostagentError):
         heard = sniff(names, LISTEN_S) if names else {}
         found |= {

@@ -217,7 +217,7 @@ class Silent:
 
 
 def test_a_daemon_that_hangs_is_told_with_what_works_without_it(monkeypatch):
-    monkeypatch.setattr(ask.socket, "socket", Silent)
+    monkeypatch.setattr("socket.socket", Silent)
 
     with pytest.raises(ask.NoAnswerError, match="did not answer within 2 s") as caught:
         ask.ask("path", "method", timeout_s=2)
@@ -295,6 +295,28 @@ def test_without_carrier_it_is_degraded_and_not_verified(tmp_path):
     assert result["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
     assert reconfigure.exit_of(result) == 4
     assert cache.read_verified(tmp_path) is None
+
+
+def test_a_cable_that_was_pulled_is_told_also_where_nothing_is_to_do(tmp_path):
+    cache.write(tmp_path, records())
+    machine = Machine(tmp_path, carrier=False)
+    machine.up()
+
+    again = machine.up()
+
+    assert (again["outcome"], again["operations"]) == ("degraded", [])
+    assert again["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
+    assert reconfigure.exit_of(again) == 4
+    assert cache.read_verified(tmp_path) is None
+
+
+def test_a_generation_in_which_another_one_is_management_is_not_verified(machine):
+    found = cache.read(machine.folder)
+
+    result = bring.bring(bring.Request("up", bridge="xapi5", management=True), found, machine.host())
+
+    assert result["outcome"] == "changed"
+    assert cache.read_verified(machine.folder) is None
 
 
 def test_what_a_tool_could_not_do_degrades_and_does_not_undo(machine):
