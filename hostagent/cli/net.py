@@ -10,11 +10,8 @@ from hostagent.cli.parser import command, group
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
-    from pathlib import Path
 
     from hostagent.cli.parser import Subparsers
-    from hostagent.net.ladder import Seen
 
 DIFFERS_EXIT = 4
 
@@ -351,6 +348,7 @@ def emergency_reset(args: argparse.Namespace) -> int:
     from hostagent.cli import netrecords
     from hostagent.config import ConfigError, Paths, load
     from hostagent.net import bring, cache, reset
+    from hostagent.net.cards import cards_of
 
     paths = Paths.from_arguments(args)
     verified = cache.read_verified(netrecords.folder_of(paths))
@@ -369,28 +367,8 @@ def emergency_reset(args: argparse.Namespace) -> int:
     result = reset.reset(
         found,
         host,
-        lambda: cards(paths.root, listed),
+        cards_of(paths.root, listed),
         listed=listed,
         timeout_s=args.timeout,
     )
     return netrecords.show(args, result)
-
-
-def cards(root: Path, names: tuple[str, ...]) -> list[Seen]:
-    """The NICs of this host, those named with the VLAN tags that are heard on them."""
-    from hostagent.errors import HostagentError
-    from hostagent.net import nics_look, sniff
-    from hostagent.net.evidence import LISTEN_S
-    from hostagent.net.ladder import Seen
-
-    seen = nics_look.look(root, names_of=False)
-    lit = [each.nic.name for each in seen if each.nic.name in names and each.nic.carrier]
-    heard: Mapping[str, sniff.Sniffed] = {}
-    with contextlib.suppress(HostagentError):
-        heard = sniff.sniff(lit, LISTEN_S) if lit else {}
-    found = []
-    for each in seen:
-        vlans = heard[each.nic.name].vlans if each.nic.name in heard else {}
-        tags = tuple(sorted(filter(None, vlans), key=lambda tag: -vlans[tag]))
-        found.append(Seen(each.nic.name, each.nic.mac, each.nic.carrier, tags))
-    return found

@@ -5,9 +5,11 @@ The daemon answers with what its database says; where none does, it is the cache
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import CallerError
+from hostagent.files import FileError
 from hostagent.net import ask, cache
 from hostagent.net.reconfigure import ANSWER_SPARE_S, METHOD, NOT_NOW, exit_of, text_of
 
@@ -24,11 +26,22 @@ ASK_S = 10.0
 
 
 def read(paths: Paths) -> cache.Found:
-    """The records, from the daemon or the cached copy. Raises CacheError, FileError, and what the daemon answers."""
+    """The records, from the daemon or the cached copy, which a daemon that hangs leaves as well.
+
+    Raises CacheError, FileError, and what the daemon answers.
+    """
     try:
         answer = ask.ask(socket_of(paths), RECORDS_METHOD, timeout_s=ASK_S)
     except ask.NotThereError:
         return cache.read(folder_of(paths))
+    except ask.NoAnswerError as error:
+        try:
+            found = cache.read(folder_of(paths))
+        except (cache.CacheError, FileError):
+            raise error from None
+        note = f"{error.found}: this is the cached copy"
+        print(f"note: {note}", file=sys.stderr)
+        return found._replace(told=(note, *found.told))
     except ask.AnsweredError as error:
         if error.code not in NOT_NOW:
             raise
@@ -54,7 +67,7 @@ def host_of(paths: Paths, bridge: str = "") -> Host:
 
 def change(paths: Paths, request: Request) -> Any:
     """A change, plan or check, by the daemon or here; a `bring.Result`."""
-    from hostagent.net.bring import bring
+    from hostagent.net.bring import DO, bring
 
     why = "no daemon runs"
     try:
@@ -63,6 +76,10 @@ def change(paths: Paths, request: Request) -> Any:
         )
     except ask.NotThereError:
         pass
+    except ask.NoAnswerError as error:
+        if request.mode == DO:  # it may be at work on it
+            raise
+        why = error.found
     except ask.AnsweredError as error:
         if error.code not in NOT_NOW:
             raise

@@ -16,6 +16,7 @@ ANSWER_LIMIT_BYTES = 64 << 20
 HEAD_LIMIT_BYTES = 1 << 16
 PIECE_BYTES = 1 << 16
 CONNECT_S = 5.0
+WITHOUT = "interface-reconfigure --force BRIDGE up works without it"
 
 
 class NotThereError(OperatorError):
@@ -60,11 +61,11 @@ def ask(path: str, method: str, *params: object, timeout_s: float) -> Any:
     except TimeoutError as error:
         raise NoAnswerError(
             f"the daemon did not answer within {timeout_s:g} s",
-            hint="it may still be at work: hostagent net status",
+            hint=f"it may still be at work: hostagent net status; {WITHOUT}",
         ) from error
     except OSError as error:
         raise NoAnswerError(
-            f"the daemon broke off: {error.strerror}", hint="journalctl -u hostagent"
+            f"the daemon broke off: {error.strerror}", hint=f"journalctl -u hostagent; {WITHOUT}"
         ) from error
     return result_of(answer)
 

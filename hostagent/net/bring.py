@@ -20,7 +20,7 @@ from hostagent.net.model import want
 from hostagent.net.noted import note_change, note_verified
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.settle import settle
+from hostagent.net.settle import dark, settle
 from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
 
@@ -201,8 +201,10 @@ def finish(
     if change is not None and result["outcome"] != ROLLED_BACK and not idle:
         wanted, planned = change.wanted, change.planned
         less(result, settle(wanted, planned, pif.ref, host, deadline=deadline, since=course.at))
+    elif change is not None and idle:
+        less(result, dark(change.wanted, pif.ref, change.kernel))
     if result["outcome"] in ("unchanged", "changed") and (pif.management or request.management):
-        note_verified(host, generation, result)
+        note_verified(host, generation, result, pif.ref)
     if result["outcome"] != ROLLED_BACK:
         less(result, host.remarks())
 

@@ -132,7 +132,8 @@ def mark_verified(folder: Path, cached: Cached) -> Cached:
     cached = cached._replace(verified=True)
     data = encode(cached)
     write_atomic(folder / VERIFIED, data, mode=0o600)
-    write_atomic(folder / NEWEST, data, mode=0o600)
+    if _generation(folder / NEWEST) <= cached.generation:  # else somebody wrote a newer one meanwhile
+        write_atomic(folder / NEWEST, data, mode=0o600)
     return cached
 
 

@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
-from hostagent.net import reachable
+from hostagent.net import lacp, reachable
 from hostagent.net.management import concerns
 from hostagent.net.settle import CARRIER_S, POLL_S
 
@@ -46,6 +46,7 @@ class Care:
     def after(self) -> list[str]:
         """What is found and accepted, all steps being done. Raises ConflictError, LostError: it is to be undone."""
         told = self._conflicts(self._lit())
+        self._aggregate()
         if self.baseline:
             reachable.await_again(
                 self.baseline,
@@ -56,8 +57,27 @@ class Care:
                 wait=self._host.wait,
                 clock=self._host.clock,
                 ref=self._change.blame,
+                confirmed=bool(self._change.confirm_s),
             )
         return told
+
+    def _aggregate(self) -> None:
+        """The bond below management has a partner, where it had one or is new. At boot what there is is taken."""
+        change = self._change
+        name = lacp.management_bond(change.records, change.becoming)
+        if change.boot or not name or not concerns(change.records, change.planned, change.becoming):
+            return
+        if lacp.trouble(change.kernel, name):  # it was so before
+            return
+        until = self._host.clock() + reachable.SETTLE_S
+        while told := lacp.trouble(self._host.tools.netlink.look(), name):
+            if self._host.clock() >= until:
+                raise reachable.LostError(
+                    f"{told} (within {reachable.SETTLE_S:g} s of the change)",
+                    hint="make the switch's ports one LACP group, or use mode active-backup",
+                    params=(change.blame, told),
+                )
+            self._host.wait(reachable.POLL_S)
 
     def _lit(self) -> Kernel:
         """The kernel when new addresses can be asked for on all their bridges, or cannot for long enough: a port that

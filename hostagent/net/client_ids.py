@@ -1,7 +1,8 @@
 """By which name a DHCP server knows a bridge whose card was taken over, and the address to ask for first.
 
 Kept in a file of its own below STATE/net, as no field of a PIF is for it: a server that gives addresses by client
-identifier gives another one to a host that goes by its MAC address from one day to the next.
+identifier gives another one to a host that goes by its MAC address from one day to the next. When the management
+interface moves to another bridge (a bond, a VLAN), both go along, and its lease is not given back.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from hostagent.files import FileError, read_bounded
+from hostagent.files import FileError, read_bounded, write_atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from hostagent.net.devices import Lease
     from hostagent.net.dhcp import Client
 
 LIMIT_BYTES = 64 << 10
@@ -26,6 +29,21 @@ def file_of(bridge: str, state: Path) -> Path:
 
 def content(client_id: str, request: str) -> str:
     return json.dumps({"client_id": client_id, "request": request}) + "\n"
+
+
+def moved(leases: Iterable[Lease], management: str) -> str:
+    """The bridge that is to have the management interface's IPv4 lease in the place of `management`; empty for none."""
+    wanted = [lease for lease in leases if lease.family == 4 and lease.gateway]
+    if not management or any(lease.device == management for lease in wanted):
+        return ""
+    return next((lease.device for lease in wanted), "")
+
+
+def carry(client: Client, bridge: str, address: str, state: Path) -> None:
+    """The client of `bridge` names itself as `client` does, and asks for this address first. Raises FileError."""
+    file = file_of(bridge, state)
+    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    write_atomic(file, content(client.client_id, address or client.request), mode=0o600)
 
 
 def named(client: Client, state: Path) -> Client:

@@ -5,16 +5,26 @@ Whether it does is judged by the kernel (`attached.works`). At boot (`early.py`)
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, ladder
 from hostagent.net.attached import works
+from hostagent.net.operation import Operation
+from hostagent.net.settle import CARRIER_S, POLL_S, SCOPE_LINK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Sequence
 
+    from hostagent.net.devices import Kernel
+    from hostagent.net.dhcp_lease import Leased
     from hostagent.net.records import Pif, Records
+
+SOON_S = 20.0
+"""For rungs 1 and 2 where rungs 3 and 4 can follow: the boot waits for all of them together."""
+UP = 1
+"""IFF_UP."""
 
 
 class Climbed(NamedTuple):
@@ -44,11 +54,17 @@ def climb(
     """
     done = set(tried)
     failed: list[tuple[ladder.Rung, str]] = []
-    while True:
+    now = situation()
+    if _lift(now.listed, host):
         now = situation()
+    while True:
         rung = ladder.choose(now, done)
-        if rung is None or rung.records is None or (until and host.clock() >= until):
-            return Climbed(None, None, tuple(failed), ladder.console_message(failed, now))
+        late = bool(until) and host.clock() >= until
+        if rung is None or rung.records is None or late:
+            if rung is not None and not late:
+                _ask_on(rung.cards, now, host, held)
+            local = link_local(host.tools.netlink.look(), now.listed)
+            return Climbed(None, None, tuple(failed), ladder.console_message(failed, now, local))
         done.add(rung.key)
         pif = ladder.management(rung.records)
         if pif is None:
@@ -56,12 +72,76 @@ def climb(
         if why := held(rung.records, pif):
             failed.append((rung, why))
             continue
-        request = bring.Request(bring.UP, pif=pif.ref, management=True, timeout_s=rung.timeout_s, boot=True)
-        # as verified: what is only an emergency must not become the generation to go back to
-        result = attempt(cache.Found(cache.Cached(rung.records, 0, verified=True)), request, host)
+        result = _raised(rung.records, pif, _seconds(rung, now), host)
         if works(rung.records, pif, host.tools.netlink.look()):
             return Climbed(rung, result, tuple(failed), "")
         failed.append((rung, "; ".join(said(result)) or "no carrier or no address"))
+        now = situation()
+
+
+def last_lease(records: Records, host: bring.Host) -> Leased | None:
+    """What a DHCP server last gave to the management interface, kept below STATE; None where none is known."""
+    from hostagent.net import dhcp_lease
+
+    return dhcp_lease.last(records.bridge, 4, host.folder.parent) if records.bridge else None
+
+
+def link_local(kernel: Kernel, listed: Sequence[str]) -> list[str]:
+    """Where this host can be reached on its segment by an address that needs nobody: of these NICs or what they are
+    ports of."""
+    names = kernel.by_name()
+    carrying = dict.fromkeys(names[name].master or names[name].ifindex for name in listed if name in names)
+    return [
+        f"{one.text} on {kernel.links[one.device].name}"
+        for one in kernel.addresses
+        if one.device in carrying and one.scope >= SCOPE_LINK
+    ]
+
+
+def _lift(listed: Sequence[str], host: bring.Host) -> bool:
+    """Set listed NICs up that nobody has: before that they have no carrier. Waits for it; whether there were any."""
+    links = host.tools.netlink.look().by_name()
+    down = [links[name] for name in listed if name in links and not links[name].flags & UP]
+    down = [link for link in down if not link.master]
+    with contextlib.suppress(HostagentError):
+        host.tools.netlink.execute(
+            [Operation("link-set", link.name, link.ifindex, {"up": True}) for link in down]
+        )
+    until = host.clock() + CARRIER_S
+    while down and host.clock() < until:
+        kernel = host.tools.netlink.look()
+        if all(kernel.links[link.ifindex].carrier for link in down if link.ifindex in kernel.links):
+            break
+        host.wait(POLL_S)
+    return bool(down)
+
+
+def _ask_on(
+    names: Sequence[str],
+    now: ladder.Situation,
+    host: bring.Host,
+    held: Callable[[Records, Pif], str],
+) -> None:
+    """The last rung: each listed NIC on its bridge, which has a link-local address and goes on asking for another."""
+    for card in now.cards:
+        if card.name not in names:
+            continue
+        records = ladder.on_card(now.records, card, ladder.ASK)
+        pif = ladder.management(records)
+        if pif is not None and not held(records, pif):
+            _raised(records, pif, ladder.TIMEOUTS_S[ladder.CONSOLE], host)
+
+
+def _seconds(rung: ladder.Rung, now: ladder.Situation) -> float:
+    """Less for what has just failed, and for what failed before, where there are NICs for the rungs after them."""
+    others = rung.number <= ladder.RESTORE and ladder.usable(now)
+    return min(rung.timeout_s, SOON_S) if others else rung.timeout_s
+
+
+def _raised(records: Records, pif: Pif, timeout_s: float, host: bring.Host) -> bring.Result:
+    request = bring.Request(bring.UP, pif=pif.ref, management=True, timeout_s=timeout_s, boot=True)
+    # as verified: what is only an emergency must not become the generation to go back to
+    return attempt(cache.Found(cache.Cached(records, 0, verified=True)), request, host)
 
 
 def attempt(found: cache.Found, request: bring.Request, host: bring.Host) -> bring.Result:

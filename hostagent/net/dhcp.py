@@ -213,14 +213,18 @@ def ensure(client: Client, run_dir: Path) -> str:
     return "restarted" if running else "started"
 
 
-def stop(bridge: str, run_dir: Path) -> bool:
-    """Give the lease back to the server, take its addresses away and end the client; False when there was none."""
+def stop(bridge: str, run_dir: Path, *, release: bool = True) -> bool:
+    """Give the lease back to the server, take its addresses away and end the client; False when there was none.
+
+    Without `release` server and bridge keep the address: for who asks for it elsewhere.
+    """
     was = active(bridge)
     file = file_of(bridge, run_dir)
     if was:
         # exits non-zero when the client has just ended by itself: then there is nothing to release
-        release = ["dhcpcd", "--config", str(file), "--release", bridge]
-        run(release, timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE, check=False)
+        if release:
+            argv = ["dhcpcd", "--config", str(file), "--release", bridge]
+            run(argv, timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE, check=False)
         run(["systemctl", "stop", unit(bridge)], timeout_s=STOP_TIMEOUT_S)
     file.unlink(missing_ok=True)
     return was

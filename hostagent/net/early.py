@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, climb, journal, ladder
 from hostagent.net.attached import works
+from hostagent.net.cards import cards_of
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
 from hostagent.net.remap import remapped
@@ -33,6 +34,7 @@ NICS_S = 20.0
 """For drivers to load, and NICs to get their names."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
+SCOPE_LINK = 253
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
 
 
@@ -92,6 +94,40 @@ def held(
     return tuple(found)
 
 
+def of_others(records: Records, pif: Pif, kernel: Kernel) -> str:
+    """Why the bridge of a PIF is another program's, in words; empty where it is ours or not there.
+
+    One without addresses is nobody's way to this host: that is taken over.
+    """
+    network = records.networks.get(pif.network)
+    link = kernel.by_name().get(network.bridge) if network and network.bridge else None
+    if link is None or link.group == GROUP:
+        return ""
+    addresses = [
+        one.text for one in kernel.addresses if one.device == link.ifindex and one.scope < SCOPE_LINK
+    ]
+    if not addresses:
+        return ""
+    return (
+        f"{link.name} with {', '.join(addresses)} was made by another program and is left to it"
+        " (hostagent net adopt)"
+    )
+
+
+def left_alone(
+    records: Records, pif: Pif, kernel: Kernel, owners: Callable[[str], Sequence[Owner]]
+) -> Raised | None:
+    """Why nothing is raised: another program has the NIC or the bridge, or there is no address to be had."""
+    if others := held(nics_of(records, pif), kernel, owners):
+        return Raised(FOREIGN, tuple(what for _, what in others))
+    if other := of_others(records, pif, kernel):
+        return Raised(FOREIGN, (other,))
+    if (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):  # raised, it would lose whatever address there is
+        what = f"{bring.name_of(pif)} is to have no address: there is nothing to raise"
+        return Raised(NONE, (f"{what} (PIF.reconfigure_ip gives it one)",))
+    return None
+
+
 def raise_management(
     found: cache.Found,
     host: bring.Host,
@@ -115,9 +151,8 @@ def raise_management(
     _with_nics(nics_of(records, pif), host, nics_s)
     found, told = _fitted(found, around)
     pif = found.cached.records.pifs[pif.ref]
-    names, kernel = nics_of(found.cached.records, pif), host.tools.netlink.look()
-    if others := held(names, kernel, around.owners):
-        return Raised(FOREIGN, tuple(what for _, what in others))
+    if alone := left_alone(found.cached.records, pif, host.tools.netlink.look(), around.owners):
+        return alone._replace(told=(*told, *alone.told))
     said, done = _try(found, pif, host, timeout_s)
     said = (*told, *said)
     if done is not None:
@@ -175,6 +210,7 @@ def _climb(
             verified.records if verified else None,
             tuple(around.cards()),
             around.listed,
+            climb.last_lease(found.cached.records, host),
         ),
         host,
         held=lambda records, pif: held_by(records, pif, host, around.owners),
@@ -189,9 +225,10 @@ def _climb(
 
 
 def held_by(records: Records, pif: Pif, host: bring.Host, owners: Callable[[str], Sequence[Owner]]) -> str:
-    """Why the NICs below a PIF are left to another daemon, in words; empty where they are not."""
-    others = held(nics_of(records, pif), host.tools.netlink.look(), owners)
-    return others[0][1] if others else ""
+    """Why the NICs below a PIF, or its bridge, are left to another program, in words; empty where they are not."""
+    kernel = host.tools.netlink.look()
+    others = held(nics_of(records, pif), kernel, owners)
+    return others[0][1] if others else of_others(records, pif, kernel)
 
 
 def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
@@ -202,12 +239,6 @@ def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
 
         return foreign.owners(foreign.nic(name, root), root)
 
-    def cards() -> Sequence[ladder.Seen]:
-        from hostagent.net import nics_look
-
-        seen = nics_look.look(root, names_of=False)
-        return [ladder.Seen(each.nic.name, each.nic.mac, each.nic.carrier) for each in seen]
-
     def console(text: str) -> None:
         try:
             with (root / "dev/console").open("w") as file:
@@ -215,7 +246,7 @@ def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
         except OSError as error:
             print(f"the console could not be written: {error.strerror}", file=sys.stderr)
 
-    return Around(owners, cards, listed, console)
+    return Around(owners, cards_of(root, listed), listed, console)
 
 
 def recover(host: bring.Host) -> tuple[str, ...]:

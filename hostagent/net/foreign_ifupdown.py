@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.foreign_files import Nic, Owner, address, first, is_address, shown, text
@@ -15,6 +16,10 @@ FILE = "etc/network/interfaces"
 DEPTH = 5  # of files that include files
 INCLUDED = re.compile(r"[A-Za-z0-9_-]+")  # names that `source-directory` takes (interfaces(5))
 MODES = {"dhcp": "DHCP", "static": "Static", "auto": "Autoconf"}
+ALL = ("eth", "em", "en", "p")
+"""What the names begin with that `bridge_ports all` takes."""
+NUMBER_DIGITS = 6
+RANGE = re.compile(r"(.*?)\[?([0-9]{1,6})-([0-9]{1,6})\]?(.*)")
 LEASE = re.compile(r"lease\s*\{(.*?)\n\}", re.DOTALL)
 
 
@@ -37,7 +42,7 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     lines = list(_lines(root / FILE, root, DEPTH))
     found = stanzas(lines)
     own = [stanza for stanza in found if stanza.device == nic.name]
-    above = {stanza.device for stanza in found if nic.name in _ports(stanza)}
+    above = {stanza.device for stanza in found if _is_port(stanza, nic.name)}
     through = next((stanza.device for stanza in found if stanza.device in above), "")
     if not own and not through:
         return None
@@ -108,8 +113,44 @@ def stanzas(lines: list[tuple[str, str]]) -> list[Stanza]:
     return found
 
 
-def _ports(stanza: Stanza) -> set[str]:
-    return {word for line in stanza.all("bridge-ports", "bond-slaves", "slaves") for word in line.split()}
+def _is_port(stanza: Stanza, name: str) -> bool:
+    """Whether a bridge or bond of the stanza takes the card: by name, or by a pattern (bridge-utils-interfaces(5);
+    `glob` is ifupdown2's)."""
+    for line in stanza.all("bridge-ports", "bond-slaves", "slaves"):
+        how = ""
+        for word in line.split():
+            if word in ("regex", "noregex", "glob"):
+                how = word
+            elif (
+                word == name
+                or (word == "all" and name.startswith(ALL))
+                or (how == "regex" and _matches(word, name))
+                or (how == "glob" and _in_glob(word, name))
+            ):
+                return True
+    return False
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.fullmatch(pattern, name) is not None
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _in_glob(pattern: str, name: str) -> bool:
+    """`swp*`, and a range of numbers: `swp[1-4]`, `swp1-4`."""
+    found = RANGE.fullmatch(pattern)
+    if found is None:
+        return fnmatchcase(name, pattern)
+    before, low, high, after = found.groups()
+    number = name.removeprefix(before).removesuffix(after)
+    return (
+        name == f"{before}{number}{after}"
+        and number.isdecimal()
+        and len(number) <= NUMBER_DIGITS
+        and int(low) <= int(number) <= int(high)
+    )
 
 
 def _starts(line: str, device: str) -> bool:

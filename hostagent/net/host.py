@@ -16,8 +16,9 @@ from hostagent.hold import hold
 from hostagent.net import apply, bring, cache, inet, journal
 from hostagent.net.management import Wire
 from hostagent.net.netlink import Netlink
+from hostagent.net.operation import Operation
 from hostagent.net.resolv_conf import render
-from hostagent.net.verify import Around
+from hostagent.net.verify import FOREVER, Around
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -155,6 +156,8 @@ class _Tools:
         self._management = management
         self._leases: dict[tuple[str, int], Lease] = {}
         self._forgiven: set[str] = set()
+        self._heir = ""
+        """The bridge that is to have the management interface's lease."""
         self._ethtool: Any = None
         self.soft: list[str] = []
 
@@ -180,7 +183,39 @@ class _Tools:
 
     def lease_stop(self, lease: Lease) -> None:
         self._leases.pop((lease.device, lease.family), None)
+        if self._heir and lease.device in (self._management, self._heir) and lease.family == 4:
+            if lease.device == self._management:
+                self._bequeath(lease)
+            if not any(device == lease.device for device, _ in self._leases):
+                from hostagent.net import dhcp
+
+                dhcp.stop(lease.device, self._run, release=False)
+                self._without_leased(lease.device)
+                return
         self._ensure(lease.device)
+
+    def _bequeath(self, lease: Lease) -> None:
+        """How the client of the management interface names itself, and its address, to the bridge that follows it."""
+        from hostagent.net import client_ids, dhcp
+
+        clients = self._named(dhcp.of_leases([lease]))
+        found = dhcp.lease(lease.device, lease.family)
+        address = found.addresses[0].partition("/")[0] if found is not None and found.addresses else ""
+        client_ids.carry(clients[lease.device], self._heir, address, self._state)
+
+    def _without_leased(self, device: str) -> None:
+        """What a client that ended has left on its bridge goes: addresses with an end."""
+        with Netlink() as netlink:
+            kernel = netlink.look()
+            link = kernel.by_name().get(device)
+            netlink.execute(
+                [
+                    Operation("address-del", device, one.device, {"text": one.text, "prefix": one.prefix})
+                    for one in kernel.addresses
+                    if link is not None and one.device == link.ifindex
+                    if ":" not in one.text and one.valid_s != FOREVER
+                ]
+            )
 
     def resolver(self, text: str) -> None:
         from hostagent.net import resolver
@@ -213,6 +248,10 @@ class _Tools:
         """What a look at the kernel does not hold, of the devices that are wanted and there."""
         from hostagent.net import sysctl
 
+        if wanted.leases:
+            from hostagent.net import client_ids
+
+            self._heir = client_ids.moved(wanted.leases, self._management)
         links = kernel.by_name()
         there = [device for device in wanted.devices if device.name in links]
         found = Around(

@@ -246,11 +246,16 @@ def netmask_of(prefix: int) -> str:
     return ".".join(str(number >> shift & 0xFF) for shift in (24, 16, 8, 0))
 
 
-def console_message(failed: Sequence[tuple[Rung, str]], situation: Situation) -> str:
-    """What stands on the console at the end: each try and why it failed, the cards, and what to type."""
+def console_message(
+    failed: Sequence[tuple[Rung, str]], situation: Situation, local: Sequence[str] = ()
+) -> str:
+    """What stands on the console at the end: each try and why it failed, the cards, and what to type.
+
+    `local`: link-local addresses by which the host can be reached from its segment."""
     lines = ["The management network of this host is down.", ""]
     lines += [f"  rung {rung.number} ({rung.why}): {reason}" for rung, reason in failed]
     lines += ["", *(_card_line(card, situation.listed) for card in situation.cards)]
+    lines += [f"  reachable from the same segment: {each}" for each in local]
     lines += [
         "",
         "Log in here as root, then: hostagent net status; hostagent net emergency-reset --help",

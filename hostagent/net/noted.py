@@ -16,10 +16,15 @@ if TYPE_CHECKING:
     from hostagent.net.records import Records
 
 
-def note_verified(host: Host, generation: Callable[[], cache.Cached], result: Result) -> None:
-    """The management interface works: this is the generation to go back to."""
+def note_verified(host: Host, generation: Callable[[], cache.Cached], result: Result, ref: str) -> None:
+    """The management interface, this PIF, works: this is the generation to go back to, unless another one is management
+    in it."""
     try:
         cached = generation()
+        records = cached.records
+        network = records.networks.get(records.pifs[ref].network) if ref in records.pifs else None
+        if network is None or network.bridge != records.bridge:
+            return
         if not cached.verified:
             cache.mark_verified(host.folder, cached)
     except HostagentError as error:

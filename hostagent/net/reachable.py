@@ -2,8 +2,9 @@
 
 What answered before must answer after: the gateway of each family, if the interface is still to have one, which may be
 another one; the pool's coordinator; and of the neighbours that talk with this host now (the operator's own session) at
-least one. And the announcements and the probe for a duplicate address that a new address needs (networking.md 5, rows
-1, 40 and 41; RFC 5227).
+least one. Where none of them is left to be asked (another subnet without a gateway), nothing shows that anybody reaches
+the host: that is taken for lost, unless somebody is to confirm it. And the announcements and the probe for a duplicate
+address that a new address needs (networking.md 5, rows 1, 40 and 41; RFC 5227).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hostagent.net import inet
 from hostagent.net.probe import Probe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hostagent.net.devices import Kernel, Wanted
     from hostagent.net.management import Wire
@@ -95,17 +96,30 @@ def await_again(
     wait: Callable[[float], None],
     clock: Callable[[], float],
     ref: str = "",
+    confirmed: bool = False,
 ) -> None:
-    """Return when all that answered before answers again on `device`. Raises LostError when it does not in time."""
+    """Return when all that answered before answers again on `device`. Raises LostError when it does not in time.
+
+    `confirmed`: somebody is to confirm the change, and none of it needs to be there to be asked.
+    """
     until = clock() + SETTLE_S
     while True:
-        missing = _missing(baseline, wanted, look(), device, wire)
-        if not missing:
+        kernel = look()
+        missing, answered = _missing(baseline, wanted, kernel, device, wire)
+        if not missing and (answered or confirmed or _given_up_answers(baseline, kernel, device, wire)):
             return
         if clock() >= until:
             break
         wait(POLL_S)
     told = " and ".join(missing)
+    if not missing:
+        told = ", ".join((*(gateway for _, gateway in baseline.gateways), *baseline.peers))
+        raise LostError(
+            f"of what answered before the change ({told}) nothing can be asked on {device} after it:"
+            " no gateway, and none of them is in its subnets",
+            hint="look at address and netmask, give a gateway; or interface-reconfigure --confirm, and confirm it",
+            params=(ref, f"nothing of {told} can be asked"),
+        )
     raise LostError(
         f"{told} answered before the change, and not within {SETTLE_S:g} s after it on {device}",
         hint="look at address, netmask, gateway, VLAN tag, bond mode and the switch's port",
@@ -113,24 +127,45 @@ def await_again(
     )
 
 
-def _missing(baseline: Baseline, wanted: Wanted, kernel: Kernel, device: str, wire: Wire) -> list[str]:
-    missing = []
+def _missing(
+    baseline: Baseline, wanted: Wanted, kernel: Kernel, device: str, wire: Wire
+) -> tuple[list[str], bool]:
+    """What does not answer, in words; and whether anything was asked that does."""
+    missing, answered = [], False
     index = _index(kernel, device)
     now = _gateways(kernel, index)
     for family, former in baseline.gateways:
         if not _is_to_have_gateway(wanted, device, family):
             continue
-        if not any(of == family and _answers(wire, kernel, device, gateway) for of, gateway in now):
+        if any(of == family and _answers(wire, kernel, device, gateway) for of, gateway in now):
+            answered = True
+        else:
             wants = [route.gateway for route in wanted.routes
                      if route.device == device and route.destination == DEFAULTS[family]]  # fmt: skip
             missing.append(f"the gateway {wants[0] if wants else former}")
+    if near := _near(baseline.peers, kernel, index):
+        if any(_answers(wire, kernel, device, peer) for peer in near):
+            answered = True
+        else:
+            missing.append(f"the neighbour {', '.join(near)}")
+    if baseline.coordinator:
+        if _connects(wire, baseline.coordinator):
+            answered = True
+        else:
+            missing.append(f"the pool's coordinator {baseline.coordinator}")
+    return missing, answered
+
+
+def _given_up_answers(baseline: Baseline, kernel: Kernel, device: str, wire: Wire) -> bool:
+    """Whether a former gateway answers as a neighbour: the interface is to have none any more, and is where it was."""
+    near = _near([gateway for _, gateway in baseline.gateways], kernel, _index(kernel, device))
+    return any(_answers(wire, kernel, device, gateway) for gateway in near)
+
+
+def _near(targets: Sequence[str], kernel: Kernel, index: int) -> list[str]:
+    """Those in a subnet of the device."""
     subnets = [(one.text, one.prefix) for one in kernel.addresses if one.device == index]
-    near = [peer for peer in baseline.peers if any(inet.contains(*subnet, peer) for subnet in subnets)]
-    if near and not any(_answers(wire, kernel, device, peer) for peer in near):
-        missing.append(f"the neighbour {', '.join(near)}")
-    if baseline.coordinator and not _connects(wire, baseline.coordinator):
-        missing.append(f"the pool's coordinator {baseline.coordinator}")
-    return missing
+    return [target for target in targets if any(inet.contains(*subnet, target) for subnet in subnets)]
 
 
 def _is_to_have_gateway(wanted: Wanted, device: str, family: int) -> bool:

@@ -112,6 +112,10 @@ def _by_daemon(options: Options, path: str) -> tuple[Any, str]:
         return ask.ask(path, METHOD, request, timeout_s=options.timeout_s + ANSWER_SPARE_S), ""
     except ask.NotThereError:
         return None, "no daemon runs"
+    except ask.NoAnswerError as error:
+        if not (options.plan or options.check):  # it may be at work on it
+            raise
+        return None, error.found
     except ask.AnsweredError as error:
         if error.code not in NOT_NOW:
             raise

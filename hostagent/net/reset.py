@@ -44,7 +44,7 @@ def reset(
         return first
     # whatever daemon has them: an operator named these NICs
     climbed = climb.climb(
-        lambda: ladder.Situation(records, None, tuple(cards()), listed),
+        lambda: ladder.Situation(records, None, tuple(cards()), listed, climb.last_lease(records, host)),
         host,
         tried=FIRST,
     )

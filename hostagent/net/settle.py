@@ -29,6 +29,18 @@ def settle(
     return missing
 
 
+def dark(wanted: Wanted, ref: str, kernel: Kernel) -> list[str]:
+    """What carries a PIF and has no carrier, in words."""
+    uplinks = {one.name for one in wanted.devices if ref in one.serves and one.kind == "physical"}
+    return [
+        _no_carrier(link.name) for link in kernel.links.values() if link.name in uplinks and not link.carrier
+    ]
+
+
+def _no_carrier(name: str) -> str:
+    return f"no carrier on {name}: look at the cable, the switch port, the transceiver"
+
+
 def _waited(wanted: Wanted, ref: str, host: Host, deadline: float, since: float) -> list[str]:
     serving = {device.name: device for device in wanted.devices if ref in device.serves}
     uplinks = [name for name, device in serving.items() if device.kind == "physical"]
@@ -38,14 +50,14 @@ def _waited(wanted: Wanted, ref: str, host: Host, deadline: float, since: float)
         kernel = host.tools.netlink.look()
         indexes = {link.name: index for index, link in kernel.links.items()}
         passed = host.clock() - began
-        dark = [name for name in uplinks if name in indexes and not kernel.links[indexes[name]].carrier]
+        unlit = [name for name in uplinks if name in indexes and not kernel.links[indexes[name]].carrier]
         without = [lease for lease in leases if not _has_address(kernel, indexes[lease.device], lease.family)]
         late = host.clock() >= deadline
-        if late or ((not dark or passed >= CARRIER_S) and not without):
+        if late or ((not unlit or passed >= CARRIER_S) and not without):
             break
         host.wait(POLL_S)
     return [
-        *(f"no carrier on {name}: look at the cable, the switch port, the transceiver" for name in dark),
+        *map(_no_carrier, unlit),
         *(
             f"no {'DHCP' if lease.family == 4 else 'DHCPv6'} answer on {lease.device} after {passed:.0f} s;"
             " the client goes on trying"

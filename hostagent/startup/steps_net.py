@@ -113,7 +113,7 @@ def plan_management(context: Context) -> tuple[Change, ...]:
         around = network.around(context.config)
         opened = network.open_host(context.config, bridge)
         kernel = opened.tools.netlink.look()
-        if not early.held(early.nics_of(records, pif), kernel, around.owners):
+        if not early.left_alone(records, pif, kernel, around.owners):
             request = bring.Request(bring.UP, pif=pif.ref, management=True, mode=bring.PLAN)
             found = cache.Found(cache.Cached(records, 0))
             operations = bring.bring(request, found, opened)["operations"]

@@ -52,6 +52,19 @@ def test_the_daemon_is_asked_first(hostagent, monkeypatch):
     assert "192.0.2.99" in hostagent("pif", "list")[1]
 
 
+def test_a_daemon_that_hangs_leaves_the_cached_copy_to_look_at_and_says_what_works(hostagent, monkeypatch):
+    def hang(*_, **__):
+        raise ask.NoAnswerError("the daemon did not answer within 10 s", hint="it may still be at work")
+
+    monkeypatch.setattr(ask, "ask", hang)
+
+    code, out, err = hostagent("pif", "list")
+    assert (code, "192.0.2.10" in out) == (0, True)
+    assert "note: the daemon did not answer within 10 s: this is the cached copy" in err
+    code, _, err = hostagent("pif", "plug", "eth2")
+    assert (code, "hint: it may still be at work" in err) == (1, True)
+
+
 @pytest.mark.parametrize("name", ["uuid-master", "master", "bond0", "xapi1"])
 def test_a_pif_is_found_by_every_name_it_has(hostagent, name):
     code, out, _ = hostagent("pif", "show", name, "--json")

@@ -267,3 +267,13 @@ def test_what_is_no_old_cache_is_refused(text):
 def test_any_bytes_are_no_old_cache(data):
     with pytest.raises(InvalidValueError):
         dbcache.from_xml(data)
+
+
+def test_verifying_a_generation_leaves_a_newer_one_that_was_written_meanwhile(tmp_path):
+    first = cache.write(tmp_path, old_records())
+    newer = cache.write(tmp_path, old_records()._replace(bridge="xapi9"))
+
+    cache.mark_verified(tmp_path, first)
+
+    assert cache.read(tmp_path).cached == newer
+    assert cache.read_verified(tmp_path) == first._replace(verified=True)

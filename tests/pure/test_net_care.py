@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.net import bring, cache, change, connections, history, host, journal, reachable
+from hostagent.net import bring, cache, change, connections, history, host, journal, lacp, reachable
 from hostagent.net.devices import Address, Route
 from hostagent.net.former import cleared
 from hostagent.net.management import Wire
 from hostagent.net.probe import Answer, ProbeError
-from hostagent.net.records import Network, Pif
+from hostagent.net.records import Bond, Network, Pif, Records
 from tests.pure.test_net_reconfigure import UUID, Machine, records
 
 OTHER = "52:54:00:aa:aa:aa"
@@ -119,6 +119,53 @@ def test_a_gateway_that_is_given_up_is_not_missed(machine):
     machine.up()
 
     assert machine.up(which=readdressed(gateway=""))["outcome"] == "changed"
+
+
+@pytest.mark.parametrize("netmask", ["255.255.255.0", "255.255.255.255"])
+@pytest.mark.parametrize("sessions", [[], [("192.0.2.10", PEER)]])
+def test_another_subnet_without_a_gateway_leaves_nothing_to_ask_and_is_undone(machine, sessions, netmask):
+    machine.up()
+    machine.segment.sessions = sessions
+    before = machine.kernel.look()
+
+    result = machine.up(which=readdressed(ip="203.0.113.9", netmask=netmask, gateway=""))
+
+    assert result["outcome"] == "rolled-back"
+    assert "nothing can be asked on xenbr0" in result["error"]["found"]
+    assert GATEWAY in result["error"]["found"]
+    assert machine.kernel.look() == before
+
+
+def test_a_change_that_is_to_be_confirmed_may_leave_nothing_to_ask(machine):
+    machine.up()
+
+    result = machine.up(which=readdressed(ip="203.0.113.9", gateway=""), confirm=True)
+
+    assert result["outcome"] == "waiting"
+
+
+def test_an_interface_that_loses_all_its_addresses_is_undone(machine):
+    machine.up()
+    before = machine.kernel.look()
+
+    result = machine.up(which=readdressed(ip_mode="None", ip="", netmask="", gateway=""))
+
+    assert result["outcome"] == "rolled-back"
+    assert machine.kernel.look() == before
+
+
+def test_a_gateway_that_is_given_up_and_does_not_answer_any_more_is_lost(machine):
+    machine.up()
+    ask = machine.segment.ask
+
+    def silent_after(probe, seconds):
+        if "192.0.2.77" in {one.text for one in machine.kernel.look().addresses}:
+            machine.segment.answering.clear()
+        return ask(probe, seconds)
+
+    machine.segment.ask = silent_after
+
+    assert machine.up(which=readdressed(gateway=""))["outcome"] == "rolled-back"
 
 
 def test_of_the_neighbours_that_talk_with_us_one_must_answer(machine):
@@ -388,3 +435,96 @@ def test_a_router_that_is_asked_by_its_link_local_address_is_asked_from_ours(mac
 
 def test_a_device_that_is_not_there_has_no_baseline(machine):
     assert not reachable.before(machine.kernel.look(), "xenbr9", machine.segment.wire())
+
+
+# LACP below management
+
+SWITCH = "52:54:00:bb:bb:bb"
+
+
+def bonded(mode):
+    """eth0 and eth1 as a bond, which is management."""
+    nics = [
+        Pif(
+            name,
+            f"uuid-{name}",
+            name,
+            "n0",
+            mac=f"52:54:00:00:00:0{number}",
+            physical=True,
+            bond_slave_of="bond",
+        )
+        for number, name in enumerate(("eth0", "eth1"), start=1)
+    ]
+    master = Pif("master", UUID, "bond0", "nb", mac=nics[0].mac, management=True, ip_mode="Static", ip="192.0.2.10",
+                 netmask="255.255.255.0", gateway=GATEWAY, dns="192.0.2.2", bond_master_of=("bond",))  # fmt: skip
+    networks = {ref: Network(ref, ref, ref, bridge) for ref, bridge in (("n0", "xenbr0"), ("nb", "xapi0"))}
+    bond = Bond("bond", "bond", "master", ("eth0", "eth1"), primary_slave="eth0", mode=mode)
+    pifs = {pif.ref: pif for pif in (*nics, master)}
+    return Records("host-1", pifs, networks, {"bond": bond}, {}, "xapi0")
+
+
+@pytest.fixture
+def cabled(machine):
+    """A machine with a second NIC, whose switch answers LACP after `answers` waits, in these groups."""
+    machine.kernel.nic("eth1", 3)
+    machine.kernel.links[3].mac = machine.kernel.links[3].permanent_mac = "52:54:00:00:00:02"
+    machine.answers, machine.groups = 3, (1, 1)
+    wait = machine.wait
+
+    def negotiate(seconds):
+        wait(seconds)
+        machine.answers -= 1
+        for link in machine.kernel.links.values():
+            if link.kind == "bond" and machine.answers <= 0:
+                link.partner = SWITCH
+            if link.master and machine.kernel.links[link.master].kind == "bond":
+                link.port = {"ad_aggregator_id": machine.groups[link.ifindex - 2]}
+
+    machine.wait = negotiate
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("answers", "groups", "told"),
+    [
+        (3, (1, 1), ""),
+        (10**6, (1, 1), "no LACP partner on bond0"),
+        (
+            3,
+            (1, 2),
+            "different LACP groups, and only one of them carries traffic (aggregator 1: eth0; aggregator 2",
+        ),
+    ],
+)
+def test_management_on_an_lacp_bond_is_kept_with_a_partner_only(cabled, answers, groups, told):
+    cabled.up(which=bonded("active-backup"))
+    before = cabled.kernel.look().by_name()["bond0"].settings["mode"]
+    cabled.answers, cabled.groups = answers, groups
+
+    result = cabled.up(which=bonded("lacp"))
+
+    assert result["outcome"] == ("rolled-back" if told else "changed")
+    assert told in (result["error"]["found"] if result["error"] else "")
+    assert (cabled.kernel.look().by_name()["bond0"].settings["mode"] == before) is bool(told)
+
+
+def test_at_boot_an_lacp_bond_without_partner_is_better_than_nothing(cabled):
+    cabled.answers = 10**6
+
+    assert cabled.up(which=bonded("lacp"), boot=True)["outcome"] == "changed"
+
+
+def test_a_bond_that_has_no_partner_as_before_does_not_stop_a_change(cabled):
+    cabled.answers = 10**6
+    cabled.up(which=bonded("lacp"), boot=True)
+    given = bonded("lacp")
+    pifs = {**given.pifs, "master": given.pifs["master"]._replace(ip="192.0.2.77")}
+
+    assert cabled.up(which=given._replace(pifs=pifs))["outcome"] == "changed"
+
+
+def test_a_management_interface_without_bond_has_no_lacp():
+    assert lacp.management_bond(records()) == ""
+    assert lacp.management_bond(records()._replace(pifs={})) == ""
+    assert lacp.management_bond(bonded("lacp")) == "bond0"

@@ -7,11 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.errors import InvalidValueError
-from hostagent.net import dhcp, dhcp_clients, dhcp_lease
-from hostagent.net.devices import Lease
+from hostagent.net import client_ids, dhcp, dhcp_clients, dhcp_lease
+from hostagent.net import host as net_host
+from hostagent.net.devices import Address, Lease, Wanted
 from hostagent.net.dhcp import Client, DhcpError
 from hostagent.net.dhcp_lease import Leased
+from hostagent.net.operation import Operation
 from hostagent.run import CommandError, Finished
+from tests.pure.net_kernel import FakeKernel
 
 # as dhcpcd 9.4.1 prints it
 LEASE4 = """reason=BOUND
@@ -472,3 +475,64 @@ def test_the_port_of_dhcpv6_counts_and_the_address_is_in_the_kernels_form():
     line = f"  1: {'000080FE00000000FF01020304050607'}:0222 {'0' * 32}:0000 07 0:0 0:0 0 0 0 99 2"
 
     assert dhcp_clients.udp_sockets(f"head\n{line}") == [("fe80::302:1ff:706:504", 99)]
+
+
+# --- the management interface moves to another bridge ---
+
+
+class Kernel(FakeKernel):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+
+BEFORE, AFTER = (Lease(bridge, 4, gateway=True, dns=True) for bridge in ("xenbr0", "xapi0"))
+
+
+@pytest.fixture
+def tools(tmp_path, host, monkeypatch):
+    kernel = Kernel()
+    for index, bridge in ((40, "xenbr0"), (41, "xapi0")):
+        kernel.one(Operation("link-add", bridge, index, {"kind": "bridge", "up": True}))
+    kernel.addresses.append(Address(40, "10.9.0.4", 24, flags=0, valid_s=3600))
+    kernel.addresses.append(Address(40, "192.0.2.4", 24))
+    monkeypatch.setattr(net_host, "Netlink", lambda: kernel)
+    made = net_host._Tools(tmp_path, tmp_path / "run", "xenbr0", tmp_path / "state")
+    made.lease_start(BEFORE)
+    host.ran.clear()
+    host.dumps = [LEASE4]
+    return made, kernel
+
+
+def test_a_lease_that_moves_with_management_is_asked_for_there_and_not_given_back(tools, host, tmp_path):
+    made, kernel = tools
+    file = client_ids.file_of("xenbr0", tmp_path / "state")
+    file.parent.mkdir(parents=True)
+    file.write_text(client_ids.content("ff:00:01", ""))
+    made.around(Wanted(leases=(AFTER,)), kernel.look())
+
+    made.lease_stop(BEFORE)
+    made.lease_start(AFTER)
+
+    assert not any("--release" in line for line in host.ran)
+    assert [one.text for one in kernel.addresses] == ["192.0.2.4"]
+    text = dhcp.file_of("xapi0", tmp_path / "run").read_text()
+    assert "clientid ff:00:01\n" in text
+    assert f"request {FOUND4.addresses[0].partition('/')[0]}\n" in text
+
+    made.lease_stop(AFTER)  # undone
+    made.lease_start(BEFORE)
+
+    assert not any("--release" in line for line in host.ran)
+
+
+@pytest.mark.parametrize("leases", [(), (AFTER._replace(gateway=False),), (BEFORE, AFTER)])
+def test_a_lease_that_nobody_takes_over_is_given_back(tools, host, leases):
+    made, kernel = tools
+    made.around(Wanted(leases=leases), kernel.look())
+
+    made.lease_stop(BEFORE)
+
+    assert any("--release" in line for line in host.ran)

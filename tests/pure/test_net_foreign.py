@@ -300,6 +300,36 @@ def test_files_that_include_themselves_end(root):
     assert root.owner().mode == "DHCP"
 
 
+@pytest.mark.parametrize(
+    ("ports", "is_port"),
+    [
+        ("all", True),
+        ("none", False),
+        ("regex eth.* noregex eth1", True),
+        ("regex en.*", False),
+        ("regex (", False),
+        ("noregex eth.*", False),
+        ("eth1 regex (eth|en)[0-9]", True),
+        ("glob eth*", True),
+        ("glob eth[0-3]", True),
+        ("glob eth0-3", True),
+        ("glob eth1-3", False),
+        ("glob eth[1-3]", False),
+    ],
+)
+def test_ports_of_a_bridge_may_be_told_by_a_pattern(root, ports, is_port):
+    root.put("etc/network/interfaces", f"iface xenbr0 inet dhcp\n  bridge_ports {ports}\n")
+
+    assert [one.through for one in root.owners()] == ["xenbr0"] * is_port
+
+
+@given(st.text(max_size=20), st.text(max_size=8))
+def test_any_text_of_ports_is_read(ports, name):
+    stanza = foreign_ifupdown.Stanza("br0", "inet", "dhcp", (("bridge_ports", ports),), "file")
+
+    assert foreign_ifupdown._is_port(stanza, name) in (True, False)
+
+
 def test_a_manual_card_is_still_ifupdowns(root):
     root.put("etc/network/interfaces", "auto eth0\niface eth0 inet manual\n")
 

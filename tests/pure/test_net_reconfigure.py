@@ -194,6 +194,40 @@ def test_any_answer_is_a_result_or_an_error(answer):
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["result"] == result
 
 
+class Silent:
+    """A socket whose other end says nothing."""
+
+    def __init__(self, *_):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def settimeout(self, _seconds):
+        pass
+
+    def connect(self, _path):
+        pass
+
+    def sendall(self, _data):
+        pass
+
+    def recv(self, _length):
+        raise TimeoutError
+
+
+def test_a_daemon_that_hangs_is_told_with_what_works_without_it(monkeypatch):
+    monkeypatch.setattr("socket.socket", Silent)
+
+    with pytest.raises(ask.NoAnswerError, match="did not answer within 2 s") as caught:
+        ask.ask("path", "method", timeout_s=2)
+
+    assert "interface-reconfigure --force BRIDGE up works without it" in caught.value.hint
+
+
 # work from records
 
 
@@ -264,6 +298,28 @@ def test_without_carrier_it_is_degraded_and_not_verified(tmp_path):
     assert result["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
     assert reconfigure.exit_of(result) == 4
     assert cache.read_verified(tmp_path) is None
+
+
+def test_a_cable_that_was_pulled_is_told_also_where_nothing_is_to_do(tmp_path):
+    cache.write(tmp_path, records())
+    machine = Machine(tmp_path, carrier=False)
+    machine.up()
+
+    again = machine.up()
+
+    assert (again["outcome"], again["operations"]) == ("degraded", [])
+    assert again["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
+    assert reconfigure.exit_of(again) == 4
+    assert cache.read_verified(tmp_path) is None
+
+
+def test_a_generation_in_which_another_one_is_management_is_not_verified(machine):
+    found = cache.read(machine.folder)
+
+    result = bring.bring(bring.Request("up", bridge="xapi5", management=True), found, machine.host())
+
+    assert result["outcome"] == "changed"
+    assert cache.read_verified(machine.folder) is None
 
 
 def test_what_a_tool_could_not_do_degrades_and_does_not_undo(machine):

@@ -9,8 +9,12 @@ import pytest
 
 from hostagent import hold
 from hostagent.errors import CallerError
-from hostagent.net import cache, ladder, reset
+from hostagent.net import cache, climb, dhcp_lease, ladder, reset
+from hostagent.net.cards import cards_of
 from hostagent.net.devices import Address
+from hostagent.net.dhcp_lease import Leased
+from hostagent.net.sniff import Sniffed, SniffError
+from tests.pure.startup_network import nic_files
 from tests.pure.test_net_reconfigure import MAC, Machine, records
 
 CARDS = (ladder.Seen("eth0", MAC, carrier=True),)
@@ -96,3 +100,99 @@ def test_a_change_is_held_at_its_points(tmp_path, monkeypatch):
 
     assert seen == [f"net:applied {os.getpid()}\n"]
     assert not (tmp_path / "held").exists()
+
+
+# the ladder as a whole
+
+
+def answering(machine, device, text, *, scope=0):
+    """A server, or the kernel, gives an address to a bridge as soon as it is there."""
+    waited = machine.wait
+
+    def wait(seconds):
+        waited(seconds)
+        link = machine.kernel.look().by_name().get(device)
+        if link is not None and not any(one.device == link.ifindex for one in machine.kernel.addresses):
+            machine.kernel.addresses.append(Address(link.ifindex, text, 64 if scope else 24, scope=scope))
+
+    machine.wait = wait
+
+
+def test_the_address_of_the_last_lease_is_tried_where_no_server_answers(machine):
+    folder = machine.folder / "net"
+    machine.folder = folder
+    lease = Leased(4, "BOUND", ("192.0.2.88/24",), ("192.0.2.1",))
+    dhcp_lease.keep_last("xenbr0", lease, folder.parent)
+
+    result = run(machine, no_lease(), listed=("eth0",))
+
+    assert any(told.startswith("rung 3 of the ladder: 192.0.2.88 on eth0 alone") for told in result["told"])
+    assert [one.text for one in machine.kernel.look().addresses] == ["192.0.2.88"]
+
+
+def test_rungs_that_repeat_leave_time_for_the_others(machine):
+    situation = ladder.Situation(no_lease(), None, CARDS, ("eth0",))
+    began = []
+
+    def held(records, pif):
+        began.append(machine.now)
+        return ""
+
+    climbed = climb.climb(lambda: situation, machine.host(), held=held, until=60.0)
+
+    assert [rung.number for rung, _ in climbed.failed] == [ladder.RETRY, ladder.DHCP]
+    assert began[1] - began[0] <= climb.SOON_S + 1
+    machine.now, alone = 0.0, situation._replace(listed=())
+    climb.climb(lambda: alone, machine.host())
+    assert machine.now >= ladder.TIMEOUTS_S[ladder.RETRY]
+
+
+def test_at_the_end_listed_nics_can_be_reached_by_a_link_local_address(machine):
+    answering(machine, "xenbr0", "fe80::1", scope=253)
+
+    result = run(machine, no_lease(), listed=("eth0",))
+
+    assert result["outcome"] == "failed"
+    assert "  reachable from the same segment: fe80::1 on xenbr0" in result["told"]
+    assert "xenbr0" in machine.kernel.look().by_name()
+
+
+def test_a_listed_nic_that_nobody_has_set_up_is_set_up_first(machine):
+    machine.kernel.nic("eth1", 3)
+
+    def cards():
+        link = machine.kernel.look().links[3]
+        return (*CARDS, ladder.Seen("eth1", link.mac, carrier=bool(link.flags)))
+
+    climbed = climb.climb(lambda: ladder.Situation(no_lease(), None, cards(), ("eth1",)), machine.host())
+
+    assert [(rung.number, rung.card) for rung, _ in climbed.failed] == [
+        (ladder.RETRY, ""),
+        (ladder.DHCP, "eth1"),
+    ]
+
+
+def test_tags_are_heard_once_on_each_listed_nic_with_carrier(tmp_path):
+    nic_files(tmp_path, "eth0", 2)
+    nic_files(tmp_path, "eth1", 3)
+    asked = []
+
+    def sniff(names, seconds):
+        asked.append(tuple(names))
+        return {name: Sniffed(vlans={0: 9, 5: 1, 7: 4}) for name in names}
+
+    cards = cards_of(tmp_path, ("eth1", "eth9"), sniff)
+
+    assert [(card.name, card.tags) for card in cards()] == [("eth0", ()), ("eth1", (7, 5))]
+    assert cards() == cards()
+    assert asked[0] == ("eth1",)
+    assert not any(asked[1:])
+
+
+def test_a_nic_that_cannot_be_listened_on_has_no_tags(tmp_path):
+    nic_files(tmp_path, "eth0", 2)
+
+    def sniff(names, seconds):
+        raise SniffError("down", hint="", device="eth0", number=100)
+
+    assert [card.tags for card in cards_of(tmp_path, ("eth0",), sniff)()] == [()]

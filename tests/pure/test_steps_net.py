@@ -129,6 +129,52 @@ def test_a_stock_host_keeps_its_network_and_is_managed_where_its_address_is(stoc
     assert not [operation for operation in stock.done if operation.device in ("eth0", "xenbr0")]
 
 
+@pytest.fixture
+def bridged(nics):
+    """Somebody's own script has made a bridge that is called as ours would be, with the host's address."""
+    nics.kernel.one(Operation("link-add", "xenbr0", 40, {"kind": "bridge", "up": True}))
+    nics.kernel.one(Operation("link-set", "eth0", 2, {"master": 40}))
+    nics.address("xenbr0", "192.0.2.10", gateway="192.0.2.1")
+    return nics
+
+
+def test_a_bridge_of_others_that_is_called_as_ours_keeps_its_address(bridged, synced):
+    before = bridged.look()
+
+    for _ in range(2):
+        outcome = steps_net.raise_management(synced)
+        steps_networks.record_attachment(synced)
+        steps_networks.raise_networks(synced)
+
+    assert synced.host.inventory.management_interface == "xenbr0"
+    assert any("xenbr0 with 192.0.2.10 was made by another program" in told for told in outcome.warnings)
+    after = bridged.look()
+    assert {index: after.links[index] for index in (2, 40)} == {
+        index: before.links[index] for index in (2, 40)
+    }
+    assert (after.addresses, after.routes) == (before.addresses, before.routes)
+
+
+def test_the_unit_leaves_a_bridge_of_others_with_its_address(cached, paths):
+    cached.kernel.one(Operation("link-add", "xenbr0", 40, {"kind": "bridge", "up": True}))
+    cached.address("xenbr0", "198.51.100.1", gateway="198.51.100.254")
+    before = cached.look()
+
+    assert boot(cached, paths) == 0
+
+    assert cached.look() == before
+
+
+def test_a_management_interface_that_is_to_have_no_address_is_not_raised(adopted, nics):
+    with adopted.host.database.write() as w:
+        (ref,) = w.where("PIF", device="eth0")
+        w.update("PIF", ref, {"ip_configuration_mode": "None", "ipv6_configuration_mode": "None"})
+
+    steps_net.raise_management(adopted)
+
+    assert "xenbr0" not in links(nics)
+
+
 def test_nics_of_a_stock_host_that_nobody_has_get_their_bridges(stock, synced):
     steps_net.raise_management(synced)
     steps_networks.record_attachment(synced)
