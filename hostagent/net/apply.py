@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
+from hostagent.net.shown import args_of, names_in, names_of, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -193,7 +194,7 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
         failed = steps[_failed(steps, done)]
         troubles = _back([steps[position] for position in done], tools)
         raise RolledBackError(
-            f"{_words(failed.do)} failed: {error.found}",
+            f"{_words(failed.do, names_in(plan))} failed: {error.found}",
             hint=error.hint,
             serves=failed.serves,
             troubles=troubles,
@@ -327,7 +328,9 @@ def _netlink_back(operations: Sequence[Operation], tools: Tools, troubles: list[
         except KernelError as error:
             failed = getattr(error, "position", 0)
             if getattr(error, "errno", 0) not in DONE_ALREADY:
-                troubles.append(Trouble(left[failed], f"{_words(left[failed])} failed: {error.found}"))
+                troubles.append(
+                    Trouble(left[failed], f"{_words(left[failed], names_of(left))} failed: {error.found}")
+                )
             happened = set(getattr(error, "executed", ()))
             left = [one for at, one in enumerate(left) if at > failed and at not in happened]
         else:
@@ -352,6 +355,6 @@ def _other(operation: Operation, tools: Tools) -> None:
         tools.resolver(args["after"])
 
 
-def _words(operation: Operation) -> str:
-    told = " ".join(f"{name}={value}" for name, value in operation.args.items())
+def _words(operation: Operation, names: Mapping[int, str]) -> str:
+    told = words(operation.verb, args_of(operation, names))
     return f"{operation.verb} {operation.device} {told}".rstrip()
