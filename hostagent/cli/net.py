@@ -229,7 +229,7 @@ def plan(args: argparse.Namespace) -> int:
 
     surveyed, kernel, around, found = _surveyed(args)
     result = empty_result("plan", f"generation {found.cached.generation}", "planned")
-    put_plan(result, plan_of(surveyed.wanted, kernel, around))
+    put_plan(result, plan_of(surveyed.wanted, kernel, around), kernel)
     result["told"] = [*found.told, *(finding.found for finding in surveyed.findings)]
     return netrecords.show(args, result)
 

@@ -20,6 +20,7 @@ from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
 from hostagent.net.link_kept import as_map, has_link, link_kept
 from hostagent.net.operation import Operation
+from hostagent.net.shown import args_of, names_in, names_of, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -215,7 +216,7 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
         failed = steps[_failed(steps, done)]
         troubles = _back([steps[position] for position in (*done, *unknown)], tools)
         raise RolledBackError(
-            f"{_words(failed.do)} failed: {error.found}",
+            f"{_words(failed.do, names_in(plan))} failed: {error.found}",
             hint=error.hint,
             serves=failed.serves,
             troubles=troubles,
@@ -333,7 +334,8 @@ def _netlink_back(operations: Sequence[Operation], tools: Tools, troubles: list[
                 left = left[failed:]
                 continue
             if not _done_already(left[failed], getattr(error, "errno", 0)):
-                troubles.append(Trouble(left[failed], f"{_words(left[failed])} failed: {error.found}"))
+                failure = f"{_words(left[failed], names_of(left))} failed: {error.found}"
+                troubles.append(Trouble(left[failed], failure))
             left = [one for at, one in enumerate(left) if at > failed and at not in happened]
         else:
             return
@@ -364,6 +366,6 @@ def _other(operation: Operation, tools: Tools) -> None:
         tools.resolver(args["after"])
 
 
-def _words(operation: Operation) -> str:
-    told = " ".join(f"{name}={value}" for name, value in operation.args.items())
+def _words(operation: Operation, names: Mapping[int, str]) -> str:
+    told = words(operation.verb, args_of(operation, names))
     return f"{operation.verb} {operation.device} {told}".rstrip()

@@ -18,9 +18,9 @@ from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.model import want
 from hostagent.net.noted import note_change, note_verified
-from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.settle import dark, settle
+from hostagent.net.shown import args_of, names_in
 from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Wanted
     from hostagent.net.finding import Finding
     from hostagent.net.management import Wire
-    from hostagent.net.operation import Operation
+    from hostagent.net.operation import Plan
     from hostagent.net.records import Pif, Records
 
 UP, DOWN = "up", "down"
@@ -231,7 +231,8 @@ def put_findings(result: Result, findings: Iterable[Finding], ref: str) -> None:
 def put_course(result: Result, course: Course) -> None:
     """How the change went."""
     change = course.change
-    put_plan(result, change.planned if change is not None else Plan(()))
+    if change is not None:
+        put_plan(result, change.planned, change.kernel)
     put_times(result, course.milliseconds)
     if course.outcome and (course.outcome != CHANGED or result["outcome"] == "unchanged"):
         result["outcome"] = course.outcome
@@ -248,7 +249,7 @@ def _look(request: Request, pif: Pif, records: Records, host: Host, result: Resu
     wanted = _wanted(request, pif, records, kernel, result)
     around = host.around(wanted, kernel)
     if request.mode == PLAN:
-        put_plan(result, plan_of(wanted, kernel, around))
+        put_plan(result, plan_of(wanted, kernel, around), kernel)
         result["outcome"] = "planned"
         return
     differing = differences(wanted, kernel, around)
@@ -350,14 +351,15 @@ def undo(host: Host) -> Result:
         return result
 
 
-def put_plan(result: Result, planned: Plan) -> None:
-    """The operations of a plan, into a result."""
+def put_plan(result: Result, planned: Plan, kernel: Kernel | None) -> None:
+    """The operations of a plan that was made of `kernel`, into a result."""
+    names = names_in(planned, kernel)
     result["operations"] = [
         Op(
             verb=step.do.verb,
             device=step.do.device,
-            args=dict(step.do.args),
-            undo=[_short(operation) for operation in step.undo],
+            args=args_of(step.do, names),
+            undo=[(undo.verb, undo.device, args_of(undo, names)) for undo in step.undo],
             milliseconds=None,
         )
         for step in planned.steps
@@ -376,10 +378,6 @@ def put_differences(result: Result, differing: tuple[Difference, ...]) -> None:
         {"device": one.device, "what": one.what, "wanted": one.wanted, "found": one.found}
         for one in differing
     ]
-
-
-def _short(operation: Operation) -> tuple[str, str, Mapping[str, Any]]:
-    return operation.verb, operation.device, dict(operation.args)
 
 
 def name_of(pif: Pif) -> str:

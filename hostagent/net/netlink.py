@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from hostagent.errors import KernelError
 from hostagent.net.devices import Kernel, Link
+from hostagent.net.shown import args_of, names_of
 from hostagent.net.wire import (
     ASK_ADDRESSES,
     ASK_LINKS,
@@ -242,7 +243,7 @@ def _failed(
     operation = operations[position]
     symbol = errno.errorcode.get(number, str(number))
     return NetlinkError(
-        f"the kernel refused {operation.verb} of {operation.device} with {dict(operation.args)}:"
+        f"the kernel refused {operation.verb} of {operation.device} with {args_of(operation, names_of(operations))}:"
         f" {text or os.strerror(number)} ({symbol})",
         number=number,
         text=text,

@@ -16,6 +16,7 @@ from typing import Any, TextIO
 from hostagent.errors import HostagentError, OperatorError
 from hostagent.net import ask, cache
 from hostagent.net.options import HELP, REWRITE, Options, UsageError, parse
+from hostagent.net.shown import words
 
 DONE, FAILED, USAGE, UNDONE, DEGRADED = range(5)
 EXITS = {
@@ -37,11 +38,11 @@ OpenHost = Callable[[Path, str], Any]
 """Makes a `bring.Host` of the root folder and the management bridge."""
 
 
-def main(words: Sequence[str], *, open_host: OpenHost | None = None, out: TextIO | None = None) -> int:
+def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: TextIO | None = None) -> int:
     """The whole program; returns its exit code. `open_host` is for tests."""
     out = out or sys.stdout
     try:
-        options = parse(list(words))
+        options = parse(list(arguments))
     except UsageError as error:
         print(f"error: {error}\nhint: interface-reconfigure --help", file=sys.stderr)
         return USAGE
@@ -49,7 +50,7 @@ def main(words: Sequence[str], *, open_host: OpenHost | None = None, out: TextIO
         print(HELP, end="", file=out)
         return DONE
     log = _Log(options)
-    log.tell(f"called as interface-reconfigure {' '.join(words)}")
+    log.tell(f"called as interface-reconfigure {' '.join(arguments)}")
     try:
         result = _work(options, open_host or _open_host)
     except HostagentError as error:
@@ -216,7 +217,7 @@ def text_of(result: Any) -> str:
     if result.get("source"):
         lines[0] += f" (from the {result['source']})"
     for number, operation in enumerate(result.get("operations", ()), start=1):
-        args = " ".join(f"{name}={_short(value)}" for name, value in operation["args"].items())
+        args = words(operation["verb"], operation["args"])
         ms = operation.get("milliseconds")
         spent = f"{ms:9.2f} ms  " if ms is not None else ""
         lines.append(f"{number:4}  {spent}{operation['verb']:<12} {operation['device']:<15} {args}".rstrip())
@@ -229,12 +230,6 @@ def text_of(result: Any) -> str:
     if error:
         lines += [f"error: {error['found']}", f"hint: {error['hint']}"]
     return "\n".join(lines)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, dict):
-        return ",".join(f"{name}:{inner}" for name, inner in value.items())
-    return str(value)
 
 
 class _Log:

@@ -23,6 +23,9 @@ BY_KERNEL, BY_ADVERTISEMENT = 2, 9
 NO_PREFIX_ROUTE = 0x200
 """IFA_F_NOPREFIXROUTE: of a DHCP client's address, whose route to its subnet is the client's own. It stays on an IPv4
 address that is given another lifetime, which then has no such route when the client's goes."""
+MANAGED_BY_KERNEL = 0x100
+"""IFA_F_MANAGETEMPADDR: of an address that the kernel has made of a router's advertisement."""
+DHCP_PREFIX6 = 128
 OWN_KINDS = ("bridge", "bond", "vlan")
 UPLINK_KINDS = ("", "bond", "vlan")
 LINK_LOCAL = ("fe8", "fe9", "fea", "feb")
@@ -101,7 +104,13 @@ class Layer3:
     def address_is_stale(self, name: str, address: Address) -> bool:
         if address.scope >= LINK_SCOPE or (name, address.text, address.prefix) in self.addresses:
             return False
-        return not self.by_others(name, family_of(address.text))
+        return not self.by_others(name, family_of(address.text)) or self._of_nobody(name, address)
+
+    def _of_nobody(self, name: str, address: Address) -> bool:
+        """Whether it is an address for ever that neither a router nor DHCPv6 gives: a static one of before."""
+        if ":" not in address.text or address.valid_s != FOREVER or address.flags & MANAGED_BY_KERNEL:
+            return False
+        return self.devices[name].ipv6 == "autoconf" or address.prefix != DHCP_PREFIX6
 
     def is_right(self, address: Address | None) -> bool:
         """Whether an address that is wanted for ever is so."""

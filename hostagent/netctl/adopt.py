@@ -32,7 +32,9 @@ from hostagent.netctl.adopt_place import (
     answers,
     content,
     must_answer,
+    note_done,
     note_file,
+    note_undone,
     opened,
     placed,
     probes,
@@ -76,7 +78,7 @@ def take(place: Place, request: Request) -> Any:
     with opened(place, bridge) as host:
         taking = _Taking(place, request, host, _Card(nic, bridge, owner, taken, files))
         if request.dry_run:
-            bring.put_plan(result, taking.rehearsed())
+            bring.put_plan(result, taking.rehearsed(), taking.kernel)
         else:
             with journal.Lock(
                 host.folder, f"{host.by} adopt {nic}", wait_s=request.timeout_s, sleep=host.wait
@@ -105,7 +107,7 @@ def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
             host.tools.hold(f"wrote {change.path}")
         host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
         taking.must_work()
-    except BaseException:
+    except BaseException as error:
         taking.undo()
         with contextlib.suppress(HostagentError):
             if taking.recorded:
@@ -113,15 +115,12 @@ def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
                 place.site.set_management(*management)
                 place.site.serve(*management)
                 place.keep(adopt_objects.records(place, management[0]))
+        note_undone(taking, result, began, error)
         raise
     taking.commit()
-    cache.mark_verified(host.folder, cached)
-    bring.put_plan(result, taking.plan)
-    for operation, spent in zip(result["operations"], taking.milliseconds, strict=True):
-        operation["milliseconds"] = round(spent, 4)
-    result["outcome"] = "changed"
     result["told"] += host.soft
-    result["seconds"] = round(host.clock() - began, 4)
+    note_done(taking, result, began)
+    cache.mark_verified(host.folder, cached)
 
 
 class _Card(NamedTuple):
@@ -142,6 +141,7 @@ class _Taking(Network):
         self.host = host
         self.card = card
         self.plan = Plan(())
+        self.kernel: Kernel | None = None
         self.milliseconds: tuple[float, ...] = ()
         self.recorded = False
         self._journal: journal.Journal | None = None
@@ -182,7 +182,7 @@ class _Taking(Network):
     ) -> Iterator[Mapping[str, int]]:
         """As `Effect.bring_up`, of the one card, whoever has it now; undone by `undo`, not here."""
         host, card = self.host, self.card
-        kernel = host.tools.netlink.look()
+        kernel = self.kernel = host.tools.netlink.look()
         both = together(records, was, kernel)
         for finding in check(both, refs, down=down, becoming_management=becoming_management, kernel=kernel):
             if finding.severity == STOP and finding.row != FOREIGN_ROW:

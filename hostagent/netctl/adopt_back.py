@@ -25,7 +25,9 @@ from hostagent.netctl.adopt_place import (
     PlannedError,
     answers,
     must_answer,
+    note_done,
     note_file,
+    note_undone,
     noted,
     notes,
     opened,
@@ -53,19 +55,21 @@ def release(place: Place, request: Request) -> Any:
         giving = _Giving(place, request, host, note)
         result = bring.empty_result(f"release {note.nic} to {note.daemon}", "", "planned")
         if request.dry_run:
-            bring.put_plan(result, giving.rehearsed())
+            bring.put_plan(result, giving.rehearsed(), giving.kernel)
         else:
             with journal.Lock(
                 host.folder, f"{host.by} release {note.nic}", wait_s=request.timeout_s, sleep=host.wait
             ):
                 told = unfinished(host)
+                result["told"] += [told] if told else []
                 began = host.clock()
-                giving.carry_out()
+                try:
+                    giving.carry_out()
+                except BaseException as error:
+                    note_undone(giving, result, began, error)
+                    raise
+                note_done(giving, result, began)
                 place.keep(adopt_objects.records(place, ""))
-            bring.put_plan(result, giving.plan)
-            result["outcome"] = "changed"
-            result["told"] += [told] if told else []
-            result["seconds"] = round(host.clock() - began, 4)
     return {**result, "files": [change.path for change in giving.files], "bridge": note.bridge}
 
 
@@ -84,6 +88,8 @@ class _Giving(Network):
         mine = [change for change in note.files if change.path not in shared]
         self.files = tuple(placed(place, one) for one in adopt_files.restoring(mine, reader(place.root)))
         self.plan = Plan(())
+        self.kernel: Kernel | None = None
+        self.milliseconds: tuple[float, ...] = ()
         self._dry = False
 
     def rehearsed(self) -> Plan:
@@ -104,7 +110,7 @@ class _Giving(Network):
     ) -> Iterator[Mapping[str, int]]:
         """As `Effect.take_down`, of the one card, whose addresses stay on it."""
         host, note = self.host, self.note
-        kernel = host.tools.netlink.look()
+        kernel = self.kernel = host.tools.netlink.look()
         nic, bridge = _pair(kernel, note)
         now = together(records, records, kernel)
         adopt.refuse_release(now, refs[0], bridge, nic, kernel)
@@ -121,10 +127,11 @@ class _Giving(Network):
         arm(host, self.request.timeout_s + SPARE_S)
         written = None
         try:
-            written, _ = apply.carry_out(
+            written, applied = apply.carry_out(
                 self.plan, host.tools, host.folder, boot=host.boot, digest="" if after is None else state_of(after),
                 what=f"release {note.nic}", check=lambda found: differences(wanted, found),
             )  # fmt: skip
+            self.milliseconds = applied.milliseconds
             host.tools.foreign(note.daemon, TAKE, note.nic)
             self._must_have(had)
             must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)

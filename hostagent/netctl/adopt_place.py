@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from hostagent.errors import HostagentError, KernelError, OperatorError
 from hostagent.files import FileError, read_bounded
-from hostagent.net import cache, probe
+from hostagent.net import bring, cache, probe
 from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
+from hostagent.net.apply import RolledBackError
+from hostagent.net.change import ROLLED_BACK
+from hostagent.net.noted import note_change
 from hostagent.netctl.plug import POLL_S
 from hostagent.netctl.reconfigure import keep
 
@@ -142,6 +145,44 @@ def must_answer(
                 hint="look at the switch's port (one MAC address only?); the former network is back",
             )
         host.wait(POLL_S)
+
+
+# --- what is told of it ---
+
+
+class Doing(Protocol):
+    """A take-over or a release, as far as it came."""
+
+    host: Host
+    plan: Plan
+    kernel: Kernel | None
+    milliseconds: tuple[float, ...]
+
+
+def note_done(doing: Doing, result: bring.Result, began: float) -> None:
+    """It is done: its operations with their times, into the result and the history. The caller holds the lock."""
+    result["outcome"] = "changed"
+    _note(doing, result, began, doing.milliseconds)
+
+
+def note_undone(doing: Doing, result: bring.Result, began: float, error: BaseException) -> None:
+    """It was undone, into the history; nothing where nothing was touched."""
+    spent = error.milliseconds if isinstance(error, RolledBackError) else doing.milliseconds
+    if not spent:
+        return
+    result["outcome"] = ROLLED_BACK
+    if isinstance(error, HostagentError):
+        result["error"] = error.record()
+    else:
+        result["told"].append(type(error).__name__)
+    _note(doing, result, began, spent)
+
+
+def _note(doing: Doing, result: bring.Result, began: float, spent: tuple[float, ...]) -> None:
+    bring.put_plan(result, doing.plan, doing.kernel)
+    bring.put_times(result, spent)
+    result["seconds"] = round(doing.host.clock() - began, 4)
+    note_change(doing.host, None, result)
 
 
 # --- files ---

@@ -12,6 +12,7 @@ from hostagent.dbsync.change import Change as Row
 from hostagent.errors import HostagentError
 from hostagent.net import early
 from hostagent.net.devices import GROUP
+from hostagent.net.shown import args_of, names_in
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.plug import Network
 from hostagent.startup import network
@@ -213,9 +214,10 @@ def plan_networks(context: Context) -> tuple[Change, ...]:
     records, refs = _to_raise(context, effect, [])
     operations: list[Change] = []
     done: list[str] = []
+    kernel = network.look(context.config)
     for group in _groups(effect, records, refs):
         try:
-            operations += _operations(effect.planned(records, group))
+            operations += _operations(effect.planned(records, group), kernel)
             done += group
         except HostagentError:  # the run warns of it
             continue
@@ -266,6 +268,7 @@ def _raise_all(
     """Those that are up, and what was done for it. One plan for all is fastest; where it fails, one for each."""
     done: list[str] = []
     operations: list[Change] = []
+    kernel = network.look(context.config)
     groups = _groups(effect, records, refs)
     while groups:
         group = groups.pop(0)
@@ -273,7 +276,7 @@ def _raise_all(
         try:
             planned = effect.planned(records, group)
             with effect.bring_up(records, group, was=records):
-                operations += _operations(planned)
+                operations += _operations(planned, kernel)
             done += group
         except HostagentError as error:
             if len(group) > 1:
@@ -283,8 +286,9 @@ def _raise_all(
     return done, operations
 
 
-def _operations(planned: Plan) -> list[Change]:
-    return [operation_change(step.do.verb, step.do.device, step.do.args) for step in planned.steps]
+def _operations(planned: Plan, kernel: Kernel) -> list[Change]:
+    names = names_in(planned, kernel)
+    return [operation_change(step.do.verb, step.do.device, args_of(step.do, names)) for step in planned.steps]
 
 
 def _mark_up(transaction: Transaction, refs: Iterable[str]) -> list[Row]:

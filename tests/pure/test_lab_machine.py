@@ -59,6 +59,14 @@ def test_given_macs_come_first_and_the_rest_keep_theirs() -> None:
     ]
 
 
+def test_a_nic_of_another_model_sits_where_it_would_and_has_its_mac() -> None:
+    made = machine.custom(1, e1000e={1})
+    (other,) = [device for device in devices(made) if device.startswith("e1000e")]
+    assert f"mac={machine.mac(1, 1)},romfile=,addr=0x3" in other
+    assert "speed" not in other
+    assert nic_slots(made).keys() == {machine.mac(1, n) for n in (0, 2, 3)}
+
+
 @pytest.mark.parametrize(
     "wish",
     [
@@ -69,6 +77,7 @@ def test_given_macs_come_first_and_the_rest_keep_theirs() -> None:
         {"missing": {0}},
         {"missing": {4}},
         {"without_carrier": {9}},
+        {"e1000e": {4}},
     ],
 )
 def test_what_cannot_be_built_is_refused(wish: dict[str, object]) -> None:

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from hostagent.errors import HostagentError
-from hostagent.net import apply, cache
+from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
 from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.reconfigure import text_of
 from hostagent.netctl import adopt
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
@@ -46,6 +47,14 @@ def pif(site):
     return site.record("PIF", site.pifs[0])
 
 
+def told(host):
+    """What the history has, newest first: what, outcome, and how many operations took how long at all."""
+    entries = history.read(host.state / "net")
+    return [
+        (one.what, one.outcome, len(one.steps), any(s.milliseconds for s in one.steps)) for one in entries
+    ]
+
+
 def adopted(host):
     return {("xenbr0", "192.0.2.10", 24)} == host.addresses()
 
@@ -76,6 +85,26 @@ def test_daemon_lets_go_only_after_the_address_has_moved_and_ours_is_enabled(hos
     take(host.place, Request("eth0"))
     assert [what for _, what, _ in host.said] == ["reload", "let-go"]
     assert "Unmanaged=yes" in host.files()[SWITCH]
+
+
+def test_both_are_in_the_history_with_the_time_of_each_operation(host):
+    taken = take(host.place, Request("eth0"))
+    back = release(host.place, Request())
+    assert told(host) == [
+        ("release eth0 to systemd-networkd", "changed", len(back["operations"]), True),
+        ("adopt eth0 from systemd-networkd", "changed", len(taken["operations"]), True),
+    ]
+    assert all(one["milliseconds"] is not None for one in back["operations"])
+
+
+def test_operations_name_devices_and_show_no_content_of_files(host):
+    result = take(host.place, Request("eth0", dry_run=True))
+    assert [one["args"]["master"] for one in result["operations"] if "master" in one["args"]] == ["xenbr0"]
+    text = text_of(result)
+    assert "master=xenbr0" in text
+    (note,) = [one for one in result["operations"] if one["args"].get("path", "").endswith("eth0.json")]
+    assert f"path={note['args']['path']} size={len(note['args']['content'])}\n" in text
+    assert note["args"]["content"] not in text
 
 
 def test_dry_run_changes_nothing(host, site):
@@ -128,6 +157,7 @@ def test_gateway_that_does_not_answer_over_the_bridge_undoes_all(host, site):
         take(host.place, Request("eth0"))
     assert (host.files(), host.addresses(), host.routes(), pif(site)["IP"]) == before
     assert host.pending() is None
+    assert [one[:2] for one in told(host)] == [("adopt eth0 from systemd-networkd", "rolled-back")]
 
 
 def test_daemon_that_cannot_be_told_undoes_all_and_the_database_too(host, site):
@@ -267,6 +297,7 @@ def test_release_that_loses_the_gateway_is_undone(host, site):
     with pytest.raises(HostagentError):
         release(host.place, Request())
     assert (host.files(), host.addresses(), host.routes(), pif(site)["IP"]) == before
+    assert told(host)[0][:2] == ("release eth0 to systemd-networkd", "rolled-back")
 
 
 def test_release_dry_run_changes_nothing(host, site):

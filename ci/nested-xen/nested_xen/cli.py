@@ -41,6 +41,7 @@ UNUSUAL = (
     "pci_order",
     "missing",
     "without_carrier",
+    "e1000e",
     "sata",
     "nvme",
     "usb",
@@ -104,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--missing", type=_numbers, metavar="N,N", help="NICs that are not there; 0 is management"
     )
     odd.add_argument("--without-carrier", type=_numbers, metavar="N,N", help="NICs whose cable is out")
+    odd.add_argument("--e1000e", type=_numbers, metavar="N,N", help="NICs of that model, and not virtio")
     for bus in ("sata", "nvme", "usb", "cd"):
         odd.add_argument(f"--{bus}", type=int, metavar="N", help=f"that many {bus} disks more")
     down = verb("down", _down, "Take a lab down; nothing of it is left.")

@@ -40,6 +40,10 @@ ADDED = {"tcg": ("spec-ctrl=no xpti=no", "mitigations=off tsc=unstable"), "kvm":
 """What accelerators add to the command lines of Xen and of dom0's kernel."""
 
 
+VIRTIO, E1000E = "virtio-net-pci", "e1000e"
+"""Models of NICs: the second has the settings of a real card (speed, duplex, what it advertises)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Nic:
     """One NIC: the segment it is on, its MAC, its place on the PCI bus (None: next free)."""
@@ -49,6 +53,7 @@ class Nic:
     pci_slot: int | None = None
     carrier: bool = True
     """Is its cable in at power-on?"""
+    model: str = VIRTIO
 
     @property
     def id(self) -> str:
@@ -122,6 +127,7 @@ def custom(
     pci_order: Sequence[int] = (),
     missing: Collection[int] = (),
     without_carrier: Collection[int] = (),
+    e1000e: Collection[int] = (),
     sata: int = 0,
     nvme: int = 0,
     usb: int = 0,
@@ -132,19 +138,28 @@ def custom(
     Arguments: `nics`, how many (at most MAX_NICS; those beyond the standard four are on segments
     `extra-<number>`); `macs` of the first NICs, the rest have their own; `pci_order[n]`, which of the slots
     0, 1, … NIC n sits in (default: in order; this is what the kernel finds and names them by); `missing` NICs
-    are not there and leave their slots empty; NICs `without_carrier` start with the cable out; `sata`,
+    are not there and leave their slots empty; NICs `without_carrier` start with the cable out; `e1000e`, which
+    NICs are of that model and not virtio; `sata`,
     `nvme`, `usb` and `cd`: how many further disks of that bus. NIC 0 is management and must be there. Raises
     ValueError.
     """
     order = list(pci_order) or list(range(nics))
     if not 1 <= nics <= MAX_NICS or sorted(order) != list(range(nics)):
         raise ValueError(f"{nics} NICs (1 to {MAX_NICS}) in PCI order {order}: each place once")
-    if 0 in missing or not set(missing) | set(without_carrier) <= set(range(nics)):
-        raise ValueError("NIC 0 is management and must be there; missing NICs are among those of the machine")
+    if 0 in missing or not set(missing) | set(without_carrier) | set(e1000e) <= set(range(nics)):
+        raise ValueError(
+            "NIC 0 is management and must be there; NICs that are named are among those of the machine"
+        )
     names = (*DEFAULT_SEGMENTS, *(f"extra-{number}" for number in range(len(DEFAULT_SEGMENTS), nics)))
     addresses = (*macs, *(mac(index, number) for number in range(len(macs), nics)))
     cards = tuple(
-        Nic(names[n], addresses[n], FIRST_NIC_SLOT + order[n], n not in without_carrier)
+        Nic(
+            names[n],
+            addresses[n],
+            FIRST_NIC_SLOT + order[n],
+            n not in without_carrier,
+            E1000E if n in e1000e else VIRTIO,
+        )
         for n in range(nics)
         if n not in missing
     )
@@ -233,10 +248,8 @@ def tap_name(host: str, nic_index: int) -> str:
 
 def _nic_device(nic: Nic, number: int) -> str:
     slot = nic.pci_slot if nic.pci_slot is not None else FIRST_NIC_SLOT + number
-    return (
-        f"virtio-net-pci,id={nic.id},netdev={nic.id},mac={nic.mac},speed=1000,duplex=full,"
-        f"romfile=,addr={slot:#x}"
-    )
+    speed = "speed=1000,duplex=full," if nic.model == VIRTIO else ""
+    return f"{nic.model},id={nic.id},netdev={nic.id},mac={nic.mac},{speed}romfile=,addr={slot:#x}"
 
 
 def _qcow2(name: str, folder: Path) -> str:
