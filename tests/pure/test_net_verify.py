@@ -134,3 +134,18 @@ def test_lacp_settings_are_compared():
     next(it for it in kernel.links.values() if it.kind == "bond").settings["ad_lacp_rate"] = 0
 
     assert told(LACP, kernel) == [("bond0", "ad_lacp_rate", "1", "0")]
+
+
+@pytest.mark.parametrize("mode", ["autoconf", "dhcp"])
+def test_of_ipv6_addresses_of_routers_and_dhcp_only_a_static_one_is_too_much(mode):
+    owner = PLAIN.devices[1]._replace(ipv6=mode)
+    wanted = PLAIN._replace(devices=(PLAIN.devices[0], owner))
+    kernel = up_with(wanted)
+    bridge = kernel.look().by_name()["xenbr0"].ifindex
+    kernel.addresses += [
+        Address(bridge, "fd00::a", 64, flags=0, valid_s=1800),
+        Address(bridge, "fd00::b", 64, flags=0x180),
+        Address(bridge, "fd00::c", 64),
+    ]
+
+    assert told(wanted, kernel) == [("xenbr0", "address", "none", "fd00::c/64")]
