@@ -245,7 +245,7 @@ def check(args: argparse.Namespace) -> int:
     surveyed, kernel, around, found = _surveyed(args)
     differing = differences(surveyed.wanted, kernel, around)
     told = [*found.told, *(finding.found for finding in surveyed.findings)]
-    outcome = "differs" if differing or surveyed.findings else "right"
+    outcome = "differs" if differing else "right"
     result = empty_result("check", f"generation {found.cached.generation}", outcome)
     put_differences(result, differing)
     result["told"] = told

@@ -5,7 +5,8 @@ first failure undoes, in reverse, exactly the steps that happened. `undo` does t
 about how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm,
 nor does a second time.
 
-A link setting after which the link stays away is taken back alone, and told: it is no reason to undo a network.
+A link setting after which the link stays away is taken back alone, and told (`link_kept.py`): it is no reason to undo a
+network.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
+from hostagent.net.link_kept import as_map, has_link, link_kept
+from hostagent.net.operation import Operation
 from hostagent.net.shown import args_of, names_in, names_of, words
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.net.journal import Journal
-    from hostagent.net.operation import Operation, Plan, Step
+    from hostagent.net.operation import Plan, Step
     from hostagent.net.verify import Difference
 
 NETLINK = {
@@ -33,18 +36,17 @@ NETLINK = {
 NOT_THERE = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH, errno.ENOENT)
 DONE_ALREADY = (*NOT_THERE, errno.EEXIST)
 """What the kernel says to an undo of what did not happen, or is undone already."""
+LOST_TRIES = 3
+"""How often an undo is sent again when the kernel's answer is lost."""
 AFTER_REBOOT = {"dns"}
 """What lasts beyond the kernel's life."""
 MARKS = 16
 """How often at most a plan's progress goes to the disk."""
-LINK_POLL_S = 0.25
-LINK_GOES, LINK_AWAY = 4, 12
-"""Looks for a link to go after its settings changed, and to come back (networking.md 5, row 58: 3 s)."""
 
 
 class Netlink(Protocol):
-    """As `netlink.Netlink`. A KernelError of `execute` has `position` (of the first that failed), `errno`, and
-    `executed`, the positions that happened."""
+    """As `netlink.Netlink`. A KernelError of `execute` has `position` (of the first that failed), `errno`, `executed`,
+    the positions that happened, and `unknown`, those whose answer was lost."""
 
     def look(self) -> Kernel: ...
 
@@ -112,11 +114,19 @@ class RolledBackError(KernelError):
         troubles: tuple[Trouble, ...] = (),
         milliseconds: tuple[float, ...] = (),
     ) -> None:
-        rest = "; ".join(trouble.found for trouble in troubles)
-        back = "the network is as before" if not troubles else f"undoing it failed in part: {rest}"
-        super().__init__(f"{found}; {back}", hint=hint, params=((*serves, "")[0], found))
-        self.troubles = troubles
+        super().__init__("", hint=hint, params=((*serves, "")[0], found))
+        self._cause = found
+        self.troubles: tuple[Trouble, ...] = ()
+        self.add(troubles)
         self.milliseconds = milliseconds
+
+    def add(self, troubles: tuple[Trouble, ...]) -> None:
+        """More that the undo could not do."""
+        self.troubles += troubles
+        rest = "; ".join(trouble.found for trouble in self.troubles)
+        back = f"undoing it failed in part: {rest}" if rest else "the network is as before"
+        self.found = f"{self._cause}; {back}"
+        self.args = (self.found,)
 
 
 def carry_out(
@@ -132,31 +142,42 @@ def carry_out(
 ) -> tuple[Journal, Applied]:
     """Journal, apply, look again and check. The journal returned is `applied`: the caller commits or undoes it.
 
-    `accept` judges what `check` finds. Raises RolledBackError when a step failed or the outcome is not accepted (all is
-    undone; the journal stays `begun` where that had troubles); FileError, BusyError before anything happened.
+    `accept` judges what `check` finds. Raises RolledBackError when a step failed, the outcome is not accepted, or
+    cannot be looked at: all is undone then, and the journal over where that had no troubles. FileError, BusyError
+    before anything happened.
     """
     journal = journals.begin(folder, plan, boot=boot, digest=digest, what=what)
     tools.hold("begun")
     try:
         applied = apply(plan, tools, lambda count: journals.progress(folder, count))
     except RolledBackError as error:
-        if not error.troubles:
-            journals.mark(folder, journal, journals.UNDONE)
+        if not error.troubles:  # else it stays as it is: only then it says how far it came
+            error.add(_marked(journal, folder, ()))
         raise
-    found = check(tools.netlink.look())
-    found = tuple(one for one in found if (one.device, one.what) not in applied.taken_back)
-    if not accept(found):
-        troubles = take_back(journal, tools, folder, boot=boot)
+    try:
+        found = check(tools.netlink.look())
+        found = tuple(one for one in found if (one.device, one.what) not in applied.taken_back)
+        if accept(found):
+            journal = journals.mark(folder, journal, journals.APPLIED)
+            tools.hold("applied")
+            return journal, applied._replace(differences=found)
+    except HostagentError as error:
         raise RolledBackError(
-            f"after all {len(plan.steps)} steps {_told(found)}",
-            hint="`hostagent net check` compares again; the kernel's log may say why",
-            serves=next((one.serves for one in found if one.serves), ()),
-            troubles=troubles,
+            f"after all {len(plan.steps)} steps the outcome could not be checked: {error.found}",
+            hint=error.hint,
+            troubles=take_back(journal, tools, folder, boot=boot),
             milliseconds=applied.milliseconds,
-        )
-    journal = journals.mark(folder, journal, journals.APPLIED)
-    tools.hold("applied")
-    return journal, applied._replace(differences=found)
+        ) from error
+    except BaseException:
+        take_back(journal, tools, folder, boot=boot)
+        raise
+    raise RolledBackError(
+        f"after all {len(plan.steps)} steps {_told(found)}",
+        hint="`hostagent net check` compares again; the kernel's log may say why",
+        serves=next((one.serves for one in found if one.serves), ()),
+        troubles=take_back(journal, tools, folder, boot=boot),
+        milliseconds=applied.milliseconds,
+    )
 
 
 def _told(found: tuple[Difference, ...]) -> str:
@@ -171,6 +192,7 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
     """
     steps = plan.steps
     done: list[int] = []
+    unknown: list[int] = []
     reached = journals.reach(steps, 0)
     lost: list[tuple[Operation, str]] = []
     milliseconds = [0.0] * len(steps)
@@ -181,18 +203,18 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
                 progress(marked)
                 reached = journals.reach(steps, marked)
             started = time.perf_counter()
-            watched = _has_link(steps[first], tools)
+            watched = has_link(steps[first], tools)
             try:
-                _forward(steps, first, after, tools, done)
+                _forward(steps, first, after, tools, done, unknown)
             finally:
                 each = (time.perf_counter() - started) * 1000 / (after - first)
                 milliseconds[first:after] = [each] * (after - first)
             if watched:
-                lost += _link_kept(steps[first], tools)
+                lost += link_kept(steps[first], tools)
             tools.hold(f"step-{after}")
     except HostagentError as error:
         failed = steps[_failed(steps, done)]
-        troubles = _back([steps[position] for position in done], tools)
+        troubles = _back([steps[position] for position in (*done, *unknown)], tools)
         raise RolledBackError(
             f"{_words(failed.do, names_in(plan))} failed: {error.found}",
             hint=error.hint,
@@ -201,51 +223,26 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
             milliseconds=tuple(milliseconds),
         ) from error
     except BaseException:
-        _back([steps[position] for position in done], tools)
+        _back([steps[position] for position in (*done, *unknown)], tools)
         raise
-    taken_back = tuple((do.device, name) for do, _ in lost for name in _map(do.args["link"]))
+    taken_back = tuple((do.device, name) for do, _ in lost for name in as_map(do.args["link"]))
     return Applied(tuple(milliseconds), taken_back=taken_back, told=tuple(told for _, told in lost))
 
 
-def _has_link(step: Step, tools: Tools) -> bool:
-    """Whether this step changes how a link is made that is there now."""
-    if step.do.verb != "ethtool" or not step.do.args.get("link"):
-        return False
-    link = tools.netlink.look().links.get(step.do.ifindex)
-    return link is not None and link.carrier
-
-
-def _link_kept(step: Step, tools: Tools) -> list[tuple[Operation, str]]:
-    """See whether the link comes back with its new settings; they are undone where it does not."""
-    do = step.do
-    back = next((_map(one.args["link"]) for one in step.undo if one.args.get("link")), None)
-    away = 0
-    for look in range(LINK_GOES + LINK_AWAY):
-        tools.wait(LINK_POLL_S)
-        link = tools.netlink.look().links.get(do.ifindex)
-        if link is None:
-            break
-        if not link.carrier:
-            away += 1
-        elif away or look + 1 >= LINK_GOES:
-            break
-        if away == LINK_AWAY and back is not None:
-            tools.ethtool(do.device, {"link": back})
-            keys = ", ".join(f"ethtool-{name}={value}" for name, value in _map(do.args["link"]).items())
-            return [(do, f"{do.device} lost its link for 3 s with {keys}: its link settings are as before")]
-    return []
-
-
-def _map(value: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = value
-    return found
-
-
 def take_back(journal: Journal, tools: Tools, folder: Path, *, boot: str) -> tuple[Trouble, ...]:
-    """Undo all of a journal and mark it as undone, unless that had troubles, which it returns. Raises FileError."""
-    troubles = undo(journal, tools, boot=boot)
-    if not troubles:
-        journals.mark(folder, journal, journals.UNDONE)
+    """Undo all of a journal and mark it as undone, or as `undo-failed` where that had troubles, which it returns.
+
+    That it could not be marked is one of them: then it will be undone once more.
+    """
+    return _marked(journal, folder, undo(journal, tools, boot=boot))
+
+
+def _marked(journal: Journal, folder: Path, troubles: tuple[Trouble, ...]) -> tuple[Trouble, ...]:
+    """Mark a journal as its undo went; the troubles, with that of the marking."""
+    try:
+        journals.mark(folder, journal, journals.UNDO_FAILED if troubles else journals.UNDONE)
+    except HostagentError as error:
+        return (*troubles, Trouble(Operation("journal", "", 0), error.found))
     return troubles
 
 
@@ -272,7 +269,10 @@ def _batches(operations: Sequence[Operation]) -> Iterable[tuple[int, int]]:
         first = after
 
 
-def _forward(steps: Sequence[Step], first: int, after: int, tools: Tools, done: list[int]) -> None:
+def _forward(
+    steps: Sequence[Step], first: int, after: int, tools: Tools, done: list[int], unknown: list[int]
+) -> None:
+    """Do a batch: `done` gets the positions that happened, `unknown` those that may have, their answer being lost."""
     if steps[first].do.verb not in NETLINK:
         done.append(first)  # even a half-done one is to be undone
         _other(steps[first].do, tools)
@@ -285,8 +285,9 @@ def _forward(steps: Sequence[Step], first: int, after: int, tools: Tools, done: 
             happened = {left[position] for position in getattr(error, "executed", ())}
             failed = left[getattr(error, "position", 0)]
             done += sorted(happened)
+            unknown += [left[position] for position in getattr(error, "unknown", ())]
             gone = steps[failed].do.verb.endswith("-del") and getattr(error, "errno", 0) in NOT_THERE
-            if not gone:
+            if not gone or unknown:
                 raise
             done.append(failed)
             left = [position for position in left if position not in happened and position != failed]
@@ -322,19 +323,30 @@ def _back(steps: Sequence[Step], tools: Tools) -> tuple[Trouble, ...]:
 def _netlink_back(operations: Sequence[Operation], tools: Tools, troubles: list[Trouble]) -> None:
     """All of them, in order, one by one where some fail: the next may depend on it."""
     left = list(operations)
+    lost = 0
     while left:
         try:
             tools.netlink.execute(left)
-        except KernelError as error:
+        except HostagentError as error:
             failed = getattr(error, "position", 0)
-            if getattr(error, "errno", 0) not in DONE_ALREADY:
+            happened = set(getattr(error, "executed", ()))
+            if getattr(error, "unknown", ()) and (lost := lost + 1) < LOST_TRIES:
+                left = left[failed:]
+                continue
+            if not _done_already(left[failed], getattr(error, "errno", 0)):
                 troubles.append(
                     Trouble(left[failed], f"{_words(left[failed], names_of(left))} failed: {error.found}")
                 )
-            happened = set(getattr(error, "executed", ()))
             left = [one for at, one in enumerate(left) if at > failed and at not in happened]
         else:
             return
+
+
+def _done_already(operation: Operation, number: int) -> bool:
+    """Whether the kernel's answer means that it is as the undo wants it. What is to come back to a device that has gone
+    does not come back.
+    """
+    return number == errno.EEXIST if operation.verb.endswith("-add") else number in DONE_ALREADY
 
 
 def _other(operation: Operation, tools: Tools) -> None:

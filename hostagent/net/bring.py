@@ -6,6 +6,7 @@ out is one JSON value, `Result`, which the daemon's answer has as well.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
@@ -84,6 +85,10 @@ class Host(NamedTuple):
     """What tools could not do and what does not fail a change."""
     wire: Wire | None = None
     """None: nothing is asked on the wire, and nothing announced."""
+    waiting: Callable[[], bool] = lambda: False
+    """Whether the timer runs, or undoes something now. May raise HostagentError."""
+    stand_down: Callable[[], None] = lambda: None
+    """Stop the timer and an undo that waits for the lock, if there are any."""
     remarks: Callable[[], list[str]] = list
     """What of the host as a whole makes every network less than was asked for, in words."""
 
@@ -100,7 +105,7 @@ class Result(TypedDict):
     what: str
     outcome: str
     """unchanged, changed, degraded, waiting, rolled-back; of --plan planned; of --check right or differs; of undo and
-    confirm also undone, confirmed, nothing."""
+    confirm also undone, undo-failed, confirmed, nothing."""
     operations: list[Op]
     differences: list[dict[str, str]]
     told: list[str]
@@ -303,28 +308,44 @@ def recover(host: Host, result: Result) -> None:
 
 
 def confirm(host: Host) -> Result:
-    """Keep the change that waits for it. Raises FileError, JournalError, BusyError."""
+    """Keep the change that waits for it, or whose maker died when all of it was done. Raises FileError, JournalError,
+    BusyError.
+    """
     with journal.Lock(host.folder, f"{host.by} confirm", wait_s=10.0, sleep=host.wait):
         left = journal.pending(host.folder)
-        if left is None or left.state != journal.APPLIED or left.boot_id != host.boot:
-            return empty_result("confirm", outcome="nothing")
-        host.disarm()
+        whole = left is not None and left.state in (journal.APPLIED, journal.WAITING)
+        if left is None or not whole or left.boot_id != host.boot:
+            result = empty_result("confirm", outcome="nothing")
+            if left is not None:
+                result["told"].append(
+                    f"{left.what} is {left.state}, and not whole (hint: hostagent net undo)"
+                )
+            return result
         journal.mark(host.folder, left, journal.COMMITTED)
+        # after the mark: an undo that waits for our lock then finds nothing to do
+        with contextlib.suppress(HostagentError):
+            host.disarm()
         result = empty_result(left.what, outcome="confirmed")
         note_change(host, None, result)
         return result
 
 
 def undo(host: Host) -> Result:
-    """Undo the change that is not committed: what the timer does. Raises FileError, JournalError, BusyError."""
+    """Undo the change that is not committed: what the timer does. Raises FileError, BusyError."""
     with journal.Lock(host.folder, f"{host.by} undo", wait_s=60.0, sleep=host.wait):
-        left = journal.pending(host.folder)
+        left, lost = journal.usable(host.folder)
         if left is None:
-            return empty_result("undo", outcome="nothing")
+            result = empty_result("undo", outcome="undo-failed" if lost else "nothing")
+            result["told"] += [lost] if lost else []
+            return result
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
-        result = empty_result(left.what, outcome="undone")
+        result = empty_result(left.what, outcome="undo-failed" if troubles else "undone")
         result["told"] = [trouble.found for trouble in troubles]
-        note_change(host, None, result)
+        if left.state != journal.UNDO_FAILED or not troubles:  # each try of the timer is not worth an entry
+            note_change(host, None, result)
+        if not troubles:
+            with contextlib.suppress(HostagentError):
+                host.disarm()
         return result
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import apply, journal
 from hostagent.net.management import needs_care
+from hostagent.net.unfinished import arm, disarm
 from hostagent.net.verify import differences
 
 if TYPE_CHECKING:
@@ -40,6 +41,10 @@ class Change(NamedTuple):
     wanted: Wanted
     planned: Plan
     digest: str = ""
+    """Of the records, for the history."""
+    kept_as: str = ""
+    """`unfinished.state_of` what the database says once it has the change: should we be killed then, it is kept. Empty
+    where no database gets it, or an operator is to confirm it: then it is undone."""
     former: str = ""
     """The management interface's bridge before it."""
     becoming: str = ""
@@ -70,9 +75,9 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     """The plan is done and verified; committed when the block is left whole, undone when it raises. The caller holds
     the lock.
 
-    One that is to be confirmed is not committed, and has no digest: so nobody takes it for one that the database has
-    (`unfinished.py`). Raises RolledBackError, what the block raises, and before anything is touched ConflictError,
-    GuardError, FileError, BusyError.
+    One that is to be confirmed is left `waiting`. Where undoing has troubles the timer goes on: it tries again. Raises
+    RolledBackError, what the block raises, and before anything is touched ConflictError, GuardError, FileError,
+    BusyError.
     """
     course.change = change
     if not change.planned.steps:
@@ -83,7 +88,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         course.less += care.before()
     timer_s = change.confirm_s or (UNDO_S if care is not None and care.baseline else 0.0)
     if timer_s:
-        host.arm(timer_s)
+        arm(host, timer_s)
     written = None
     ours = True
     try:
@@ -92,7 +97,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
             host.tools,
             host.folder,
             boot=host.boot,
-            digest="" if change.confirm_s else change.digest,
+            digest="" if change.confirm_s else change.kept_as,
             what=change.what,
             check=_differing(change, host),
         )
@@ -103,8 +108,10 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         ours = False
         yield
         ours = True
-        if timer_s and not change.confirm_s:
-            host.disarm()  # raises when the timer was faster
+        if change.confirm_s:
+            journal.mark(host.folder, written, journal.WAITING)
+        elif not change.kept_as:
+            journal.mark(host.folder, written, journal.COMMITTED)
     except BaseException as error:
         if written is not None or isinstance(error, apply.RolledBackError):
             course.outcome = ROLLED_BACK
@@ -114,8 +121,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         if written is not None:
             troubles = apply.take_back(written, host.tools, host.folder, boot=host.boot)
         if timer_s:
-            with contextlib.suppress(HostagentError):  # it has ended: then its undo finds nothing to do
-                host.disarm()
+            disarm(host)
         if care is not None:
             care.undone()
         if written is not None and isinstance(error, HostagentError) and (ours or troubles):
@@ -126,8 +132,16 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     if change.confirm_s:
         course.outcome = WAITING
         return
-    journal.mark(host.folder, written, journal.COMMITTED)
     course.outcome = CHANGED
+    if change.kept_as:
+        try:
+            journal.mark(host.folder, written, journal.COMMITTED)
+        except HostagentError as error:  # the database has it: whoever finds the journal keeps the change
+            course.less.append(f"the journal could not be marked: {error.found}")
+    if timer_s:
+        # after the mark: an undo that waits for our lock then finds nothing to do
+        with contextlib.suppress(HostagentError):
+            host.disarm()
 
 
 def _care(change: Change, host: Host) -> Care | None:

@@ -17,6 +17,7 @@ from hostagent.net.attached import works
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP
 from hostagent.net.remap import remapped
+from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -219,10 +220,12 @@ def around_of(root: Path, listed: tuple[str, ...] = ()) -> Around:
 
 def recover(host: bring.Host) -> tuple[str, ...]:
     """Undo what a power cut or a kill left in the middle, also where nothing is raised afterwards; what was undone."""
-    result = bring.empty_result("recover")
-    with journal.Lock(host.folder, f"{host.by} recover", wait_s=TIMEOUT_S, sleep=host.wait):
-        bring.recover(host, result)
-    return tuple(result["told"])
+    try:
+        with journal.Lock(host.folder, f"{host.by} recover", wait_s=TIMEOUT_S, sleep=host.wait):
+            told = unfinished(host)
+    except HostagentError as error:  # the host is to have its network all the same
+        told = f"what may be left of an earlier change was not resolved: {error.found}"
+    return (told,) if told else ()
 
 
 def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host] | None = None) -> int:

@@ -45,9 +45,11 @@ def arm_argv(command: Sequence[str], seconds: int) -> list[str]:
         f"--on-active={seconds}",
         "--timer-property=AccuracySec=100ms",  # by default a timer may be a minute late
         "--service-type=oneshot",
-        "--property=Restart=on-failure",  # an undo is repeatable, and must not be given up
+        "--property=Restart=on-failure",  # an undo is repeatable
         "--property=RestartSec=2",
-        "--property=StartLimitIntervalSec=0",
+        # not given up while somebody else has the lock, which takes a minute each time; one that fails at once is
+        "--property=StartLimitIntervalSec=3600",
+        "--property=StartLimitBurst=100",
         "--",
         *command,
     ]
@@ -93,6 +95,25 @@ def confirm() -> float:
     if state().undoing:  # it ended between the look and the stop
         raise GuardError("the confirmation came too late: the change is being undone", hint="make it again")
     return now.remaining_s
+
+
+def stand_down() -> None:
+    """Stop the timer, and an undo that waits for the lock: for who has the lock, and has resolved what they were for.
+
+    That there is neither is fine. Raises GuardError where one of them goes on.
+    """
+    argv = ["systemctl", "stop", TIMER, SERVICE]
+    try:
+        now = state()
+        if now.armed or now.undoing:
+            run(argv, timeout_s=COMMAND_TIMEOUT_S, package="systemd", check=False)
+            now = state()
+    except CommandError as error:
+        raise GuardError(f"the undo timer could not be stopped: {error.found}", hint=error.hint) from error
+    if now.armed or now.undoing:
+        raise GuardError(
+            "the undo timer goes on after it was stopped", hint=f"systemctl status {TIMER} {SERVICE}"
+        )
 
 
 def state() -> Guard:

@@ -65,6 +65,8 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
         around=tools.around,
         arm=lambda seconds: _arm(seconds, state, run),
         disarm=_disarm,
+        waiting=_waiting,
+        stand_down=_stand_down,
         soft=tools.soft,
         wire=_wire(root),
         remarks=lambda: filtered(root),
@@ -128,6 +130,19 @@ def _disarm() -> None:
     from hostagent.net import guard
 
     guard.confirm()
+
+
+def _waiting() -> bool:
+    from hostagent.net import guard
+
+    now = guard.state()
+    return now.armed or now.undoing
+
+
+def _stand_down() -> None:
+    from hostagent.net import guard
+
+    guard.stand_down()
 
 
 class _Tools:

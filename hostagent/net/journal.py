@@ -1,9 +1,12 @@
 """The journal of a network change: what undoes it, on the disk before the first step; and the lock of all changes.
 
 One JSON file holds the whole plan, so that undoing needs no database. Its state is `begun` (steps may have happened),
-`applied` (all have, and wait for their confirmation), `committed` or `undone`. A journal in one of the first two is
-undone at the next start: the kernel's part only within the same boot, what lies in files (resolv.conf) always. One that
-is over keeps no steps.
+`applied` (all have; who made it has the lock until it is over), `waiting` (its maker is done, and an operator is to
+confirm it before a timer ends), `undo-failed` (its undo had troubles; the next change is planned from what there is and
+replaces it), `committed` or `undone`. One that is not over is undone at the next start: the kernel's part only within
+the same boot, what lies in files (resolv.conf) always. One that is over keeps no steps.
+
+A journal that cannot be understood is set aside: it must not keep the host from its network for ever.
 
 Behind the JSON, in lines of their own, stands how many steps may have begun. Such a line is on the disk before the
 first of them is done, so that undoing does not touch what was never changed. Steps whose undo only deletes what they
@@ -26,9 +29,12 @@ from hostagent.net.operation import Operation, Plan, Step
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-BEGUN, APPLIED, COMMITTED, UNDONE = "begun", "applied", "committed", "undone"
+BEGUN, APPLIED, WAITING, UNDO_FAILED = "begun", "applied", "waiting", "undo-failed"
+COMMITTED, UNDONE = "committed", "undone"
 OVER = (COMMITTED, UNDONE)
 NAME, LOCK = "journal", "lock"
+DAMAGED = "journal.damaged"
+OTHER_VERSION = "journal.version-{}"
 LIMIT_BYTES = 64 << 20  # 4000 VLAN networks make 10 MB
 HOLDER_LIMIT_BYTES = 200
 POLL_S = 0.05  # flock has no deadline of its own
@@ -37,7 +43,15 @@ BOOT_ID = "proc/sys/kernel/random/boot_id"
 
 
 class JournalError(OperatorError):
-    """The journal is there and cannot be understood."""
+    """The journal is there and cannot be understood. `aside` is the name it should have then."""
+
+    aside = DAMAGED
+
+
+class _VersionError(ValueError):
+    def __init__(self, version: object) -> None:
+        super().__init__(f"another version ({version!r:.20})")
+        self.aside = OTHER_VERSION.format(version) if type(version) is int and version >= 0 else DAMAGED
 
 
 class Journal(NamedTuple):
@@ -63,10 +77,10 @@ def begin(folder: Path, plan: Plan, *, boot: str, digest: str, what: str) -> Jou
     Raises FileError, JournalError; BusyError where another change is neither committed nor undone: that comes first.
     """
     unfinished = pending(folder)
-    if unfinished is not None:
+    if unfinished is not None and unfinished.state != UNDO_FAILED:
         raise BusyError(
             f"the network change before ({unfinished.what}) is {unfinished.state} and not committed",
-            hint="confirm it (`hostagent net confirm`) or wait for its undo",
+            hint="keep it with `hostagent net confirm`, or end it with `hostagent net undo`",
             params=("network", unfinished.what),
         )
     journal = Journal(BEGUN, boot, digest, what, time.time(), plan.steps)
@@ -107,7 +121,10 @@ def reach(steps: Sequence[Step], count: int) -> int:
 
 
 def pending(folder: Path) -> Journal | None:
-    """The journal of a change that is neither committed nor undone, or None. Raises FileError, JournalError."""
+    """The journal of a change that is neither committed nor undone, or None. Raises FileError, JournalError.
+
+    Of one that is over nothing else is looked at: whoever wrote it, there is nothing to undo.
+    """
     path = folder / NAME
     try:
         text = read_bounded(path, limit_bytes=LIMIT_BYTES)
@@ -117,17 +134,45 @@ def pending(folder: Path) -> Journal | None:
         raise
     try:
         first, *lines = text.split(b"\n")
-        journal = _decode(json.loads(first))
+        value = json.loads(first)
+        if isinstance(value, dict) and value.get("state") in OVER:
+            return None
+        journal = _decode(value)
         if journal.state == BEGUN:
             # the last one has no end when the power went while it was written: then nothing of it had begun
             count = int(lines[-2]) if len(lines) > 1 else 0
             journal = journal._replace(steps=journal.steps[: reach(journal.steps, count)])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise JournalError(
+        broken = JournalError(
             f"{path} is not a journal of ours: {error}",
-            hint=f"look at it and at `ip addr`; move {path} away when the network is as it is to be",
-        ) from error
-    return None if journal.state in OVER else journal
+            hint="the next change sets it aside; `hostagent net check` tells whether the network is as it is to be",
+        )
+        broken.aside = getattr(error, "aside", DAMAGED)
+        raise broken from error
+    return journal
+
+
+def usable(folder: Path) -> tuple[Journal | None, str]:
+    """As `pending`; one that cannot be read or understood is renamed, and told with its new name. For who has the lock.
+
+    Raises FileError where it cannot even be renamed.
+    """
+    try:
+        return pending(folder), ""
+    except (JournalError, FileError) as error:
+        path, aside = folder / NAME, folder / getattr(error, "aside", DAMAGED)
+        try:
+            path.replace(aside)
+        except OSError as failed:
+            raise FileError(
+                f"{error.found}; and it could not be renamed: {failed.strerror}",
+                hint="look at the disk: `df -h`, `mount`, dmesg",
+                number=failed.errno or 0,
+            ) from error
+        return None, (
+            f"THE JOURNAL OF THE LAST NETWORK CHANGE WAS LOST: {error.found}; it is now {aside}."
+            " What that change did was not undone"
+        )
 
 
 def _write(folder: Path, journal: Journal) -> None:
@@ -141,10 +186,15 @@ def _write(folder: Path, journal: Journal) -> None:
 
 
 def _decode(value: Any) -> Journal:
-    if not isinstance(value, dict) or value["version"] != VERSION:
-        raise ValueError("another version")
+    if not isinstance(value, dict) or value.get("version") != VERSION:
+        raise _VersionError(value.get("version") if isinstance(value, dict) else None)
     texts: list[str] = [value[name] for name in ("state", "boot_id", "digest", "what")]
-    if not all(isinstance(text, str) for text in texts) or texts[0] not in (BEGUN, APPLIED, *OVER):
+    if not all(isinstance(text, str) for text in texts) or texts[0] not in (
+        BEGUN,
+        APPLIED,
+        WAITING,
+        UNDO_FAILED,
+    ):
         raise ValueError("state, boot_id, digest or what is missing")
     steps = tuple(
         Step(_operation(do), tuple(_operation(one) for one in undo), tuple(map(str, serves)))

@@ -76,8 +76,8 @@ class NetlinkError(KernelError):
 
     `position` is that of the first operation that failed, `errno` its number, `text` the kernel's own words, often
     empty. `failures` has all of them: position -> (errno, text). `executed` are the positions that did happen; an
-    operation of several messages that failed in part is not among them. Positions in neither were not tried, or, where
-    the error is ENOBUFS or ETIMEDOUT, not answered for.
+    operation of several messages that failed in part is not among them. `unknown` are those whose answer was lost: they
+    most likely happened. Positions in none of these were not tried.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class NetlinkError(KernelError):
         position: int = -1,
         failures: Mapping[int, tuple[int, str]] | None = None,
         executed: tuple[int, ...] = (),
+        unknown: tuple[int, ...] = (),
     ) -> None:
         super().__init__(found, hint=HINTS.get(number, HINT))
         self.errno = number
@@ -96,6 +97,7 @@ class NetlinkError(KernelError):
         self.position = position
         self.failures = failures or {}
         self.executed = executed
+        self.unknown = unknown
 
 
 def netlink_socket(receive_bytes: int, groups: int = 0) -> socket.socket:
@@ -177,6 +179,7 @@ class Netlink:
                     number=number,
                     position=start,
                     executed=tuple(range(start)),
+                    unknown=tuple(range(start, last + 1)),
                 ) from error
             if failures:
                 raise _failed(operations, failures, last)

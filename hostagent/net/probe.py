@@ -8,10 +8,11 @@ after it those that worked are made again (`lost`).
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 import struct
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import KernelError
@@ -33,6 +34,7 @@ SOL_PACKET, ADD_MEMBERSHIP, ALL_MULTICAST = (
     2,
 )  # linux/if_packet.h: PACKET_ADD_MEMBERSHIP, PACKET_MR_ALLMULTI
 OUTGOING = 4  # PACKET_OUTGOING: our own frame, seen on its way out
+SIOCGIFHWADDR = 0x8927
 FRAME_BYTES = 2048
 TRIES = 3
 SPACING_S = 0.3
@@ -99,7 +101,8 @@ def holder(device: str, address: str, *, source: str = "", timeout_s: float) -> 
     """The MAC address of the host that has this address on the device's network; "" when none says so in time.
 
     Without `source` it is the probe for a duplicate address (RFC 5227 2.1, RFC 4862 5.4), and another host that probes
-    for the same address counts as its holder. This host's own answers are not seen.
+    for the same address counts as its holder. This host's own answers do not count: Linux answers for each address on
+    all its NICs, so that one NIC hears another on the same segment.
 
     Raises ProbeError: no such device, device down, `address` is none.
     """
@@ -116,9 +119,20 @@ def holder(device: str, address: str, *, source: str = "", timeout_s: float) -> 
             until = min(expires, time.monotonic() + max(SPACING_S, timeout_s / TRIES))
             for frame in _frames(wire, until):
                 found = claimant(frame, target, probing=not asker)
-                if found and found != mac:
+                if found and found != mac and text_of(found) not in _ours():
                     return text_of(found)
     return ""
+
+
+def _ours() -> set[str]:
+    """MAC addresses of this host's devices."""
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # gone since
+                answer = fcntl.ioctl(asker, SIOCGIFHWADDR, struct.pack("256s", name.encode()))
+                found.add(text_of(answer[18:24]))
+    return found
 
 
 def announce(

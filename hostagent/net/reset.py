@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.net import bring, climb, ladder
+from hostagent.errors import HostagentError
+from hostagent.net import bring, climb, journal, ladder
 from hostagent.net.attached import works
+from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from hostagent.net import cache
 
 
+LOCK_S = 30.0
 FIRST = {(ladder.RETRY, "", -1), (ladder.RESTORE, "", -1)}
 """What the command does before it climbs."""
 
@@ -34,7 +37,9 @@ def reset(
     records = found.cached.records
     request = bring.Request(bring.UP, bridge=records.bridge, management=True, timeout_s=timeout_s, boot=True)
     pif = bring.find(records, request)
+    cleared = _cleared(host)
     first = climb.attempt(found, request, host)
+    first["told"] = [*cleared, *first["told"]]
     if works(records, pif, host.tools.netlink.look()):
         return first
     # whatever daemon has them: an operator named these NICs
@@ -55,3 +60,13 @@ def reset(
     first["outcome"] = "failed"
     first["told"] = [*first["told"], *failed, *filter(None, climbed.message.splitlines())]
     return first
+
+
+def _cleared(host: bring.Host) -> list[str]:
+    """End what an earlier change has left, also one that waits for its confirmation: it must not be in the way."""
+    try:
+        with journal.Lock(host.folder, f"{host.by} emergency-reset", wait_s=LOCK_S, sleep=host.wait):
+            told = unfinished(host, insist=True)
+    except HostagentError as error:
+        return [f"what may be left of an earlier change was not resolved: {error.found} (hint: {error.hint})"]
+    return [told] if told else []

@@ -21,7 +21,7 @@ from hostagent.net.foreign_daemons import LET_GO
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.unfinished import unfinished
+from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -195,10 +195,10 @@ class _Taking(Network):
             raise PlannedError(self.plan)
         self._wanted_ = wanted
         self._before = answers(self.place.site.ask, probes(kernel, links[card.nic], card.taken.dns))
-        host.arm(self.request.timeout_s * 2 + SPARE_S)
+        arm(host, self.request.timeout_s * 2 + SPARE_S)
         self._armed = True
         self._journal, applied = apply.carry_out(
-            self.plan, host.tools, host.folder, boot=host.boot, digest=cache.digest(records),
+            self.plan, host.tools, host.folder, boot=host.boot, digest=state_of(records),
             what=f"adopt {card.nic}", check=self._differing,
         )  # fmt: skip
         self.milliseconds = applied.milliseconds
@@ -266,8 +266,7 @@ class _Taking(Network):
         if self._journal is not None:
             apply.take_back(self._journal, self.host.tools, self.host.folder, boot=self.host.boot)
         if self._armed:
-            with contextlib.suppress(HostagentError):
-                self.host.disarm()
+            disarm(self.host)
 
     def commit(self) -> None:
         """Before the timer is stopped: should it end now, it waits for our lock and then finds nothing to undo."""

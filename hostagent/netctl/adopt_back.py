@@ -10,13 +10,13 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import HostagentError
-from hostagent.net import adopt, adopt_files, apply, bring, cache, client_ids, journal
+from hostagent.net import adopt, adopt_files, apply, bring, client_ids, journal
 from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.foreign_daemons import TAKE
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.unfinished import unfinished
+from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import LINK_SCOPE, differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
@@ -105,7 +105,9 @@ class _Giving(Network):
         control.change(adopt_objects.giving(control, self.note.nic))
 
     @contextlib.contextmanager
-    def take_down(self, records: Records, refs: Sequence[str]) -> Iterator[Mapping[str, int]]:
+    def take_down(
+        self, records: Records, refs: Sequence[str], *, after: Records | None = None
+    ) -> Iterator[Mapping[str, int]]:
         """As `Effect.take_down`, of the one card, whose addresses stay on it."""
         host, note = self.host, self.note
         kernel = self.kernel = host.tools.netlink.look()
@@ -122,12 +124,12 @@ class _Giving(Network):
         had = {
             one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE
         }
-        host.arm(self.request.timeout_s + SPARE_S)
+        arm(host, self.request.timeout_s + SPARE_S)
         written = None
         try:
             written, applied = apply.carry_out(
-                self.plan, host.tools, host.folder, boot=host.boot, digest=cache.digest(records),
-                what=f"release {note.nic}", check=lambda after: differences(wanted, after),
+                self.plan, host.tools, host.folder, boot=host.boot, digest="" if after is None else state_of(after),
+                what=f"release {note.nic}", check=lambda found: differences(wanted, found),
             )  # fmt: skip
             self.milliseconds = applied.milliseconds
             host.tools.foreign(note.daemon, TAKE, note.nic)
@@ -137,8 +139,7 @@ class _Giving(Network):
         except BaseException:
             if written is not None:
                 apply.take_back(written, host.tools, host.folder, boot=host.boot)
-            with contextlib.suppress(HostagentError):
-                host.disarm()
+            disarm(host)
             raise
         journal.mark(host.folder, written, journal.COMMITTED)
         with contextlib.suppress(HostagentError):

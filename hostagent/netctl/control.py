@@ -135,11 +135,11 @@ class Control:
                 )
             )
         elif draft.down:
-            found.append(lambda: effect.take_down(was, draft.down))
+            found.append(lambda: effect.take_down(was, draft.down, after=records))
         if draft.attach:
             found.append(lambda: effect.attach(records, draft.attach))
         if draft.detach:
-            found.append(lambda: effect.detach(was, draft.detach))
+            found.append(lambda: effect.detach(was, draft.detach, after=records))
         if draft.listen is not None:
             bridge, address_type = draft.listen
             found.append(lambda: effect.listen(bridge, address_type))

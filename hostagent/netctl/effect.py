@@ -39,14 +39,14 @@ class Effect(Protocol):
         `moved`: network → network. Guests' interfaces on the bridge of the first go to that of the second.
         """
 
-    def take_down(self, records: Records, refs: Sequence[str]) -> Done:
-        """Take down PIFs that `records` still has."""
+    def take_down(self, records: Records, refs: Sequence[str], *, after: Records | None = None) -> Done:
+        """Take down PIFs that `records` (what the database says now) still has; `after`: what it will say."""
 
     def attach(self, records: Records, network: str) -> Done:
         """Make the bridge of an internal network."""
 
-    def detach(self, records: Records, network: str) -> Done:
-        """Remove the bridge of an internal network; none is right too."""
+    def detach(self, records: Records, network: str, *, after: Records | None = None) -> Done:
+        """Remove the bridge of an internal network; none is right too. `records` and `after` as in `take_down`."""
 
     def listen(self, bridge: str, address_type: str) -> Done:
         """Make this bridge, with its address of that family (IPv4 or IPv6), the management interface: inventory, then

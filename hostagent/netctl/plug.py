@@ -20,7 +20,7 @@ from hostagent.net.noted import note_course
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import announce
 from hostagent.net.records import Records
-from hostagent.net.unfinished import unfinished
+from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Network:
         moved: Mapping[str, str] | None = None,
     ) -> Iterator[Mapping[str, int]]:
         """As `Effect.bring_up`. Raises FindingError, ConflictError, RolledBackError, BusyError, FileError."""
-        with self._host() as host:
+        with self._host(was) as host:
             kernel = host.tools.netlink.look()
             both = together(records, was, kernel)
             wanted = self._wanted(both, refs, kernel, down=down, becoming=becoming_management)
@@ -112,6 +112,7 @@ class Network:
                 wanted,
                 planned,
                 digest=cache.digest(records),
+                kept_as=_kept_as(was, records),
                 former=was.bridge,
                 becoming=becoming_management,
                 blame=management or next(iter(refs), ""),
@@ -123,9 +124,11 @@ class Network:
                 log.warning("%s: %s", what, trouble)
 
     @contextlib.contextmanager
-    def take_down(self, records: Records, refs: Sequence[str]) -> Iterator[Mapping[str, int]]:
+    def take_down(
+        self, records: Records, refs: Sequence[str], *, after: Records | None = None
+    ) -> Iterator[Mapping[str, int]]:
         """As `Effect.take_down`."""
-        with self._host() as host:
+        with self._host(records) as host:
             kernel = host.tools.netlink.look()
             now = together(records, records, kernel)
             wanted = self._wanted(now, (), kernel, down=refs)
@@ -137,7 +140,8 @@ class Network:
                 kernel,
                 wanted,
                 planned,
-                cache.digest(records),
+                cache.digest(records if after is None else after),
+                _kept_as(records, after),
                 records.bridge,
                 blame=next(iter(refs), ""),
             )
@@ -148,9 +152,9 @@ class Network:
         """As `Effect.attach`."""
         return self._internal(records, network, present=True)
 
-    def detach(self, records: Records, network: str) -> Done:
+    def detach(self, records: Records, network: str, *, after: Records | None = None) -> Done:
         """As `Effect.detach`."""
-        return self._internal(records, network, present=False)
+        return self._internal(records, network, present=False, after=after)
 
     @contextlib.contextmanager
     def listen(self, bridge: str, address_type: str) -> Iterator[Mapping[str, int]]:
@@ -236,8 +240,8 @@ class Network:
                 close()
 
     @contextlib.contextmanager
-    def _host(self) -> Iterator[Host]:
-        """This host for a change, with nothing unfinished and nobody else at work."""
+    def _host(self, was: Records | None = None) -> Iterator[Host]:
+        """This host for a change, with nothing unfinished and nobody else at work. `was`: what the database says."""
         with (
             self.opened() as host,
             journal.Lock(
@@ -247,7 +251,8 @@ class Network:
                 sleep=host.wait,
             ),
         ):
-            unfinished(host)
+            if told := unfinished(host, "" if was is None else state_of(was)):
+                log.warning("%s", told)
             yield host
 
     def _wanted(
@@ -298,13 +303,31 @@ class Network:
                 log.warning("%s: %s", change.what, told)
 
     @contextlib.contextmanager
-    def _internal(self, records: Records, network: str, *, present: bool) -> Iterator[Mapping[str, int]]:
-        with self._host() as host:
+    def _internal(
+        self, records: Records, network: str, *, present: bool, after: Records | None = None
+    ) -> Iterator[Mapping[str, int]]:
+        with self._host(None if present else records) as host:
             kernel = host.tools.netlink.look()
             wanted = want_network(records, network, present=present)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             name = records.networks[network].bridge
             what = f"{'make' if present else 'remove'} bridge {name}"
-            change = Change(what, records, kernel, wanted, planned, cache.digest(records), records.bridge)
+            change = Change(
+                what,
+                records,
+                kernel,
+                wanted,
+                planned,
+                cache.digest(records if after is None else after),
+                _kept_as(records, after),
+                records.bridge,
+            )
             with self._carried_out(host, change):
                 yield {}
+
+
+def _kept_as(was: Records, after: Records | None) -> str:
+    """What tells that the database has a change; nothing where it says the same before and after it."""
+    if after is None or state_of(after) == state_of(was):
+        return ""
+    return state_of(after)

@@ -73,14 +73,6 @@ def holding(opened: Host, hold: Callable[[str], None] | None) -> Host:
     return opened._replace(tools=opened.tools._replace(hold=at))
 
 
-def waits_for_confirmation() -> bool:
-    """Whether the timer runs that undoes a change nobody confirms."""
-    from hostagent.net import guard
-
-    now = guard.state()
-    return now.armed or now.undoing
-
-
 def look(config: Config) -> Kernel:
     """One look at the kernel. Raises NetlinkError."""
     host = open_host(config, "")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import cache, early, journal
-from hostagent.net.unfinished import unfinished
+from hostagent.net.devices import GROUP
+from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl import objects_sync, observed
 from hostagent.netctl.from_database import records_of
 from hostagent.startup import network
@@ -26,10 +27,10 @@ if TYPE_CHECKING:
     from hostagent.db.transaction import Transaction
     from hostagent.db.view import View
     from hostagent.dbsync.change import Change as RowChange
-    from hostagent.net.records import Records
+    from hostagent.net.records import Pif, Records
     from hostagent.xen.inventory import Inventory
 
-UNDONE, KEPT = "(undone)", "(kept)"
+UNDONE, KEPT, SET_ASIDE = "(undone)", "(kept)", "(set aside)"
 LOCK_S = 30.0
 
 
@@ -68,12 +69,14 @@ def raise_management(context: Context) -> Outcome:
     """
     config, host = context.config, context.host
     warnings: list[str] = []
-    changes = list(_mend_journal(context, dry=False))
+    changes = list(_mend_journal(context, warnings, dry=False))
+    changes += _follow_database(context, dry=False)
     changes += scan_nics(context, warnings, plan=False)
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
     context.progress(f"bringing up {bridge or 'no management interface'}")
-    raised = _raise(context, bridge)
+    waiting = _waiting(context)
+    raised = early.Raised(early.FOREIGN, (waiting,)) if waiting else _raise(context, bridge)
     changes += [operation_change(op["verb"], op["device"], op["args"]) for op in raised.operations]
     told = [line for line in raised.told if line]
     try:
@@ -96,12 +99,15 @@ def raise_management(context: Context) -> Outcome:
 
 def plan_management(context: Context) -> tuple[Change, ...]:
     """What `raise_management` would change."""
+    followed = _follow_database(context, dry=True)
     scanned = scan_nics(context, [], plan=True)
-    chosen = _choose_management(context, dry=True)
-    bridge = chosen[0].new if chosen and chosen[0].new else inventory_of(context).management_interface
+    chosen = () if followed else _choose_management(context, dry=True)
+    bridge = inventory_of(context).management_interface
+    if picked := (*followed, *chosen):
+        bridge = picked[0].new or bridge
     records = _of_database(context, bridge) or _of_cache(context)
     operations: Iterable[Any] = ()
-    if records is not None and (pif := early.management(records)) is not None:
+    if not _waiting(context) and records is not None and (pif := early.management(records)) is not None:
         from hostagent.net import bring
 
         around = network.around(context.config)
@@ -112,34 +118,97 @@ def plan_management(context: Context) -> tuple[Change, ...]:
             found = cache.Found(cache.Cached(records, 0))
             operations = bring.bring(request, found, opened)["operations"]
     return (
-        *_mend_journal(context, dry=True),
+        *_mend_journal(context, [], dry=True),
+        *followed,
         *scanned,
         *chosen,
         *(operation_change(op["verb"], op["device"], op["args"]) for op in operations),
     )
 
 
-def _mend_journal(context: Context, *, dry: bool) -> tuple[Change, ...]:
-    """A change that a kill or a power cut left in the middle is undone, or kept where the database has it."""
-    folder = network.folder(context.config)
-    left = journal.pending(folder)
-    if left is None:
+def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[Change, ...]:
+    """A change that a kill or a power cut left in the middle is undone, or kept where the database has it.
+
+    Who made it is gone when its lock is free; only one that waits for an operator's confirmation is left to its timer.
+    What cannot be resolved is a warning: the management interface is brought up all the same.
+    """
+    folder, lost = network.folder(context.config), False
+    left = None
+    try:
+        left = journal.pending(folder)
+    except HostagentError:
+        lost = True
+    if left is None and not lost:
         return ()
     records = _of_database(context, inventory_of(context).management_interface)
-    digest = cache.digest(records) if records is not None else ""
+    digest = state_of(records) if records is not None else ""
     opened = network.open_host(context.config, inventory_of(context).management_interface)
-    same_boot = left.boot_id == opened.boot and left.state == journal.APPLIED
     if dry:
-        if same_boot and left.digest != digest and network.waits_for_confirmation():
+        if left is None:
+            return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
+        here = left.boot_id == opened.boot
+        if here and left.state == journal.WAITING and opened.waiting():
             return ()
-        kept = same_boot and left.digest == digest
+        kept = here and left.state == journal.APPLIED and left.digest == digest
         return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
-    with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
-        done = unfinished(opened, digest, waiting=network.waits_for_confirmation)
+    try:
+        with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
+            done = unfinished(opened, digest)
+    except HostagentError as error:
+        warnings.append(
+            f"what is left of an earlier network change was not resolved: {error.found} ({error.hint})"
+        )
+        return ()
     if not done:
         return ()
     context.hold("change-mended")
-    return (Change(f"network change '{left.what}'", left.state, KEPT if done.startswith("kept") else UNDONE),)
+    kept = done.startswith("kept")
+    if not kept:
+        warnings.append(done)
+    if left is None:
+        return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
+    return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
+
+
+def _waiting(context: Context) -> str:
+    """That a change waits for an operator's confirmation, in words: meanwhile nothing else is changed."""
+    try:
+        left = journal.pending(network.folder(context.config))
+    except HostagentError:
+        return ""
+    if left is None or left.state != journal.WAITING:
+        return ""
+    opened = network.open_host(context.config, "")
+    if left.boot_id != opened.boot or not opened.waiting():
+        return ""
+    return f"{left.what} waits for its confirmation: the management interface is left as it is"
+
+
+def _follow_database(context: Context, *, dry: bool) -> tuple[Change, ...]:
+    """A move of the management interface that was broken off between inventory and database: the inventory names what
+    has no address, or is not there, and the database has another one, with its address. Its word counts: it is the last
+    to be written.
+    """
+    named = inventory_of(context).management_interface
+    records = _of_database(context, named) if named else None
+    if records is None:
+        return ()
+    flagged = [pif for pif in records.pifs.values() if pif.management and _addressed(pif)]
+    if len(flagged) != 1 or records.networks[flagged[0].network].bridge in ("", named):
+        return ()
+    there = early.management(records)
+    link = network.look(context.config).by_name().get(named)
+    if _addressed(there) if there is not None else link is not None and link.group != GROUP:
+        return ()
+    bridge, family = records.networks[flagged[0].network].bridge, flagged[0].primary_address_type
+    if not dry:
+        network.set_management(context.config, context.host, bridge, family)
+        context.hold("inventory-written")
+    return (Change(f"{context.config.paths.inventory}#MANAGEMENT_INTERFACE", named, bridge),)
+
+
+def _addressed(pif: Pif) -> bool:
+    return pif.ip_mode != "None" or pif.ipv6_mode != "None"
 
 
 def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:

@@ -103,6 +103,19 @@ def test_our_own_address_is_no_conflict(two, address):
     assert two.ours(lambda: probe.holder("xb0", address, timeout_s=0.3)) == ""
 
 
+def test_another_nic_of_this_host_on_the_same_segment_is_no_conflict(two):
+    network.batch(
+        two.lab,
+        [
+            "link add n0 type veth peer name n1",
+            "link set n0 up",
+            "link set n1 up",
+            "address add 10.9.1.1/24 dev n0",
+        ],
+    )
+    assert two.ours(lambda: probe.holder("n1", "10.9.1.1", timeout_s=1)) == ""
+
+
 @pytest.mark.parametrize("address", [FREE4, FREE6])
 def test_two_that_probe_for_the_same_address_see_each_other(two, address):
     begun = threading.Event()

@@ -73,7 +73,6 @@ def network_host(monkeypatch):
     monkeypatch.setattr(network, "open_host", lambda config, _bridge: found.open(config.paths.state))
     monkeypatch.setattr(network, "open_follower", Silence)
     monkeypatch.setattr(network, "ask", found.ask)
-    monkeypatch.setattr(network, "waits_for_confirmation", lambda: False)
     return found
 
 

@@ -72,14 +72,14 @@ class FakeNetwork:
             moved=dict(moved or {}),
         )
 
-    def take_down(self, records, refs):
-        return self._change("take_down", records=records, refs=tuple(refs))
+    def take_down(self, records, refs, *, after=None):
+        return self._change("take_down", records=records, refs=tuple(refs), after=after)
 
     def attach(self, records, network):
         return self._change("attach", records=records, network=network)
 
-    def detach(self, records, network):
-        return self._change("detach", records=records, network=network)
+    def detach(self, records, network, *, after=None):
+        return self._change("detach", records=records, network=network, after=after)
 
     @contextlib.contextmanager
     def listen(self, bridge, address_type):

@@ -59,6 +59,8 @@ class FakeHost:
         self.announced = []
         self.armed = 0
         self.disarmed = 0
+        self.waits = False
+        self.stood_down = 0
         self.now = 0.0
         self.owned = {}
         self.done = []
@@ -91,6 +93,9 @@ class FakeHost:
     def disarm(self):
         self.disarmed += 1
 
+    def stand_down(self):
+        self.stood_down += 1
+
     def resolve(self, text):
         self.resolver = text
 
@@ -115,6 +120,8 @@ class FakeHost:
             clock=lambda: self.now,
             by="hostagent",
             soft=[],
+            waiting=lambda: self.waits,
+            stand_down=self.stand_down,
             wire=Wire(lambda probe, _: self.ask(probe), self._holder, self._announce),
         )
 

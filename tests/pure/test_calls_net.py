@@ -135,7 +135,8 @@ def test_one_that_waits_for_its_confirmation_is_not_committed_and_its_timer_runs
     assert result["outcome"] == "waiting"
     assert (daemon.host.armed, daemon.host.disarmed) == (1, 0)
     left = journal.pending(daemon.root / cache.FOLDER)
-    assert (left.state, left.digest) == (journal.APPLIED, "")
+    daemon.host.waits = True
+    assert (left.state, left.digest) == (journal.WAITING, "")
     assert daemon.ask("up", daemon.site.pifs[2])["error"]["code"] == "OTHER_OPERATION_IN_PROGRESS"
 
 

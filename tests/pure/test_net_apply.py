@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import apply, journal
+from hostagent.files import FileError
+from hostagent.net import apply, journal, link_kept
 from hostagent.net.apply import RolledBackError, Tools
 from hostagent.net.devices import Device, Dns, Wanted
 from hostagent.net.operation import Operation, Plan, Step
@@ -153,7 +154,7 @@ def test_a_kill_at_any_hold_point_is_undone_from_the_journal_and_a_second_time_d
             if point == "begun":
                 break
             journal.progress(folder, after)
-            apply._forward(made.steps, first, after, tools, [])
+            apply._forward(made.steps, first, after, tools, [], [])
             count = after
             if f"step-{after}" == point:
                 break
@@ -227,6 +228,128 @@ def test_a_plan_that_only_makes_devices_marks_nothing(tmp_path):
     assert marks == []
 
 
+class Lost(KernelError):
+    """As `netlink.NetlinkError` when the answer to a chunk is lost."""
+
+    def __init__(self, unknown):
+        super().__init__("the kernel's answer was lost", hint="")
+        self.position, self.errno, self.executed, self.unknown = 0, 105, (), unknown
+
+
+def losing(host, times):
+    """The kernel does all that is asked of it, and the answer to the first so many sends is lost."""
+    left = [times]
+    execute = host.kernel.execute
+
+    def lossy(operations):
+        try:
+            execute(operations)
+        finally:
+            if left[0]:
+                left[0] -= 1
+                raise Lost(tuple(range(len(operations))))
+
+    return host.tools()._replace(netlink=Sending(host, lossy))
+
+
+class Sending:
+    def __init__(self, host, execute):
+        self.look, self.execute = host.look, execute
+
+
+def test_what_was_done_is_undone_though_the_kernels_answer_was_lost(host, tmp_path):
+    before = host.look()
+
+    with pytest.raises(RolledBackError, match=r"link-add|link-set") as caught:
+        apply.carry_out(
+            the_plan(host), losing(host, 1), tmp_path, boot="b1", digest="d", what="bond", check=lambda _: ()
+        )
+
+    assert "the network is as before" in caught.value.found
+    assert host.look() == before
+    assert journal.pending(tmp_path) is None
+
+
+def test_an_undo_whose_answer_is_lost_is_sent_again(host, tmp_path):
+    before = host.look()
+    applied, _ = carry(host, tmp_path, the_plan(host))
+
+    assert apply.take_back(applied, losing(host, 2), tmp_path, boot="b1") == ()
+
+    assert host.look() == before
+
+
+def test_an_undo_whose_answers_are_all_lost_has_troubles(host, tmp_path):
+    applied, _ = carry(host, tmp_path, the_plan(host))
+
+    assert apply.take_back(applied, losing(host, 10_000), tmp_path, boot="b1") != ()
+
+    left = journal.pending(tmp_path)
+    assert left is not None
+    assert left.state == journal.UNDO_FAILED
+
+
+def test_what_comes_back_to_no_device_has_not_come_back(host, tmp_path):
+    """The card was pulled out meanwhile."""
+    back = Operation("address-add", "eth9", 99, {"text": "10.9.0.1", "prefix": 24})
+    do = Operation("address-del", "eth9", 99, {"text": "10.9.0.1", "prefix": 24})
+    left = journal.begin(tmp_path, Plan((Step(do, (back,)),)), boot="b1", digest="d", what="gone")
+
+    (trouble,) = apply.take_back(left, host.tools(), tmp_path, boot="b1")
+
+    assert trouble.operation == back
+
+
+def test_an_outcome_that_cannot_be_looked_at_is_undone(host, tmp_path):
+    before = host.look()
+
+    def check(_):
+        raise KernelError("no answer within 20 s", hint="try again")
+
+    with pytest.raises(RolledBackError, match=r"could not be checked: no answer.*the network is as before"):
+        apply.carry_out(
+            the_plan(host), host.tools(), tmp_path, boot="b1", digest="d", what="bond", check=check
+        )
+
+    assert host.look() == before
+    assert journal.pending(tmp_path) is None
+
+
+def test_who_is_interrupted_while_looking_undoes_it(host, tmp_path):
+    before = host.look()
+
+    def check(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        apply.carry_out(
+            the_plan(host), host.tools(), tmp_path, boot="b1", digest="d", what="bond", check=check
+        )
+
+    assert host.look() == before
+    assert journal.pending(tmp_path) is None
+
+
+@pytest.mark.parametrize("state", [journal.APPLIED, journal.UNDONE])
+def test_a_journal_that_cannot_be_marked_is_told_and_stays(host, tmp_path, monkeypatch, state):
+    before = host.look()
+    mark = journal.mark
+
+    def full(folder, left, wanted):
+        if wanted in (state, journal.UNDONE):
+            raise FileError("no space left on device", hint="df -h", number=28)
+        return mark(folder, left, wanted)
+
+    monkeypatch.setattr(journal, "mark", full)
+
+    with pytest.raises(RolledBackError, match="undoing it failed in part: no space left") as caught:
+        carry(host, tmp_path, the_plan(host), accept=lambda found: not found and state == journal.APPLIED)
+
+    assert str(caught.value) == caught.value.found
+    assert host.look() == before
+    assert journal.pending(tmp_path) is not None
+
+
 # --- link settings ---
 
 
@@ -277,7 +400,7 @@ def speed_plan(cable):
     return made
 
 
-@pytest.mark.parametrize("looks", [0, 1, apply.LINK_AWAY - 1])
+@pytest.mark.parametrize("looks", [0, 1, link_kept.LINK_AWAY - 1])
 def test_a_link_setting_stays_when_the_link_comes_back(tmp_path, looks):
     cable = Cable(looks)
 

@@ -28,8 +28,8 @@ class Systemd:
         self.late = False
         self.refuses = False
 
-    def run(self, argv, *, timeout_s, package=None):
-        del timeout_s, package
+    def run(self, argv, *, timeout_s, package=None, check=True):
+        del timeout_s, package, check
         self.ran.append(list(argv))
         match argv[:2]:
             case ["systemd-run", _]:
@@ -37,6 +37,8 @@ class Systemd:
                     raise CommandError(argv, "failed with exit code 1: no", hint="try it")
                 self.now = shown("active", "waiting", "2min 5s")
             case ["systemctl", "stop"]:
+                if self.late and guard.SERVICE in argv:
+                    return Finished(tuple(argv), 1, "", "", 0.0)
                 self.now = shown(service="activating") if self.late else shown()
         return Finished(tuple(argv), 0, self.now if argv[1] == "show" else "", "", 0.0)
 
@@ -58,6 +60,39 @@ def test_the_timer_is_a_unit_of_its_own_and_the_undo_is_not_given_up(systemd):
     assert "--timer-property=AccuracySec=100ms" in argv
     assert "--property=Restart=on-failure" in argv
     assert argv[argv.index("--") + 1 :] == UNDO
+
+
+def test_an_undo_that_fails_at_once_every_time_ends_and_one_that_waits_for_the_lock_does_not(systemd):
+    guard.arm(UNDO, 60)
+
+    (argv,) = [argv for argv in systemd.ran if argv[0] == "systemd-run"]
+    given = dict(word.removeprefix("--property=").split("=", 1) for word in argv if "--property=" in word)
+    lock_wait_s = 60
+    assert int(given["StartLimitBurst"]) * lock_wait_s > int(given["StartLimitIntervalSec"])
+    assert int(given["StartLimitBurst"]) * int(given["RestartSec"]) < int(given["StartLimitIntervalSec"])
+
+
+@pytest.mark.parametrize("now", [shown("active", "waiting", "2min"), shown(service="activating")])
+def test_timer_and_undo_stand_down_for_who_has_done_their_work(systemd, now):
+    systemd.now = now
+
+    guard.stand_down()
+
+    assert ["systemctl", "stop", guard.TIMER, guard.SERVICE] in systemd.ran
+    assert guard.state() == Guard(armed=False, undoing=False, remaining_s=0.0)
+
+
+def test_where_there_is_no_timer_nothing_is_stopped(systemd):
+    guard.stand_down()
+
+    assert not [argv for argv in systemd.ran if argv[1] == "stop"]
+
+
+def test_a_timer_that_goes_on_is_told(systemd):
+    systemd.now, systemd.late = shown("active", "waiting", "2min"), True
+
+    with pytest.raises(GuardError, match="goes on"):
+        guard.stand_down()
 
 
 def test_what_remains_is_told(systemd):

@@ -49,6 +49,57 @@ def test_what_is_over_is_no_longer_pending(tmp_path, state):
     begin(tmp_path)
 
 
+@pytest.mark.parametrize("state", [journal.WAITING, journal.UNDO_FAILED])
+def test_what_waits_or_could_not_be_undone_is_pending(tmp_path, state):
+    left = journal.mark(tmp_path, begin(tmp_path), state)
+
+    assert journal.pending(tmp_path) == left
+    assert journal.usable(tmp_path) == (left, "")
+
+
+def test_a_change_replaces_one_whose_undo_failed(tmp_path):
+    journal.mark(tmp_path, begin(tmp_path), journal.UNDO_FAILED)
+
+    assert begin(tmp_path) == journal.pending(tmp_path)
+
+
+def test_what_is_over_needs_no_version(tmp_path):
+    (tmp_path / "journal").write_text('{"version":99,"state":"committed","steps":"other"}\n')
+
+    assert journal.pending(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "aside"),
+    [
+        (b"", "journal.damaged"),
+        (b"\0" * 100, "journal.damaged"),
+        (b'{"version":2,"state":"begun"}\n', "journal.version-2"),
+        (b'{"version":"../x","state":"begun"}\n', "journal.damaged"),
+        (b'{"version":true,"state":"begun"}\n', "journal.damaged"),
+        (b'{"state":"begun"}\n', "journal.damaged"),
+    ],
+)
+def test_one_that_cannot_be_understood_is_set_aside_under_a_name_that_tells(tmp_path, content, aside):
+    (tmp_path / "journal").write_bytes(content)
+
+    left, told = journal.usable(tmp_path)
+
+    assert left is None
+    assert str(tmp_path / aside) in told
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {aside: content}
+    begin(tmp_path)
+
+
+def test_one_that_is_no_file_is_set_aside_too(tmp_path):
+    (tmp_path / "journal").mkdir()
+
+    left, told = journal.usable(tmp_path)
+
+    assert (left, (tmp_path / "journal.damaged").is_dir()) == (None, True)
+    assert told
+
+
 def test_nothing_is_pending_where_there_never_was_a_journal(tmp_path):
     assert journal.pending(tmp_path) is None
 

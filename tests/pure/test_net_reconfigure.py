@@ -50,6 +50,7 @@ class Machine:
         self.kernel = FakeKernel(Kernel({2: nic_link(carrier=carrier)}))
         self.now = 0.0
         self.armed = []
+        self.waits = False
         self.soft = []
         self.lease = lambda lease: None
 
@@ -71,6 +72,8 @@ class Machine:
             around=lambda wanted, kernel: None,
             arm=self.armed.append,
             disarm=lambda: self.armed.append("disarmed"),
+            waiting=lambda: self.waits,
+            stand_down=lambda: self.armed.append("stood down"),
             wait=self.wait,
             clock=lambda: self.now,
             soft=self.soft,
@@ -308,7 +311,7 @@ def test_confirm_leaves_it_waiting_with_the_timer_armed_before_the_change(machin
     assert (result["outcome"], machine.armed) == ("waiting", [90.0])
     waiting = journal.pending(machine.folder)
     assert waiting is not None
-    assert waiting.state == journal.APPLIED
+    assert waiting.state == journal.WAITING
     assert cache.read_verified(machine.folder) is None
     kept = bring.confirm(machine.host())
     assert (kept["outcome"], machine.armed) == ("confirmed", [90.0, "disarmed"])
@@ -330,6 +333,7 @@ def test_what_is_not_confirmed_is_undone(machine):
 
 def test_a_change_that_waits_is_not_overtaken(machine):
     machine.up(confirm=True)
+    machine.waits = True
     found = cache.read(machine.folder)
 
     with pytest.raises(HostagentError, match="not committed"):

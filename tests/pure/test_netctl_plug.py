@@ -9,12 +9,14 @@ import contextlib
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import cache, history, journal
+from hostagent.net import bring, cache, history, journal
 from hostagent.net.apply import RolledBackError
 from hostagent.net.attached import attached
 from hostagent.net.finding import FindingError
 from hostagent.net.foreign_files import Owner
 from hostagent.net.nics_types import Nic
+from hostagent.net.operation import Operation, Plan, Step
+from hostagent.net.unfinished import state_of
 from hostagent.netctl import merged, plug
 from hostagent.netctl.plug import Network, Site
 from tests.pure.net_records import STATIC, Host
@@ -90,6 +92,14 @@ def a_host(**management):
     made.nic("eth1")
     made.nic("eth2")
     made.vlan("eth1", 5)
+    return made
+
+
+def a_host_without_vlan():
+    made = Host()
+    made.nic("eth0", management=True, **STATIC)
+    made.nic("eth1")
+    made.nic("eth2")
     return made
 
 
@@ -202,6 +212,65 @@ def test_taking_down_is_undone_too(net, host):
         raise Refused
 
     assert state(host) == before
+
+
+def killed_in(folder, change):
+    """The journal of a change as it is while the database gets it."""
+    with contextlib.suppress(Refused), change:
+        left = journal.pending(folder)
+        raise Refused
+    return left
+
+
+def test_the_journal_of_what_goes_away_is_told_by_the_database_that_has_it_no_more(net, folder):
+    made = a_host()
+    records = made.records("xenbr0")
+    raised(net, records, "eth0", "eth1.5")
+    gone = a_host_without_vlan().records("xenbr0")
+
+    left = killed_in(folder, net.take_down(records, ["eth1.5"], after=gone))
+
+    assert left.digest == state_of(gone)
+    assert left.digest != state_of(records)
+
+
+def test_the_journal_of_an_unplugged_pif_is_told_by_its_being_detached(net, folder):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth1.5")
+    pifs = {**records.pifs, "eth1.5": records.pifs["eth1.5"]._replace(currently_attached=True)}
+    attached_ = records._replace(pifs=pifs)
+
+    left = killed_in(folder, net.take_down(attached_, ["eth1.5"], after=records))
+
+    assert left.digest == state_of(records) != state_of(attached_)
+
+
+def test_what_the_database_cannot_tell_is_never_kept(net, folder):
+    """Before and after the change it says the same."""
+    records = a_host().records("xenbr0")
+
+    left = killed_in(folder, net.bring_up(records, ["eth0"], was=records))
+
+    assert left.digest == ""
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_a_whole_change_is_kept_by_the_next_one_where_the_database_has_it(net, host, folder, had):
+    """The journal could not be marked when it had been made."""
+    records = a_host().records("xenbr0")
+    gone = a_host_without_vlan().records("xenbr0")
+    raised(net, records, "eth0", "eth1.5")
+    left = killed_in(folder, net.take_down(records, ["eth1.5"], after=gone))
+    raised(net, records, "eth1.5")
+    do = Operation("link-del", "xapi101", host.look().by_name()["xapi101"].ifindex)
+    undo = Operation("link-add", "xapi102", 77, {"kind": "bridge", "group": 171})
+    journal.begin(folder, Plan((Step(do, (undo,)),)), boot="boot-1", digest=left.digest, what="down")
+    journal.mark(folder, journal.pending(folder)._replace(steps=(Step(do, (undo,)),)), journal.APPLIED)
+
+    raised(net, gone if had else records, "eth0")
+
+    assert ("xapi102" in host.look().by_name()) is not had
+    assert journal.pending(folder) is None
 
 
 # --- what another daemon has ---
@@ -367,20 +436,23 @@ def test_a_gateway_that_was_silent_before_may_be_silent_after(net, host):
     assert ("xenbr0", "10.1.0.77") in state(host)[1]
 
 
-def test_a_timer_that_was_faster_wins(net, host, monkeypatch):
+def test_a_timer_that_was_faster_than_its_being_stopped_finds_nothing_to_undo(
+    net, host, tmp_path, monkeypatch
+):
     records = a_host().records("xenbr0")
     raised(net, records, "eth0")
-    before = state(host)
 
     def late():
         raise KernelError("the confirmation came too late", hint="")
 
     monkeypatch.setattr(host, "disarm", late)
 
-    with pytest.raises(KernelError, match="too late"), net.bring_up(other_address(), ["eth0"], was=records):
+    with net.bring_up(other_address(), ["eth0"], was=records):
         pass
+    after = state(host)
 
-    assert state(host) == before
+    assert bring.undo(host.open(tmp_path))["outcome"] == "nothing"
+    assert state(host) == after
 
 
 def test_listeners_follow_and_come_back(net, files):

@@ -8,11 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from nested_xen import machine, network
+from nested_xen.errors import LabError
 from nested_xen.machine import GATEWAY
 
 from tests.xen.agent import WAIT
 from tests.xen.net_look import Look, await_that, console, look, look_from_console
-from tests.xen.net_operator import Net, run
+from tests.xen.net_operator import Net, await_start, run
 
 if TYPE_CHECKING:
     from nested_xen.host import Host
@@ -31,7 +32,8 @@ def adopt(host: Host) -> None:
     """The only configured NIC becomes a managed PIF on xenbr0, from the ssh session that it carries."""
     if "xenbr0" in look(host).links:
         return
-    done = run(host, "hostagent", "net", "adopt")
+    await_start(host)
+    done = run(host, "hostagent", "net", "adopt", "--yes")
     assert done.code == 0, done.said
     assert_reachable(host)
 
@@ -48,7 +50,10 @@ def unplugged_second_cable(host: Host) -> None:
 def reachable(host: Host, *, timeout_s: float = 20) -> bool:
     """Does the host answer a new ssh connection at the address it had all the time?"""
     host.close_ssh()
-    return host.exec("true", check=False, timeout_s=timeout_s).code == 0
+    try:
+        return host.exec("true", check=False, timeout_s=timeout_s).code == 0
+    except LabError:  # nothing came back in time
+        return False
 
 
 def assert_reachable(host: Host, *, deadline_s: float = BACK_S) -> None:
@@ -89,8 +94,10 @@ def begin_and_hold(host: Host, order: str, point: str) -> bool:
     """Begin a move in a unit of its own and wait until it is held at the point; False when it ended without coming
     there. The console is used: the network is what is being moved.
     """
+    await_start(host)
     script = f"""
 {WAIT}
+systemctl reset-failed network-move 2>/dev/null
 rm -f /run/hostagent/held
 echo {STEP}:{point} >/run/hostagent/hold
 systemd-run --quiet --unit network-move --property=RemainAfterExit=no {order}

@@ -24,8 +24,6 @@ STATIC = "198.51.100.{}"
 NETMASK, PREFIX = "255.255.255.0", 24
 RECONFIGURE = "interface-reconfigure"
 CHANGE_S = 300
-NOT_RUNNING = 3
-"""The exit code of `hostagent status` for it."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +164,23 @@ class Net:
                 self.api.network.destroy(ref)
 
 
+def await_start(host: Any) -> None:
+    """The agent is up, and its start-up is over; one that systemd is starting again counts as not yet up."""
+    ready = f"""
+{WAIT}
+is_over() {{ hostagent status --json 2>/dev/null | jq -e '.boot_result != null' >/dev/null; }}
+state=$(systemctl is-active hostagent)
+[ "$state" = active ] || [ "$state" = activating ] && until_true 180 is_over
+"""
+    if host.exec(ready, check=False, timeout_s=CHANGE_S).code != 0:
+        began = start(host)
+        assert began.report["ending"] == "complete", began.troubles
+
+
 @contextlib.contextmanager
 def opened(host: Any) -> Iterator[Net]:
     """The host's network over its Unix socket; the agent is up, and every NIC has its PIF."""
-    ready = f"{WAIT}\nhostagent status --json >/dev/null || [ $? != {NOT_RUNNING} ] && wait_for_end"
-    if host.exec(ready, check=False).code != 0:
-        began = start(host)
-        assert began.report["ending"] == "complete", began.troubles
+    await_start(host)
     with tunnel(host) as made, made.session() as session:
         net = Net(host, session.xenapi)
         net.api.PIF.scan(net.me)

@@ -226,9 +226,7 @@ def router6(lab: str, segment: str, *, leases: bool) -> Iterator[Path]:
     network.give_server_address(lab, segment, "198.51.100.2/24")
     network.call_inside(lab, _allow_ipv6, segment=segment)
     # nodad: the server may answer at once
-    network.batch(
-        lab, [f"-6 address replace {SERVER6}/64 dev {network.SERVER_DEVICE} nodad"], segment=segment
-    )
+    network.batch(lab, [f"address replace {SERVER6}/64 dev {network.SERVER_DEVICE} nodad"], segment=segment)
     span = f"{PREFIX6}100,{PREFIX6}1ff,64,1h" if leases else f"{PREFIX6},ra-only,64,1h"
     lines = [
         "port=0",

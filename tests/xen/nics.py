@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 def nic_name(host: Host, number: int) -> str:
     """The device name of a NIC by its place in the machine."""
     mac = host.machine.nics[number].mac
-    found = host.exec(f"grep -l {mac} /sys/class/net/*/address | cut -d/ -f5").stdout.split()
+    # a bridge has its NIC's address, and no device below it
+    holders = f"grep -l {mac} /sys/class/net/*/address | cut -d/ -f5"
+    found = host.exec(
+        f"for n in $({holders}); do [ ! -e /sys/class/net/$n/device ] || echo $n; done"
+    ).stdout.split()
     assert len(found) == 1, found
     return found[0]

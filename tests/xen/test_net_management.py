@@ -31,7 +31,7 @@ from tests.xen.net_moves import (
     second_cable,
     unplugged_second_cable,
 )
-from tests.xen.net_operator import DONE, UNDONE, opened, reconfigure, refusal, run
+from tests.xen.net_operator import DONE, UNDONE, await_start, opened, reconfigure, refusal, run
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(2400)]
 
@@ -93,6 +93,7 @@ def at_the_console(host, *words):
 
 
 def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_and_given_back(xen_host):
+    await_start(xen_host)
     before = look(xen_host)
     address = f"{xen_host.machine.address}/{machine.SUBNET.prefixlen}"
     (nic,) = [name for name in before.addressed if address in before.addresses(name)]
@@ -112,7 +113,7 @@ def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_an
         assert record["ip_configuration_mode"] == "Static"
         assert net.attached(management_pif(net))
 
-    back = run(xen_host, "hostagent", "net", "release")
+    back = run(xen_host, "hostagent", "net", "release", "--yes")
     assert back.code == DONE, back.said
     assert_reachable(xen_host)
     seen = look(xen_host)
