@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostagent.errors import InvalidValueError
-from hostagent.net import cache, dbcache
+from hostagent.net import cache
 from hostagent.net.cache import Cached, CacheError, Position
 from hostagent.net.records import Bond, Network, Pif, Records, Vlan
 
@@ -232,41 +231,6 @@ def old_records():
         {"vlan": Vlan("vlan", "uuid-v", "master", "upper", 5)},
         "br2",
     )
-
-
-def test_the_old_form_keeps_every_link_between_objects():
-    assert dbcache.from_xml(dbcache.to_xml(old_records())) == old_records()
-
-
-def test_attached_is_written_to_the_old_form_and_never_read():
-    before = old_records()
-    up = before._replace(
-        pifs={ref: pif._replace(currently_attached=True) for ref, pif in before.pifs.items()}
-    )
-
-    assert b"<currently_attached>True" in dbcache.to_xml(up)
-    assert dbcache.from_xml(dbcache.to_xml(up)) == before
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b"<other/>",
-        b"<xenserver-network-configuration><pif/></xenserver-network-configuration>",
-        b"<xenserver-network-configuration><pif ref='a'><VLAN>x</VLAN></pif></xenserver-network-configuration>",
-        b"<!DOCTYPE a [<!ENTITY b 'c'>]><xenserver-network-configuration>&b;</xenserver-network-configuration>",
-    ],
-)
-def test_what_is_no_old_cache_is_refused(text):
-    with pytest.raises(InvalidValueError, match=r"no network\.dbcache"):
-        dbcache.from_xml(text)
-
-
-@given(st.binary(max_size=100))
-def test_any_bytes_are_no_old_cache(data):
-    with pytest.raises(InvalidValueError):
-        dbcache.from_xml(data)
 
 
 def test_verifying_a_generation_leaves_a_newer_one_that_was_written_meanwhile(tmp_path):
