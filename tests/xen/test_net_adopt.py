@@ -140,6 +140,7 @@ def test_networkd_gives_its_card_and_gets_it_back_and_each_lasts_over_a_cold_boo
     process.end(again.pid)
 
 
+@pytest.mark.full
 def test_killed_after_the_address_has_moved_the_timer_brings_it_back(host: Host, session: Session) -> None:
     """Without a daemon, the command itself does it; it is killed as soon as the bridge has the address."""
     host.exec("systemctl stop hostagent")

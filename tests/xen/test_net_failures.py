@@ -220,6 +220,7 @@ def test_rows_13_and_41_a_bond_takes_both_families_of_its_primary_and_announces_
 # MTU and tags
 
 
+@pytest.mark.full
 def test_row_17_a_vlan_with_a_larger_mtu_than_what_it_lies_on_is_shown_as_a_chain(net):
     nic = net.nic(STORAGE)
     vlan = net.vlan(nic.pif, TAG)
@@ -262,6 +263,7 @@ def test_row_20_tags_on_the_wire_explain_why_nobody_answers(net):
         assert says(net, nic.pif, "10, 20", "untagged")
 
 
+@pytest.mark.full
 def test_row_21_a_tag_that_another_program_has_is_refused_and_its_device_left_alone(net):
     nic = net.nic(STORAGE)
     net.host.exec(f"ip link add fcoe0 link {nic.name} type vlan id {TAG}")
@@ -275,6 +277,7 @@ def test_row_21_a_tag_that_another_program_has_is_refused_and_its_device_left_al
         net.host.exec("ip link delete fcoe0")
 
 
+@pytest.mark.full
 def test_row_22_a_tag_that_is_there_already_is_refused_with_its_pif(net):
     nic = net.nic(STORAGE)
     net.vlan(nic.pif, TAG)
@@ -397,6 +400,7 @@ def test_row_35_a_dhcp_client_of_somebody_else_is_named_and_lives(net):
             net.host.exec(f"systemctl stop others; ip address flush dev {nic.name}")
 
 
+@pytest.mark.full
 def test_row_36_without_a_dhcp_server_the_plug_ends_and_the_client_goes_on_trying(net):
     nic = net.nic(STORAGE)
     net.api.PIF.reconfigure_ip(nic.pif, "DHCP", "", "", "", "")
@@ -413,6 +417,7 @@ def test_row_36_without_a_dhcp_server_the_plug_ends_and_the_client_goes_on_tryin
         assert look(net.host).addresses(nic.bridge) == {f"{lease.address}/{PREFIX}"}
 
 
+@pytest.mark.full
 def test_rows_2_and_37_two_pifs_in_one_subnet_are_both_named(net):
     one, two = pair(net)
     net.static(one.pif, ADDRESS)
@@ -482,6 +487,7 @@ def test_row_42_a_resolver_that_works_is_not_emptied(net):
     assert net.host.exec("grep ^nameserver /etc/resolv.conf").stdout == servers
 
 
+@pytest.mark.full
 def test_row_43_mode_none_asks_no_server(net):
     nic = net.nic(STORAGE)
     with services.dhcp(net.host.lab, "storage") as server, wire.join(net.host.lab, "storage") as port:

@@ -92,6 +92,7 @@ def at_the_console(host, *words):
 # taking over, and giving back
 
 
+@pytest.mark.full
 def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_and_given_back(xen_host):
     await_start(xen_host)
     before = look(xen_host)
@@ -144,6 +145,7 @@ def test_it_comes_up_at_a_cold_boot_with_no_agent_and_no_database(host):
     assert start(host).report["ending"] == "complete"
 
 
+@pytest.mark.full
 def test_stopping_killing_and_starting_the_agent_does_not_touch_it(host):
     before = look(host)
     host.exec("systemctl stop hostagent")
@@ -193,6 +195,7 @@ def test_an_emergency_reset_goes_back_to_what_was_verified_without_a_reboot(host
 # good moves
 
 
+@pytest.mark.full
 def test_it_moves_into_a_bond_and_out_of_it_and_keeps_its_address(two_cables):
     host = two_cables
     with opened(host) as net:
@@ -252,6 +255,7 @@ def test_a_wrong_address_is_undone(host):
         assert net.record(management_pif(net))["IP"] == host.machine.address
 
 
+@pytest.mark.full
 def test_a_wrong_vlan_is_undone(host):
     before = look(host)
     with opened(host) as net:
@@ -312,6 +316,7 @@ def test_a_working_bond_is_not_changed_to_a_mode_that_does_not_fit_the_switch(tw
     assert bonding(host, device)[0]["Bonding Mode"] == "fault-tolerance (active-backup)"
 
 
+@pytest.mark.full
 def test_a_change_that_nobody_confirms_is_undone_also_with_the_agent_dead(host):
     before = look(host)
     with opened(host) as net:
@@ -351,6 +356,7 @@ def test_a_change_that_is_confirmed_stays(host):
     assert_whole(host)
 
 
+@pytest.mark.full
 def test_a_step_that_the_kernel_refuses_is_told_and_everything_before_it_is_undone(host):
     """A device in the way of one that is to be made, put there between plan and execution."""
     before = look(host)
@@ -405,6 +411,7 @@ def test_killed_in_the_middle_of_a_move_the_host_is_reachable_again(two_cables, 
     assert_whole(two_cables)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("number", rotating(range(PLACES), count=1))
 def test_the_power_goes_in_the_middle_of_a_move_and_the_host_is_reachable_again(two_cables, move, number):
     order, places = move
@@ -413,6 +420,7 @@ def test_the_power_goes_in_the_middle_of_a_move_and_the_host_is_reachable_again(
     cut(two_cables)
 
 
+@pytest.mark.full
 @pytest.mark.oldest
 def test_killed_when_all_is_applied_but_not_committed_the_move_is_undone(two_cables):
     with opened(two_cables) as net:

@@ -331,6 +331,7 @@ def test_going_from_a_bond_to_its_members_and_back_moves_the_vlans_with_it(net):
 # internal networks
 
 
+@pytest.mark.full
 def test_an_internal_network_has_a_bridge_and_no_way_out(net):
     ref = net.network("internal")
     bridge = net.api.network.get_bridge(ref)
@@ -566,6 +567,7 @@ def test_all_of_it_is_there_again_after_a_cold_boot(take_hosts):
 # what callers are told
 
 
+@pytest.mark.full
 def test_a_mode_that_the_kernel_does_not_have_is_refused_with_the_reason(net):
     one, two = pair(net)
     said = refusal(net.bond, [one.pif, two.pif], "balance-slb")
@@ -574,6 +576,7 @@ def test_a_mode_that_the_kernel_does_not_have_is_refused_with_the_reason(net):
     assert not [name for name in look(net.host).links if name.startswith("bond")]
 
 
+@pytest.mark.full
 def test_a_plan_says_what_is_done_and_does_nothing(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)
