@@ -376,6 +376,7 @@ def test_a_missing_debian_package_and_no_network_is_said_in_one_line(bare):
 
 def test_uninstalling_leaves_guests_network_and_identity_and_purging_takes_the_identity(installed):
     installed.exec("systemctl start hostagent", timeout_s=120)
+    installed.exec("hostagent status --watch", check=False, timeout_s=120)  # until it has raised the networks
     installed.exec("cp /boot/vmlinuz-* /root/kernel")
     installed.exec("cat > /root/guest.cfg; xl create -q -p /root/guest.cfg", timeout_s=120, stdin=BYSTANDER)
     network = json.loads(installed.exec("ip -j link").stdout)
