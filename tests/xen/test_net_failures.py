@@ -201,6 +201,7 @@ def test_row_12_a_bond_of_two_pifs_with_addresses_is_refused(net):
     assert net.api.Bond.get_all() == []
 
 
+@pytest.mark.full
 def test_rows_13_and_41_a_bond_takes_both_families_of_its_primary_and_announces_them(net):
     one, two = pair(net)
     net.static(one.pif, ADDRESS)
@@ -285,6 +286,7 @@ def test_row_22_a_tag_that_is_there_already_is_refused_with_its_pif(net):
     assert len(net.api.VLAN.get_all()) == 1
 
 
+@pytest.mark.full
 def test_rows_23_and_55_a_chain_that_somebody_broke_is_seen_told_and_mended(net):
     nic = net.nic(STORAGE)
     vlan = net.vlan(nic.pif, TAG)
@@ -344,6 +346,7 @@ def test_row_56_plugs_at_the_same_time_all_succeed(net):
         assert_vlan(seen, nic.name, tag, net.bridge(pif))
 
 
+@pytest.mark.full
 def test_row_57_a_nic_without_a_cable_comes_up_with_less_and_the_nic_is_named(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)

@@ -159,6 +159,7 @@ def test_stopping_killing_and_starting_the_agent_does_not_touch_it(host):
     }
 
 
+@pytest.mark.full
 def test_an_operator_brings_it_back_with_no_agent_from_the_cached_copy(host):
     before = look(host)
     host.exec("systemctl stop hostagent")

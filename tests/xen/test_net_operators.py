@@ -182,6 +182,7 @@ def test_lists_and_status_say_what_ip_says(net):
     assert "changed" in told["last_change"]
 
 
+@pytest.mark.full
 def test_what_was_done_is_in_the_history_with_the_time_of_each_operation_and_a_second_run_is_not(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)
@@ -204,6 +205,7 @@ def test_what_was_done_is_in_the_history_with_the_time_of_each_operation_and_a_s
     assert agent(net.host, "net", "history", "1") == newest
 
 
+@pytest.mark.full
 def test_explain_names_the_cable_that_is_out_and_the_vlan_device_that_is_gone_and_its_command_helps(net):
     nic, vlan = configured(net)
     with faults.no_carrier(net.host, STORAGE):
@@ -223,6 +225,7 @@ def test_explain_names_the_cable_that_is_out_and_the_vlan_device_that_is_gone_an
 # interface-reconfigure
 
 
+@pytest.mark.full
 def test_its_looks_and_wrong_words_change_nothing(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)
@@ -321,6 +324,7 @@ def test_without_daemon_and_database_everything_works_from_the_cached_copy(clean
 # XenAPI calls
 
 
+@pytest.mark.full
 def test_a_pif_is_forgotten_and_introduced_and_stays_plugged_where_it_is_to(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)

@@ -252,6 +252,7 @@ def test_a_bond_and_a_vlan_on_it_carry_on_when_the_active_link_goes(net, two_cab
     assert seen.links[two.name]["address"] == two.mac  # not the one that it had as a member
 
 
+@pytest.mark.full
 def test_a_bond_with_lacp_finds_its_partner_and_has_all_its_properties(net):
     one, two = pair(net)
     ports = [wire.join(net.host.lab, segment, segment) for segment in ("bond-a", "bond-b")]
@@ -363,6 +364,7 @@ def test_the_network_of_guest_installers_has_its_address_when_it_is_first_attach
 # addresses
 
 
+@pytest.mark.full
 def test_dhcp_gives_an_address_that_outlives_the_agent_and_static_replaces_it(clean_host):
     host = clean_host
     router = ["option:router,198.51.100.1"]
@@ -477,6 +479,7 @@ def test_ipv6_comes_from_a_dhcp_server(net):
 # MTU
 
 
+@pytest.mark.full
 def test_jumbo_frames_pass_a_chain_whose_mtu_grows_from_the_bottom(net):
     nic = net.nic(STORAGE)
     net.static(nic.pif, ADDRESS)
