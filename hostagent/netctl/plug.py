@@ -328,6 +328,4 @@ class Network:
 
 def _kept_as(was: Records, after: Records | None) -> str:
     """What tells that the database has a change; nothing where it says the same before and after it."""
-    if after is None or state_of(after) == state_of(was):
-        return ""
-    return state_of(after)
+    return "" if after is None or after == was else state_of(after)
