@@ -14,8 +14,8 @@ from hostagent.net.adopt_files import Change
 from hostagent.net.apply import RolledBackError
 from hostagent.net.change import ROLLED_BACK
 from hostagent.net.noted import note_change
+from hostagent.netctl.generation import keep
 from hostagent.netctl.plug import POLL_S
-from hostagent.netctl.reconfigure import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
