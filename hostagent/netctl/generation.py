@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from hostagent.net.records import Records
 
 
-def keep(folder: Path, records: Records) -> cache.Cached:
-    """They become the cache's newest generation, unless they are already. `folder`: the network's, below STATE.
+def keep(folder: Path, records: Records, *, verified: bool = False) -> cache.Cached:
+    """They become the cache's newest generation, unless they are already; a `verified` one is what to go back to.
+    `folder`: the network's, below STATE.
 
     Raises FileError, BusyError, NicListError.
     """
@@ -21,4 +22,4 @@ def keep(folder: Path, records: Records) -> cache.Cached:
         cache.Position(nic.position, nic.name, nic.mac, nic.pci_path, present=nic.present)
         for nic in nics.load(folder / nics.FILE)
     )
-    return cache.write(folder, cache.still(records), positions=found)
+    return cache.write(folder, cache.still(records), positions=found, verified=verified)
