@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from hostagent.net.records import Pif
 
 IPV6 = {"None": "link-local", "Static": "static", "DHCP": "dhcp", "Autoconf": "autoconf"}
-MODES4 = ("None", "DHCP", "Static")
 
 
 class Layer:

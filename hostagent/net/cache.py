@@ -67,8 +67,16 @@ def digest(records: Records) -> str:
     """A short name of what records say: of two journals or files, whether they mean the same. Not `currently_attached`,
     which changes with what is done and not with what is wanted.
     """
-    still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
-    return f"{zlib.crc32(_text(_plain(records._replace(pifs=still))).encode()):08x}"
+    return f"{zlib.crc32(_text(still(records)).encode()):08x}"
+
+
+def still(records: Records) -> Records:
+    """The records without what changes with what is done, and not with what is wanted."""
+    pifs = {
+        ref: pif._replace(currently_attached=False) if pif.currently_attached else pif
+        for ref, pif in records.pifs.items()
+    }
+    return records._replace(pifs=pifs)
 
 
 def encode(cached: Cached) -> bytes:

@@ -60,7 +60,7 @@ class Change(NamedTuple):
 class Course:
     """How a change went: filled in while it is carried out. `outcome` is rolled-back, waiting or changed; empty while
     nothing was touched. `less`: what is less than was asked for, in words. `at`: when its steps were done, on the
-    host's clock."""
+    host's clock. `reached`: what answered the management interface before answers after it."""
 
     def __init__(self) -> None:
         self.change: Change | None = None
@@ -68,6 +68,7 @@ class Course:
         self.less: list[str] = []
         self.milliseconds: tuple[float, ...] = ()
         self.at = 0.0
+        self.reached = False
 
 
 @contextlib.contextmanager
@@ -105,6 +106,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         course.less += [*host.soft, *applied.told]
         if care is not None:
             course.less += care.after()
+            course.reached = bool(care.baseline)
         ours = False
         yield
         ours = True

@@ -36,7 +36,7 @@ def check(
 ) -> tuple[Finding, ...]:
     """Findings of a change, those that stop it first. Arguments as `model.want`.
 
-    STOP: PIFs it names are not to be brought up (`usable` leaves them out). DEGRADE: it is done with less. At boot,
+    STOP: PIFs it names are not to be brought up. DEGRADE: it is done with less. At boot,
     what could be had with less is DEGRADE, and for a change that is asked for now STOP.
     """
     up, down = tuple(up), tuple(down)
@@ -61,12 +61,6 @@ def check(
         for finding in findings
     )
     return tuple(sorted(settled, key=lambda finding: finding.severity != STOP))
-
-
-def usable(up: Iterable[str], findings: Iterable[Finding]) -> tuple[str, ...]:
-    """What of `up` no finding stops."""
-    stopped = {ref for finding in findings if finding.severity == STOP for ref in finding.refs}
-    return tuple(ref for ref in up if ref not in stopped)
 
 
 def _management(records: Records, found: Survey, becoming: str) -> list[Finding]:

@@ -21,7 +21,6 @@ DUPLEX = ("half", "full")
 OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
 FLAGS = {"on": True, "true": True, "off": False, "false": False}
 INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
-NOTHING: Mapping[str, str] = {}
 
 
 class KeyProblem(NamedTuple):

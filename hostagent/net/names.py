@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from hostagent.errors import InvalidValueError
-
-if TYPE_CHECKING:
-    from collections.abc import Container
 
 LENGTH = 15
 """Bytes of a device name: IFNAMSIZ less the final NUL."""
-HOST_INTERNAL = "xenapi"
-"""Bridge of the host-internal management network."""
-RESERVED = ("xen", "xapi", "vif", "tap", "eth")
-"""How a bridge that an operator names must not begin: such names are given out by us and by the kernel."""
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -44,42 +35,6 @@ def bridge_of_nic(device: str, position: int | None = None) -> str:
             hint="give the NIC a position, so that its bridge is called xenbrN",
         )
     return name
-
-
-def next_bridge(taken: Container[str]) -> str:
-    """`xapiN` with the least N that is free in the pool."""
-    return _next("xapi", taken)
-
-
-def next_bond(taken: Container[str]) -> str:
-    """`bondN` with the least N that is free on the host."""
-    return _next("bond", taken)
-
-
-def _next(word: str, taken: Container[str]) -> str:
-    count = 0
-    while f"{word}{count}" in taken:
-        count += 1
-    return f"{word}{count}"
-
-
-def check_bridge(name: str) -> None:
-    """Raise INVALID_VALUE [bridge; name] for a name that an operator may not give to a bridge."""
-    if not is_name(name):
-        raise InvalidValueError(
-            "bridge",
-            name,
-            f"{name!r} is no name of a bridge",
-            hint=f"use 1 to {LENGTH} bytes without blanks, '/' and ':'",
-        )
-    for word in RESERVED:
-        if name.startswith(word):
-            raise InvalidValueError(
-                "bridge",
-                name,
-                f"the name {name!r} begins with {word!r}, which is reserved",
-                hint="use a name that begins with none of " + ", ".join(RESERVED),
-            )
 
 
 def vlan_device(lower: str, tag: int) -> tuple[str, str]:

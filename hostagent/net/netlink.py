@@ -54,9 +54,6 @@ SOL_NETLINK = 270
 SO_RCVBUFFORCE = 33
 CAP_ACK, EXT_ACK, STRICT_CHECK = 10, 11, 12
 
-ABSENT = frozenset((errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.ESRCH))
-"""What the kernel answers when that which is to go, or to be changed, is not there: alternative name, device, address,
-route. EEXIST is the answer when that which is to come is there."""
 
 HINTS = {
     errno.EPERM: "run as root; if you are, see whether lockdown or a security module denies it (dmesg)",

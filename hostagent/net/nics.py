@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 VERSION = 1
 LIMIT_BYTES = 1 << 20
+FILE = "nics.json"
+"""Below STATE/net: which NIC has which position."""
 MOST_POSITION = 9999
 """`xenbr9999` still fits into a device's name, with a VLAN's tag."""
-VOLATILE = frozenset(("carrier", "speed", "duplex"))
-"""Not stored: what a link does is news, not identity."""
 RULES = "etc/firstboot.d/data/initial_network_device_rules.conf"
 STORED: Mapping[str, type] = {
     "position": int,

@@ -22,8 +22,6 @@ class Owner(NamedTuple):
     ref: str
     """Of a PIF; empty: nobody."""
     reason: str
-    ignored: tuple[str, ...] = ()
-    """PIFs that ask for it themselves as well (`defaultroute`, `peerdns`) and do not get it."""
 
 
 def gateway_owner(
@@ -66,9 +64,7 @@ def _choose(
     asking = [pif for pif in candidates if asks(pif.other_config)]
     if asking:
         others = f", the first of {len(asking)} that do" if asking[1:] else ""
-        return Owner(
-            asking[0].ref, f"it has other_config:{key}=true{others}", tuple(p.ref for p in asking[1:])
-        )
+        return Owner(asking[0].ref, f"it has other_config:{key}=true{others}")
     for pif in candidates:
         if pif.ref == becoming:
             return Owner(pif.ref, f"it is becoming the management interface, and no PIF has {key}=true")

@@ -80,21 +80,6 @@ def sniff(devices: Iterable[str], seconds: float) -> dict[str, Sniffed]:
     return {device: each.told() for device, each in heard.items()}
 
 
-def aggregates(found: Mapping[str, Sniffed]) -> dict[tuple[str, int], tuple[str, ...]]:
-    """The NICs at whose other end the same system offers the same aggregate: (system's MAC, key) → names of the NICs.
-
-    Two or more are what a bond in mode lacp can be made of (catalogue row 3); NICs in different entries cannot be in
-    one bond (row 5).
-    """
-    groups: dict[tuple[str, int], tuple[str, ...]] = {}
-    for device in sorted(found):
-        for each in found[device].lacp:
-            key = (each.actor.system, each.actor.key)
-            if device not in groups.get(key, ()):
-                groups[key] = (*groups.get(key, ()), device)
-    return groups
-
-
 class Heard:
     """What was heard so far on one NIC."""
 

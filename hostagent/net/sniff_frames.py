@@ -10,7 +10,6 @@ import socket
 import struct
 from typing import NamedTuple
 
-ETHERNET_BYTES = 14
 TAGS = (0x8100, 0x88A8, 0x9100)
 SLOW, LLDP = 0x8809, 0x88CC
 LACP = 1  # subtype of slow protocols

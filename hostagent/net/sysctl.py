@@ -93,17 +93,6 @@ def ipv6_files(
     return tuple((f"{CONF}/{device}/{name}", value) for name, value in values)
 
 
-def mode_of(device: str, host: Ipv6, found: dict[str, str]) -> str:
-    """The mode that a device is in by what `read_ipv6` found; empty if it is none of ours. Never `static`, which is
-    link-local and an address."""
-    for mode in ("off", "link-local", "dhcp", "autoconf"):
-        for gateway in (False, True):
-            files = ipv6_files(device, mode, host, gateway=gateway)
-            if all(found.get(path) == value for path, value in files):
-                return mode
-    return ""
-
-
 def ipv6_of_host(root: Path) -> Ipv6:
     """What the host says about IPv6; raises SysctlError when it cannot be read."""
     off = read(root, f"{CONF}/all/disable_ipv6")

@@ -21,13 +21,13 @@ from hostagent.net.foreign_daemons import LET_GO
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
+from hostagent.net.reachable import LostError
 from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
     SPARE_S,
     Adopted,
-    LostError,
     PlannedError,
     answers,
     content,

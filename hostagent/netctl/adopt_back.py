@@ -16,12 +16,12 @@ from hostagent.net.foreign_daemons import TAKE
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
+from hostagent.net.reachable import LostError
 from hostagent.net.unfinished import arm, disarm, state_of, unfinished
 from hostagent.net.verify import LINK_SCOPE, differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
     SPARE_S,
-    LostError,
     PlannedError,
     answers,
     must_answer,

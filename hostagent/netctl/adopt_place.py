@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from hostagent.errors import HostagentError, KernelError, OperatorError
+from hostagent.errors import HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded
 from hostagent.net import bring, cache, probe
 from hostagent.net.adopt import DEFAULTS
@@ -14,8 +14,9 @@ from hostagent.net.adopt_files import Change
 from hostagent.net.apply import RolledBackError
 from hostagent.net.change import ROLLED_BACK
 from hostagent.net.noted import note_change
+from hostagent.net.reachable import LostError
+from hostagent.netctl.generation import keep
 from hostagent.netctl.plug import POLL_S
-from hostagent.netctl.reconfigure import keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,12 +36,6 @@ LIMIT_BYTES = 16 << 20
 SPARE_S = 60
 """What the timer gives beyond the deadline, for the steps themselves."""
 DNS_PORT = 53
-
-
-class LostError(KernelError):
-    """What answered before does not answer over the bridge; all was undone."""
-
-    code = "PIF_CONFIGURATION_ERROR"
 
 
 class NotAdoptedError(OperatorError):

@@ -15,7 +15,7 @@ from hostagent.db.transaction import REF_PREFIX
 from hostagent.errors import BusyError, HostagentError
 from hostagent.netctl.errors import PifConfigurationError
 from hostagent.netctl.fields import flag, number, text, texts
-from hostagent.netctl.from_database import records_of
+from hostagent.netctl.from_database import records_after, records_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -105,15 +105,17 @@ class Control:
         self, work: Callable[[Transaction, References], Draft], references: References
     ) -> tuple[Draft, Records, Records]:
         """The draft, and the records after and before it."""
-        with self.database.read() as view:
-            was = self.records(view)
-        found: list[tuple[Draft, Records]] = []
+        found: list[tuple[Draft, Records, Records]] = []
         with contextlib.suppress(_RehearsedError), self.database.write() as transaction:
+            was = self.records(transaction)
             draft = work(transaction, references)
             _mark(transaction, draft, {})
-            found.append((draft, self.records(transaction)))
+            records = records_after(
+                transaction, was, transaction.generation - 1, self.host(transaction), was.bridge
+            )
+            found.append((draft, records, was))
             raise _RehearsedError
-        ((draft, records),) = found
+        ((draft, records, was),) = found
         if draft.listen is not None:
             records = records._replace(bridge=draft.listen[0])
         return draft, records, was

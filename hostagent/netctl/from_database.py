@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,6 @@ def records_of(view: View, host: str, bridge: str) -> Records:
     always give the same records, in the same order. Raises HandleInvalidError without the host.
     """
     pifs = {ref: _pif(ref, record) for ref, record in view.records("PIF") if record["host"] == host}
-    bonds = {
-        ref: _bond(ref, record, pifs) for ref, record in view.records("Bond") if record["master"] in pifs
-    }
     vlans = {
         ref: _vlan(ref, record) for ref, record in view.records("VLAN") if record["untagged_PIF"] in pifs
     }
@@ -37,6 +35,51 @@ def records_of(view: View, host: str, bridge: str) -> Records:
         ref: _network(ref, record)
         for ref, record in view.records("network")
         if ref in attached or not record["PIFs"]
+    }
+    return _records(view, host, bridge, pifs, networks, vlans)
+
+
+def records_after(view: View, was: Records, since: int, host: str, bridge: str) -> Records:
+    """The same, when `was` is what `records_of` gave at generation `since`: only what has changed is read."""
+    changed: dict[str, Record] = {
+        change.ref: json.loads(change.record)
+        for change in view.changes(since, ("PIF", "VLAN", "network"))
+        if change.record is not None
+    }
+    pifs = {}
+    for ref in view.refs("PIF"):
+        if ref not in changed:
+            if ref in was.pifs:
+                pifs[ref] = was.pifs[ref]
+        elif changed[ref]["host"] == host:
+            pifs[ref] = _pif(ref, changed[ref])
+    vlans = {}
+    for ref in view.refs("VLAN"):
+        vlan = _vlan(ref, changed[ref]) if ref in changed else was.vlans.get(ref)
+        if vlan is not None and vlan.untagged in pifs:
+            vlans[ref] = vlan
+    attached = {pif.network for pif in pifs.values()}
+    networks = {}
+    for ref in view.refs("network"):
+        if ref not in changed:
+            if ref in was.networks:
+                networks[ref] = was.networks[ref]
+        elif ref in attached or not changed[ref]["PIFs"]:
+            networks[ref] = _network(ref, changed[ref])
+    return _records(view, host, bridge, pifs, networks, vlans)
+
+
+def _records(
+    view: View,
+    host: str,
+    bridge: str,
+    pifs: dict[str, Pif],
+    networks: dict[str, Network],
+    vlans: dict[str, Vlan],
+) -> Records:
+    """With the bonds, which are few, and whose members' order follows from the PIFs."""
+    bonds = {
+        ref: _bond(ref, record, pifs) for ref, record in view.records("Bond") if record["master"] in pifs
     }
     pool = view.the_only("pool")
     return Records(

@@ -10,8 +10,9 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from hostagent.errors import HostagentError
 from hostagent.net import cache, early, journal
-from hostagent.net.change import Change, Course, carried_out
+from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
 from hostagent.net.finding import STOP, Finding
@@ -21,6 +22,7 @@ from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import announce
 from hostagent.net.records import Records
 from hostagent.net.unfinished import state_of, unfinished
+from hostagent.netctl.generation import keep
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
 
 if TYPE_CHECKING:
@@ -117,8 +119,10 @@ class Network:
                 becoming=becoming_management,
                 blame=management or next(iter(refs), ""),
             )
-            with self._carried_out(host, change):
+            with self._carried_out(host, change) as course:
                 yield mtus(both, refs, host.tools.netlink.look())
+            if course.reached and course.outcome == CHANGED:
+                _verified(host, records)
         if self._account is None and host.wire is not None and wanted.addresses:
             for trouble in announce(wanted, planned, host.wire):
                 log.warning("%s: %s", what, trouble)
@@ -282,8 +286,8 @@ class Network:
         return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name())
 
     @contextlib.contextmanager
-    def _carried_out(self, host: Host, change: Change) -> Iterator[None]:
-        """As `change.carried_out`, and into the history."""
+    def _carried_out(self, host: Host, change: Change) -> Iterator[Course]:
+        """As `change.carried_out`, and into the history. Yields how it goes."""
         account = self._account
         course = account.course if account is not None else Course()
         if account is not None:
@@ -291,7 +295,7 @@ class Network:
         began = host.clock()
         try:
             with carried_out(change._replace(boot=self._boot), host, course):
-                yield
+                yield course
         except BaseException as error:
             if course.outcome:
                 note_course(host, course, host.clock() - began, error)
@@ -326,8 +330,14 @@ class Network:
                 yield {}
 
 
+def _verified(host: Host, records: Records) -> None:
+    """The host is reached as the database, which has them by now, wants it: that is what to go back to."""
+    try:
+        keep(host.folder, records, verified=True)
+    except HostagentError as error:
+        log.warning("the generation could not be marked as verified: %s; %s", error.found, error.hint)
+
+
 def _kept_as(was: Records, after: Records | None) -> str:
     """What tells that the database has a change; nothing where it says the same before and after it."""
-    if after is None or state_of(after) == state_of(was):
-        return ""
-    return state_of(after)
+    return "" if after is None or after == was else state_of(after)

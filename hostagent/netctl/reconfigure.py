@@ -25,6 +25,7 @@ from hostagent.net.bring import (
 from hostagent.net.change import ROLLED_BACK
 from hostagent.netctl import drafts, refusals
 from hostagent.netctl.account import Account
+from hostagent.netctl.generation import keep
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,18 +58,8 @@ def cached(control: Control, folder: Path) -> cache.Cached:
     return found._replace(records=records)
 
 
-def keep(folder: Path, records: Records) -> cache.Cached:
-    """They become the cache's newest generation, unless they are already. Raises FileError, BusyError."""
-    still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
-    try:
-        positions = cache.read(folder).cached.positions
-    except cache.CacheError:
-        positions = ()
-    return cache.write(folder, records._replace(pifs=still), positions=positions)
-
-
 def rewrite(control: Control, folder: Path) -> Result:
-    """The cache as the database has the network. Raises FileError, BusyError."""
+    """The cache as the database has the network. Raises FileError, BusyError, NicListError."""
     before = cached(control, folder).generation
     written = keep(folder, records_now(control))
     result = empty_result("rewrite", SOURCE, "unchanged" if before == written.generation else "changed")

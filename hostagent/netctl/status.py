@@ -76,7 +76,7 @@ class Eyes(NamedTuple):
     """Listen on the address of this bridge and family; where it listens already, nothing happens."""
     carry_out: Callable[[Sequence[Operation]], None]
     """Over netlink."""
-    keep: Callable[[Records], None]
+    keep: Callable[[Records], object]
     """The records as the cache that the next boot begins with."""
     repair: bool = False
 

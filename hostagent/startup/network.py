@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.xenapi import MANAGEMENT, address_text
 from hostagent.net import cache, nics
+from hostagent.netctl import generation
 from hostagent.netctl.control import Control
 from hostagent.netctl.observed import Speed, management_address
 from hostagent.netctl.plug import Network, Site
@@ -26,12 +27,9 @@ if TYPE_CHECKING:
     from hostagent.net.nics_types import Nic
     from hostagent.net.operation import Operation
     from hostagent.net.probe import Answer, Probe
-    from hostagent.net.records import Records
     from hostagent.netctl.status import Following, Keeper
     from hostagent.startup.state import HostState
 
-NICS = "nics.json"
-"""Below STATE/net: which NIC has which position."""
 DISABLED = "MANAGEMENT_DISABLED"
 """Of the inventory, ours: an operator wants no management interface; without it, none was chosen yet."""
 PROBE_S = 1.5
@@ -105,7 +103,7 @@ def assigned(config: Config, kernel: Kernel) -> nics.Assignment:
     rules = root / nics.RULES
     text = rules.read_text(errors="replace") if rules.is_file() else ""
     seen = nics_look.look(root, kernel.links.values())
-    return nics.assign(nics.load(folder(config) / NICS), seen, nics.parse_rules(text))
+    return nics.assign(nics.load(folder(config) / nics.FILE), seen, nics.parse_rules(text))
 
 
 def positions(config: Config) -> Sequence[Nic]:
@@ -118,7 +116,7 @@ def positions(config: Config) -> Sequence[Nic]:
     found = assigned(config, look(config))
     if found.changes:
         folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
-        nics.store(folder(config) / NICS, found.nics)
+        nics.store(folder(config) / nics.FILE, found.nics)
     return nic_policy.marked(found.nics, nic_policy.read(config.paths.root))
 
 
@@ -227,9 +225,6 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
     def resolve(dns: Dns, bridge: str) -> None:
         resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
 
-    def keep(records: Records) -> None:
-        keep_records(config, records)
-
     def carry_out(operations: Sequence[Operation]) -> None:
         with Network(site(config, host)).opened() as opened:
             opened.tools.netlink.execute(operations)
@@ -245,17 +240,7 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
             resolve=resolve,
             serve=lambda bridge, family: _serve(config, host, bridge, family),
             carry_out=carry_out,
-            keep=keep,
+            keep=lambda records: generation.keep(folder(config), records),
             repair=config.repair_drift,
         ),
     )
-
-
-def keep_records(config: Config, records: Records) -> cache.Cached:
-    """The records become the cache's newest generation, unless they are already. Raises FileError, BusyError."""
-    found = tuple(
-        cache.Position(nic.position, nic.name, nic.mac, nic.pci_path, present=nic.present)
-        for nic in nics.load(folder(config) / NICS)
-    )
-    still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
-    return cache.write(folder(config), records._replace(pifs=still), positions=found)

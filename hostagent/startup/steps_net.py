@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
-from hostagent.net import cache, early, journal
+from hostagent.net import cache, early, journal, nics
 from hostagent.net.devices import GROUP
 from hostagent.net.unfinished import state_of, unfinished
-from hostagent.netctl import objects_sync, observed
+from hostagent.netctl import generation, objects_sync, observed
 from hostagent.netctl.from_database import records_of
 from hostagent.startup import network
 from hostagent.startup.state import unknown
@@ -261,7 +261,7 @@ def _raise(context: Context, bridge: str) -> early.Raised:
     records = _of_database(context, bridge)
     told: tuple[str, ...] = ()
     if records is not None and early.management(records) is not None:
-        found = cache.Found(network.keep_records(config, records))
+        found = cache.Found(generation.keep(network.folder(config), records))
     else:
         try:
             found = cache.read(network.folder(config), inventory_of(context).installation_uuid)
@@ -327,7 +327,7 @@ def rows_of(
 
 
 def _positions(context: Context, changes: Iterable[Any]) -> tuple[Change, ...]:
-    path = network.folder(context.config) / network.NICS
+    path = network.folder(context.config) / nics.FILE
     return tuple(
         Change(f"{path}#{one.position} {one.what}", one.before or None, one.after or None) for one in changes
     )

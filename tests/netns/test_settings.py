@@ -19,7 +19,7 @@ from nested_xen.frames import Ethernet, EtherType, Lacpdu, LacpEnd, LacpState
 from hostagent.net import sysctl
 from hostagent.net.ethtool import Ethtool, EthtoolError, restoring
 from hostagent.net.nics_look import hardware, left_out, look
-from hostagent.net.sniff import SniffError, aggregates, sniff
+from hostagent.net.sniff import SniffError, sniff
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -232,7 +232,8 @@ def test_a_device_is_in_the_mode_it_was_put_into(mode: str) -> None:
     run("ip", "link", "set", "xenbr0", "up")
 
     host = sysctl.ipv6_of_host(ROOT)
-    assert sysctl.mode_of("xenbr0", host, sysctl.read_ipv6(ROOT, ["xenbr0"])) == mode
+    found = sysctl.read_ipv6(ROOT, ["xenbr0"])
+    assert dict(sysctl.ipv6_files("xenbr0", mode, host)).items() <= found.items()
     assert [text[:4] for text in addresses6("xenbr0")] == ([] if mode == "off" else ["fe80"])
 
 
@@ -360,7 +361,6 @@ def test_vlans_lacp_and_lldp_are_heard(wire: None) -> None:
     assert (neighbour.chassis, neighbour.port, neighbour.system_name) == (SWITCH, "ge-0/0/7", "sw1")
     assert neighbour.untagged_vlan == 20
     assert heard.down is False
-    assert aggregates({"eth0": heard}) == {(SWITCH, 9): ("eth0",)}
 
 
 def test_what_we_send_ourselves_is_not_heard(wire: None) -> None:

@@ -266,3 +266,27 @@ def test_management_that_works_is_the_generation_to_go_back_to(daemon):
     verified = cache.read_verified(daemon.root / cache.FOLDER)
     assert verified is not None
     assert verified.records.bridge == "xenbr0"
+
+
+def verified_records(daemon):
+    return cache.read_verified(daemon.root / cache.FOLDER).records
+
+
+def test_management_changed_by_calls_and_still_reached_is_the_generation_to_go_back_to(daemon):
+    eth0 = daemon.site.pifs[0]
+    daemon.ask("up", eth0)
+    daemon.site.call("PIF.reconfigure_ip", eth0, "Static", "192.0.2.8", "255.255.255.0", "192.0.2.1", "")
+    found = verified_records(daemon)
+    assert (found.pifs[eth0].ip, found.bridge) == ("192.0.2.8", "xenbr0")
+    eth1 = readdress(daemon, 1, gateway="192.0.2.1")
+    daemon.site.call("host.management_reconfigure", eth1)
+    found = verified_records(daemon)
+    assert (found.bridge, [ref for ref, pif in found.pifs.items() if pif.management]) == ("xenbr1", [eth1])
+
+
+def test_what_nobody_answered_before_is_not_the_generation_to_go_back_to(daemon):
+    eth0 = daemon.site.pifs[0]
+    daemon.ask("up", eth0)
+    daemon.host.answers = False
+    daemon.site.call("PIF.reconfigure_ip", eth0, "Static", "192.0.2.8", "255.255.255.0", "192.0.2.1", "")
+    assert verified_records(daemon).pifs[eth0].ip == "192.0.2.7"

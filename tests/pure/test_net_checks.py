@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from hostagent.net.checks import check, usable
+from hostagent.net.checks import check
 from hostagent.net.devices import Address, Kernel, Route
 from hostagent.net.finding import DEGRADE, STOP
 from hostagent.net.model import want
@@ -39,6 +39,12 @@ def test_nothing_is_found_where_all_is_well():
     ours = (link(5, "xenbr0", "bridge"), link(6, "eth0.5", "vlan", lower=2, vlan_id=5))
 
     assert rows(host, "eth0", "eth0.5", kernel=kernel_of(*NICS, *ours)) == []
+
+
+def usable(up, findings):
+    """What of `up` no finding stops."""
+    stopped = {ref for finding in findings if finding.severity == STOP for ref in finding.refs}
+    return tuple(ref for ref in up if ref not in stopped)
 
 
 def test_a_stop_is_an_error_with_its_code_and_leaves_the_others_usable():

@@ -35,27 +35,9 @@ def test_a_bridge_name_that_does_not_fit_is_refused_and_a_position_helps():
     assert names.bridge_of_nic("enp129s0f1np1x", 3) == "xenbr3"
 
 
-def test_the_least_free_number_is_next():
-    assert names.next_bridge({"xapi0", "xapi1", "xapi3"}) == "xapi2"
-    assert names.next_bond(set()) == "bond0"
-
-
 @pytest.mark.parametrize("name", ["", "a" * 16, "a b", "a/b", "a:b", ".", "..", "a\n", "é" * 8, "a\x00"])
 def test_what_is_no_name(name):
     assert not names.is_name(name)
-    with pytest.raises(InvalidValueError):
-        names.check_bridge(name)
-
-
-@pytest.mark.parametrize("name", ["xenbr9", "xapi7", "vif1.0", "tap0", "eth7"])
-def test_reserved_beginnings_are_refused_to_operators(name):
-    assert names.is_name(name)
-    with pytest.raises(InvalidValueError, match="reserved"):
-        names.check_bridge(name)
-
-
-def test_an_operator_may_name_a_bridge():
-    names.check_bridge("storage-network")
 
 
 @pytest.mark.parametrize(

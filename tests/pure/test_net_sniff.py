@@ -11,7 +11,7 @@ from nested_xen.frames import Ethernet, EtherType, LacpEnd, LacpState
 from nested_xen.frames import Lacpdu as SentLacpdu
 
 from hostagent.net import sniff
-from hostagent.net.sniff import Heard, Sniffed, aggregates
+from hostagent.net.sniff import Heard
 from hostagent.net.sniff_frames import (
     LLDP,
     SLOW,
@@ -23,7 +23,7 @@ from hostagent.net.sniff_frames import (
     neighbour_of,
 )
 
-SWITCH, OTHER, US = "02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:99"
+SWITCH, US = "02:00:00:00:00:01", "02:00:00:00:00:99"
 STATE = LacpState.ACTIVITY | LacpState.AGGREGATION
 
 
@@ -232,22 +232,6 @@ def test_the_last_word_of_each_sender_counts():
     assert [each.system_name for each in found.neighbours] == ["new"]
     assert found.frames == 5
     assert LLDP == EtherType.LLDP
-
-
-def test_nics_at_the_same_aggregate_of_the_same_switch_go_together():
-    found = {
-        "eth1": heard(lacpdu(port=2)),
-        "eth0": heard(lacpdu(port=1), lacpdu(port=1)),
-        "eth2": heard(lacpdu(key=10, port=3)),
-        "eth3": heard(lacpdu(OTHER, port=1)),
-        "eth4": Sniffed(),
-    }
-
-    assert aggregates(found) == {
-        (SWITCH, 9): ("eth0", "eth1"),
-        (SWITCH, 10): ("eth2",),
-        (OTHER, 9): ("eth3",),
-    }
 
 
 @pytest.mark.parametrize(

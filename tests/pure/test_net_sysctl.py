@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hostagent.errors import BugError
 from hostagent.net import sysctl
-from hostagent.net.sysctl import Ipv6, SysctlError, ipv6_files, ipv6_of_host, mode_of, read, read_ipv6, write
+from hostagent.net.sysctl import Ipv6, SysctlError, ipv6_files, ipv6_of_host, read, read_ipv6, write
 
 MODES = ("off", "link-local", "static", "dhcp", "autoconf")
 
@@ -107,15 +107,8 @@ def test_a_mode_that_was_written_is_read_back(host, mode, forwarding):
         write(host, path, value)
 
     found = read_ipv6(host, ["eth0.5"])
-    assert mode_of("eth0.5", known, found) == {"static": "link-local"}.get(mode, mode)
     assert dict(ipv6_files("eth0.5", mode, known)).items() <= found.items()
     assert found["net/ipv6/conf/default/autoconf"] == "1"
-
-
-def test_a_mixture_is_none_of_the_modes(host):
-    conf(host, "eth0.5", "accept_ra").write_text("0\n")
-
-    assert mode_of("eth0.5", Ipv6(), read_ipv6(host, ["eth0.5"])) == ""
 
 
 def test_a_device_with_a_dot_in_its_name_is_one_folder(host):

@@ -10,11 +10,12 @@ from hostagent.errors import HostagentError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
 from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.netctl import adopt
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
-from hostagent.netctl.adopt_place import LostError, NotAdoptedError, Request
+from hostagent.netctl.adopt_place import NotAdoptedError, Request
 from tests.pure import adopt_host, netctl_host
 from tests.pure.adopt_host import DHCP, INTERFACES, Host, Killed
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hostagent.net.nics_types import Nic
 from hostagent.net.records import Bond, Network, Pif, Vlan
-from hostagent.netctl import refusals
+from hostagent.netctl import objects_vlan, refusals
 from hostagent.netctl.control import References
 from hostagent.netctl.errors import RefusedError
-from hostagent.netctl.from_database import device_order, records_of
+from hostagent.netctl.from_database import device_order, records_after, records_of
 from hostagent.netctl.objects_network import free_bridge
 from hostagent.netctl.objects_nics import match, scan
 from hostagent.netctl.objects_pif import flag_management
@@ -86,6 +86,49 @@ def test_records_say_all_of_this_host_and_nothing_of_another(site):
     assert found.pifs[master].vlan_slave_of == (vlan,)
     with site.db.read() as view:
         assert set(records_of(view, host, "").pifs) == {far}
+
+
+def apart(w, was, host):
+    """What is read of the changes alone, which is all of it, in the same order."""
+    found, whole = records_after(w, was, w.generation - 1, host, "xenbr0"), records_of(w, host, "xenbr0")
+    assert found == whole
+    for name in ("pifs", "networks", "bonds", "vlans"):
+        assert list(getattr(found, name)) == list(getattr(whole, name))
+    return found
+
+
+def test_what_a_transaction_changes_is_read_apart(site):
+    eth1, eth2, eth3, eth4 = site.pifs[1:]
+    bond, master = site.bond(eth2, eth1)
+    old, _, network = site.vlan(eth3, 5)
+    _, _, second = site.vlan(master, 6)
+    here, (there, far) = site.host, site.other_host()
+    with site.db.write() as w:
+        was = records_of(w, here, "xenbr0")
+        assert apart(w, was, here) == was
+        new, upper = objects_vlan.create(w, References(), eth4, 7, site.free)
+        assert apart(w, was, here).vlans[new].untagged == upper
+        objects_vlan.destroy(w, old)
+        assert network in apart(w, was, here).networks  # nobody is on it: internal now
+        w.destroy("network", network)
+        objects_vlan.move(w, new, master)
+        w.set("PIF", far, "network", second)
+        w.set("PIF", upper, "network", w.create("network", {"bridge": "xapi9"}))
+        w.set("network", site.nets[0], "MTU", 9000)
+        apart(w, was, here)
+        w.set("PIF", eth1, "device", "eth10")
+        w.set("PIF", eth2, "device", "eth9")
+        w.set("Bond", bond, "primary_slave", eth1)
+        w.set("pool", site.pool, "other_config", {"k": "v"})
+        w.destroy("network", w.create("network", {"bridge": "xapi10"}))
+        w.set("PIF", eth2, "bond_slave_of", "OpaqueRef:NULL")
+        found = apart(w, was, here)
+        assert (found.bonds[bond].slaves, found.pifs[eth2].device) == ((eth1,), "eth9")
+        w.destroy("Bond", bond)
+        w.destroy("PIF", master)  # its VLANs lie on nothing
+        apart(w, was, here)
+        far_was = records_of(w, there, "")
+        assert records_after(w, far_was, w.generation - 1, there, "").pifs.keys() == {far}
 
 
 def test_every_field_of_a_pif_that_the_drivers_know_comes_from_the_database(site):
