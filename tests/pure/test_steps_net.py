@@ -294,7 +294,7 @@ def left_over(folder, *, state, boot=BOOT, digest="other"):
     return do
 
 
-@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED, journal.WAITING, journal.UNDO_FAILED])
+@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED, journal.WAITING])
 def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     nics.kernel.one(left_over(network.folder(synced.config), state=state))
 
@@ -304,6 +304,16 @@ def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     assert Change("network change 'a test'", state, "(undone)") in outcome.changes
     assert journal.pending(network.folder(synced.config)) is None
     assert nics.stood_down == 1
+
+
+def test_an_undo_that_failed_is_told_and_nobody_says_that_it_is_undone(synced, nics):
+    nics.kernel.one(left_over(network.folder(synced.config), state=journal.UNDO_FAILED))
+
+    outcome = compared(synced, steps_net.plan_management, steps_net.raise_management)
+
+    assert on(nics, "eth1") == {"198.51.100.9/24"}
+    assert not [change for change in outcome.changes if change.what.startswith("network change")]
+    assert any("HAS FAILED IN PART: a test" in told for told in outcome.warnings)
 
 
 def test_a_change_of_a_daemon_that_died_is_undone_at_once_though_its_timer_runs(adopted, nics):
@@ -726,7 +736,7 @@ def test_the_unit_raises_it_though_an_undo_fails(cached, paths, capsys):
     assert boot(cached, paths) == 0
 
     assert on(cached, "xenbr0") == {"192.0.2.10/24"}
-    assert "UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART" in capsys.readouterr().out
+    assert "UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART" in capsys.readouterr().out
     assert journal.pending(folder) is None
 
 
