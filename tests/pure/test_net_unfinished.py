@@ -348,6 +348,7 @@ def test_a_timer_of_a_change_that_is_over_gives_way(watched):
 
 
 def bring_undo_s():
-    from hostagent.net.change import UNDO_S
+    from hostagent.net.change import SPARE_S
+    from hostagent.net.reachable import SETTLE_S
 
-    return UNDO_S
+    return 2 * SETTLE_S + SPARE_S

@@ -11,9 +11,11 @@ import pytest
 from hostagent.api import certificate
 from hostagent.errors import KernelError
 from hostagent.net import cache, early, journal
+from hostagent.net.devices import Address, Kernel, Link
 from hostagent.net.foreign_files import Owner
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.unfinished import state_of
+from hostagent.netctl import observed
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.role import supporter_of
 from hostagent.startup.step import Change, Changed, Skipped, Unchanged
@@ -465,6 +467,29 @@ def test_without_an_address_nothing_listens(adopted, nics, served):
     assert network.serve(adopted.config, adopted.host, "xenbr0", "IPv4") == ""
 
     assert adopted.host.hooks.api.listeners == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"), [(0xC0, ""), (0x88, ""), (0xC4, "2001:db8::7"), (0x80, "2001:db8::7")]
+)
+def test_an_ipv6_address_that_is_not_checked_is_no_management_address_yet(flags, found):
+    link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
+    kernel = Kernel({2: link}, (Address(2, "2001:db8::7", 64, flags),))
+
+    assert observed.management_address(kernel, "xenbr0", "IPv6") == found
+
+
+def test_an_ipv6_address_that_is_being_checked_is_waited_for_and_not_for_ever(synced, monkeypatch):
+    link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
+    checking = Kernel({2: link}, (Address(2, "2001:db8::7", 64, 0xC0),))
+    looks = iter([checking, checking, checking._replace(addresses=(Address(2, "2001:db8::7", 64),))])
+    waited = []
+    monkeypatch.setattr(network, "look", lambda _: next(looks, checking))
+    monkeypatch.setattr(network, "wait", waited.append)
+
+    assert network._address(synced.config, "xenbr0", "IPv6") == "2001:db8::7"
+    assert len(waited) == 2
+    assert network._address(synced.config, "xenbr0", "IPv6") == ""
 
 
 def test_a_port_that_is_taken_is_a_warning(stock, synced, monkeypatch, served):
