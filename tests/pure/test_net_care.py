@@ -329,7 +329,12 @@ CARD = Link(3, "eth0", "", "52:54:00:00:00:01", 1500, 2, 0, 1, 0, carrier=True, 
         (Wanted(), "eth0", {"mtu": 9000}, reachable.SETTLE_S),
         (Wanted(), "eth0", {"up": False}, reachable.LONG_SETTLE_S),
         (Wanted(), "eth0", {"master": 7}, reachable.LONG_SETTLE_S),
-        (Wanted(leases=(Lease("xenbr0", 4, True, True),)), "xenbr0", {"mtu": 9000}, reachable.LONG_SETTLE_S),
+        (
+            Wanted(leases=(Lease("xenbr0", 4, gateway=True, dns=True),)),
+            "xenbr0",
+            {"mtu": 9000},
+            reachable.LONG_SETTLE_S,
+        ),
         (
             Wanted(devices=(Device("bond0", "bond", settings={"mode": 4}),)),
             "bond0",
