@@ -281,7 +281,7 @@ def dual(*flags):
 
 def again(baseline, wanted, *looks, answering=(GATEWAY, "fe80::1")):
     """The seconds that it took."""
-    left, passed = list(looks), []
+    left, passed = list(looks), [0.0]
     wire = Wire(lambda probe, _: Answer(probe, probe.target in answering), lambda *_: "", lambda *_: None)
     reachable.await_again(baseline, wanted, "xenbr0", wire,
                           look=lambda: left.pop(0) if len(left) > 1 else left[0],
