@@ -118,7 +118,13 @@ def _add_ways_back(commands: Subparsers) -> None:
         "undo",
         undo,
         summary="undo the change that is not confirmed, now",
-        description="Undo the change that is not confirmed. The timer of an unconfirmed change runs this.",
+        description="""\
+Undo the change that is not confirmed. The timer of an unconfirmed change runs this.
+
+exit codes:
+  0   undone, or there is nothing to undo
+  1   failed, or undone in part only
+  75  the network is being changed by somebody else; nothing was done""",
         examples="""
             hostagent net undo
         """,
@@ -332,9 +338,15 @@ def confirm(args: argparse.Namespace) -> int:
 
 
 def undo(args: argparse.Namespace) -> int:
-    from hostagent.net import bring
+    from hostagent.cli import output
+    from hostagent.errors import BusyError
+    from hostagent.net import bring, guard
 
-    return _way_back(args, bring.undo)
+    try:
+        return _way_back(args, bring.undo)
+    except BusyError as error:
+        output.error(args, error)
+        return guard.BUSY_EXIT
 
 
 def _way_back(args: argparse.Namespace, work: Any) -> int:

@@ -29,6 +29,7 @@ class Care:
 
     def __init__(self, change: Change, host: Host, wire: Wire) -> None:
         self.baseline = reachable.Baseline()
+        self.settle_s = reachable.settle_s(change.wanted, change.planned, change.kernel)
         self._change = change
         self._host = host
         self._wire = wire
@@ -58,6 +59,7 @@ class Care:
                 clock=self._host.clock,
                 ref=self._change.blame,
                 confirmed=bool(self._change.confirm_s),
+                settle_s=self.settle_s,
             )
         return told
 
@@ -69,11 +71,11 @@ class Care:
             return
         if lacp.trouble(change.kernel, name):  # it was so before
             return
-        until = self._host.clock() + reachable.SETTLE_S
+        until = self._host.clock() + self.settle_s
         while told := lacp.trouble(self._host.tools.netlink.look(), name):
             if self._host.clock() >= until:
                 raise reachable.LostError(
-                    f"{told} (within {reachable.SETTLE_S:g} s of the change)",
+                    f"{told} (within {self.settle_s:g} s of the change)",
                     hint="make the switch's ports one LACP group, or use mode active-backup",
                     params=(change.blame, told),
                 )

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from hostagent.net.records import Records
     from hostagent.net.verify import Difference
 
-UNDO_S = 90.0
-"""After so long without us, the timer undoes a change of the management interface."""
+SPARE_S = 30.0
+"""Beside twice the time that a change of the management interface has to settle (a bond's partner, then answers): after
+so long without us, the timer undoes it. It waits for our lock in any case."""
 ROLLED_BACK, WAITING, CHANGED = "rolled-back", "waiting", "changed"
 
 
@@ -87,7 +88,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     care = _care(change, host)
     if care is not None:
         course.less += care.before()
-    timer_s = change.confirm_s or (UNDO_S if care is not None and care.baseline else 0.0)
+    timer_s = change.confirm_s or (2 * care.settle_s + SPARE_S if care is not None and care.baseline else 0.0)
     if timer_s:
         arm(host, timer_s)
     written = None

@@ -21,6 +21,10 @@ INDEX_FIRST, INDEX_LAST = 0x10000000, 0x1FFFFFFF
 """Indexes of devices that we make: known before they exist, so that a plan is written as a whole."""
 
 
+OPTIMISTIC, DADFAILED, TENTATIVE = 0x04, 0x08, 0x40
+"""IFA_F_…, include/uapi/linux/if_addr.h; of IPv6 addresses alone."""
+
+
 class Link(NamedTuple):
     """A device of the kernel."""
 
@@ -64,6 +68,17 @@ class Address(NamedTuple):
     """IFA_F_PERMANENT unless it has a lifetime."""
     scope: int = 0
     valid_s: int = 0xFFFFFFFF
+
+    @property
+    def checking(self) -> bool:
+        """Whether the kernel asks yet whether another host has it (duplicate detection, RFC 4862 5.4): it can be
+        listened on in a second or two."""
+        return bool(self.flags & TENTATIVE) and not self.flags & (OPTIMISTIC | DADFAILED)
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be listened on and sent from."""
+        return not self.checking and not self.flags & DADFAILED
 
 
 class Route(NamedTuple):

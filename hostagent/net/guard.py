@@ -18,6 +18,10 @@ UNIT = "hostagent-net-undo"
 TIMER, SERVICE = f"{UNIT}.timer", f"{UNIT}.service"
 COMMAND_TIMEOUT_S = 10.0
 LONGEST_S = 24 * 3600
+FAILED_EXIT = 1
+"""Of the undo command: it was done in part, or cannot be done."""
+BUSY_EXIT = 75
+"""Of the undo command: somebody else has the lock, and nothing was touched (EX_TEMPFAIL of sysexits.h)."""
 
 
 class GuardError(OperatorError):
@@ -45,9 +49,11 @@ def arm_argv(command: Sequence[str], seconds: int) -> list[str]:
         f"--on-active={seconds}",
         "--timer-property=AccuracySec=100ms",  # by default a timer may be a minute late
         "--service-type=oneshot",
-        "--property=Restart=on-failure",  # an undo is repeatable
+        "--property=Restart=on-failure",  # an undo is repeatable: one that was killed, or found the lock taken
+        # not one that failed: each try takes the NIC out of its bridge and down, and what failed will fail again
+        f"--property=RestartPreventExitStatus={FAILED_EXIT}",
         "--property=RestartSec=2",
-        # not given up while somebody else has the lock, which takes a minute each time; one that fails at once is
+        # not given up while somebody else has the lock, which takes a minute each time
         "--property=StartLimitIntervalSec=3600",
         "--property=StartLimitBurst=100",
         "--",

@@ -36,6 +36,8 @@ FILTERED = "net/bridge"
 FILTERS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 ANNOUNCE_S = 0.4
 """Between two announcements of an address; whoever waits for the command waits for all three."""
+UNLIKE = "?"
+"""In the place of a host name, which it cannot be: makes a lease differ from every wanted one."""
 UNDO = (
     "import sys; sys.path.insert(0, {tree!r}); from hostagent.__main__ import main;"
     " sys.exit(main(['net', 'undo', '--state', {state!r}, '--run', {run!r}]))"
@@ -178,6 +180,7 @@ class _Tools:
             self._forgive(f"ethtool {device}", f"{error.found} (hint: {error.hint})")
 
     def lease_start(self, lease: Lease) -> None:
+        lease = lease._replace(hostname="" if lease.hostname == UNLIKE else lease.hostname)
         self._leases[lease.device, lease.family] = lease
         self._ensure(lease.device)
 
@@ -322,12 +325,14 @@ class _Tools:
     def _note(self, devices: set[str], wanted: Wanted) -> None:
         from hostagent.net import dhcp
 
-        clients = self._named(dhcp.of_leases(wanted.leases, management=self._management))
+        clients = self._named(dhcp.of_leases(wanted.leases))
         for device in devices:
             if not dhcp.active(device):
                 continue
             text = read_bounded(dhcp.file_of(device, self._run), limit_bytes=CLIENT_LIMIT_BYTES).decode()
             client = clients.get(device)
+            if client is not None:
+                client = client._replace(keep_last=bool(self._keeps(device)))
             same = client is not None and dhcp.configuration(client) == text
             for family in (4, 6):
                 self._leases.pop((device, family), None)
@@ -343,10 +348,15 @@ class _Tools:
 
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
-            clients = self._named(dhcp.of_leases(leases, management=self._management))
+            clients = self._named(dhcp.of_leases(leases, management=self._keeps(device)))
             dhcp.ensure(clients[device], self._run)
         else:
             dhcp.stop(device, self._run)
+
+    def _keeps(self, device: str) -> str:
+        """The device where its client keeps the last lease while no server answers: of the management interface, and of
+        the bridge that is becoming it."""
+        return device if device in (self._management, self._heir) else ""
 
     def _named(self, clients: dict[str, dhcp.Client]) -> dict[str, dhcp.Client]:
         """With the names by which the DHCP server knows cards that were taken over."""
@@ -373,4 +383,4 @@ def _other(device: str, text: str) -> dict[tuple[str, int], Lease]:
     lines = text.splitlines()
     families = [family for family, word in ((4, "noipv4"), (6, "noipv6")) if word not in lines]
     gateway, dns = "nogateway" not in lines, "domain_name_servers" in text or "dhcp6_name_servers" in text
-    return {(device, family): Lease(device, family, gateway, dns) for family in families}
+    return {(device, family): Lease(device, family, gateway, dns, UNLIKE) for family in families}

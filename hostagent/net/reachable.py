@@ -29,7 +29,13 @@ PEERS = 3
 PROBE_S = 1.0
 CONFLICT_S = 0.9
 SETTLE_S = 30.0
-"""For carrier, a bond's partner, a lease, and the answers."""
+"""For the answers after a change of addresses and routes alone."""
+LONG_SETTLE_S = 75.0
+"""Where a NIC goes down or comes up, a lease is wanted, or a bond needs a partner: a switch port with spanning tree
+forwards 30 s (2 forward delays, IEEE 802.1D) after its link is up, which takes 3 s; a DHCP client asks in between with
+growing pauses; a partner that speaks LACP slowly, each 30 s, is taken for a partner after the second time."""
+LACP_MODE = 4
+"""802.3ad, include/uapi/linux/if_bonding.h."""
 POLL_S = 0.5
 SCOPE_LINK = 253
 
@@ -41,6 +47,8 @@ class Baseline(NamedTuple):
     """Family and address."""
     peers: tuple[str, ...] = ()
     coordinator: str = ""
+    through: tuple[int, ...] = ()
+    """Families in which open connections come through the gateway: they need a default route afterwards."""
 
     def __bool__(self) -> bool:
         return bool(self.gateways or self.peers or self.coordinator)
@@ -69,10 +77,11 @@ def before(kernel: Kernel, device: str, wire: Wire) -> Baseline:
         if _answers(wire, kernel, device, gateway)
     )
     mine = {one.text: one.prefix for one in kernel.addresses if one.device == index}
-    near = dict.fromkeys(
-        other
-        for own, other in wire.talking()
-        if own in mine and own != other and inet.contains(own, mine[own], other)
+    talking = [(own, other) for own, other in wire.talking() if own in mine and own != other]
+    near = dict.fromkeys(other for own, other in talking if inet.contains(own, mine[own], other))
+    far = {6 if ":" in other else 4 for _, other in talking if other not in near}
+    through = tuple(
+        family for family in DEFAULTS if family in far and any(of == family for of, _ in gateways)
     )
     routers = {gateway for _, gateway in gateways}
     peers = [
@@ -83,7 +92,20 @@ def before(kernel: Kernel, device: str, wire: Wire) -> Baseline:
     coordinator = wire.coordinator()
     if coordinator and not _connects(wire, coordinator):
         coordinator = ""
-    return Baseline(gateways, tuple(peers), coordinator)
+    return Baseline(gateways, tuple(peers), coordinator, through)
+
+
+def settle_s(wanted: Wanted, plan: Plan, kernel: Kernel) -> float:
+    """How long what answered before may take to answer after this plan."""
+    cards = {link.name for link in kernel.links.values() if not link.kind}
+    moved = any(
+        step.do.verb == "link-set"
+        and step.do.device in cards
+        and not {"up", "master"}.isdisjoint(step.do.args)
+        for step in plan.steps
+    )
+    lacp = any(one.settings.get("mode") == LACP_MODE for one in wanted.devices)
+    return LONG_SETTLE_S if moved or lacp or wanted.leases else SETTLE_S
 
 
 def await_again(
@@ -97,20 +119,31 @@ def await_again(
     clock: Callable[[], float],
     ref: str = "",
     confirmed: bool = False,
+    settle_s: float = SETTLE_S,
 ) -> None:
     """Return when all that answered before answers again on `device`. Raises LostError when it does not in time.
 
     `confirmed`: somebody is to confirm the change, and none of it needs to be there to be asked.
     """
-    until = clock() + SETTLE_S
+    until = clock() + settle_s
     while True:
         kernel = look()
+        late = clock() >= until
         missing, answered = _missing(baseline, wanted, kernel, device, wire)
-        if not missing and (answered or confirmed or _given_up_answers(baseline, kernel, device, wire)):
+        cut = () if confirmed else _cut(baseline, kernel)
+        fine = not missing and not cut
+        fine = fine and (answered or confirmed or _given_up_answers(baseline, kernel, device, wire))
+        if fine and (late or not _checking(kernel, device)):
             return
-        if clock() >= until:
+        if late:
             break
         wait(POLL_S)
+    if cut and not missing:
+        raise LostError(
+            f"connections come through {' and '.join(cut)}, and after the change there is no default route",
+            hint="give a gateway (gateway=); or interface-reconfigure --confirm, and confirm it",
+            params=(ref, f"no default route any more, as through {' and '.join(cut)}"),
+        )
     told = " and ".join(missing)
     if not missing:
         told = ", ".join((*(gateway for _, gateway in baseline.gateways), *baseline.peers))
@@ -121,7 +154,7 @@ def await_again(
             params=(ref, f"nothing of {told} can be asked"),
         )
     raise LostError(
-        f"{told} answered before the change, and not within {SETTLE_S:g} s after it on {device}",
+        f"{told} answered before the change, and not within {settle_s:g} s after it on {device}",
         hint="look at address, netmask, gateway, VLAN tag, bond mode and the switch's port",
         params=(ref, f"no answer of {told}"),
     )
@@ -156,6 +189,22 @@ def _missing(
     return missing, answered
 
 
+def _cut(baseline: Baseline, kernel: Kernel) -> tuple[str, ...]:
+    """Gateways that carry open connections of a family that has no default route any more, on whatever device."""
+    left = {route.destination for route in kernel.routes}
+    return tuple(
+        gateway
+        for family, gateway in baseline.gateways
+        if family in baseline.through and DEFAULTS[family] not in left
+    )
+
+
+def _checking(kernel: Kernel, device: str) -> bool:
+    """Whether an IPv6 address of the device is yet being checked: it cannot be listened on until it is done."""
+    index = _index(kernel, device)
+    return any(one.device == index and one.checking for one in kernel.addresses)
+
+
 def _given_up_answers(baseline: Baseline, kernel: Kernel, device: str, wire: Wire) -> bool:
     """Whether a former gateway answers as a neighbour: the interface is to have none any more, and is where it was."""
     near = _near([gateway for _, gateway in baseline.gateways], kernel, _index(kernel, device))
@@ -173,7 +222,7 @@ def _is_to_have_gateway(wanted: Wanted, device: str, family: int) -> bool:
     fixed = any(r.device == device and r.destination == DEFAULTS[family] for r in wanted.routes)
     leased = any(one.device == device and one.family == family and one.gateway for one in wanted.leases)
     routers = family == 6 and any(
-        one.name == device and one.ipv6 in ("dhcp", "autoconf") for one in wanted.devices
+        one.name == device and one.ipv6 in ("dhcp", "autoconf") and one.ipv6_gateway for one in wanted.devices
     )
     return fixed or leased or routers
 

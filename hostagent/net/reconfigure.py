@@ -30,8 +30,9 @@ STATE, RUN = "var/lib/hostagent", "run/hostagent"
 METHOD = "hostagent.net_reconfigure"
 NOT_NOW = ("HOST_STILL_BOOTING", "MESSAGE_METHOD_UNKNOWN", "Method not found")
 """The daemon is there, and cannot do it: while it starts, and in emergency mode."""
-ANSWER_SPARE_S = 30.0
-"""What the daemon has beyond the deadline of the change, to undo it."""
+ANSWER_SPARE_S = 210.0
+"""What the daemon has beyond the deadline of the change, for it to settle (`reachable.LONG_SETTLE_S`, twice), and to
+undo it."""
 SYSLOG_NOTICE = 29  # daemon.notice (RFC 5424 6.2.1)
 
 OpenHost = Callable[[Path, str], Any]

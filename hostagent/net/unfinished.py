@@ -26,8 +26,9 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
 
     It is undone; but with `digest`, the `state_of` what the database says, a whole one that the database has is kept.
     One that waits for its confirmation is left alone, and the next change is then told so (BusyError), unless the
-    caller must `insist`. An undo that has troubles is told, and does not keep the next change from being made. Raises
-    FileError where the disk does not let it be resolved.
+    caller must `insist`. An undo that has troubles is told, and does not keep the next change from being made; nor is
+    it done again in this boot: what it could do it has done, and doing it again takes a NIC out of its bridge and down.
+    Raises FileError where the disk does not let it be resolved.
     """
     left, lost = journal.usable(host.folder)
     if left is None:
@@ -38,6 +39,9 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         told = f"kept, as the database has it: {left.what}"
     elif here and left.state == journal.WAITING and not insist and _waits(host):
         return ""
+    elif here and left.state == journal.UNDO_FAILED:
+        told = f"UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART: {left.what}; what is there now is taken as it is"
+        told += " (hint: hostagent net check; hostagent net undo tries once more)"
     else:
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         told = f"undid what was left unfinished: {left.what}"

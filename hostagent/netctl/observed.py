@@ -95,7 +95,7 @@ def observe(
 
 
 def management_address(kernel: Kernel, device: str, family: str) -> str:
-    """The first address of that family on the device that others can reach."""
+    """The first address of that family on the device that others can reach; not one that is yet being checked."""
     link = kernel.by_name().get(device)
     wants6 = family == "IPv6"
     return next(
@@ -104,8 +104,17 @@ def management_address(kernel: Kernel, device: str, family: str) -> str:
             for address in kernel.addresses
             if link is not None and address.device == link.ifindex and (":" in address.text) == wants6
             if address.scope < LINK_SCOPE and not address.text.startswith(("127.", "fe80:"))
+            if address.usable
         ),
         "",
+    )
+
+
+def awaits_address(kernel: Kernel, device: str) -> bool:
+    """Whether the device has an IPv6 address that the kernel is checking: it can be listened on in a second or two."""
+    link = kernel.by_name().get(device)
+    return link is not None and any(
+        one.device == link.ifindex and one.scope < LINK_SCOPE and one.checking for one in kernel.addresses
     )
 
 

@@ -6,13 +6,14 @@ here so that a test has one place to put another kernel.
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from hostagent.api.xenapi import MANAGEMENT, address_text
 from hostagent.net import cache, nics
 from hostagent.netctl import generation
 from hostagent.netctl.control import Control
-from hostagent.netctl.observed import Speed, management_address
+from hostagent.netctl.observed import Speed, awaits_address, management_address
 from hostagent.netctl.plug import Network, Site
 
 if TYPE_CHECKING:
@@ -33,8 +34,14 @@ if TYPE_CHECKING:
 DISABLED = "MANAGEMENT_DISABLED"
 """Of the inventory, ours: an operator wants no management interface; without it, none was chosen yet."""
 PROBE_S = 1.5
+CHECKED_POLL_S, CHECKED_LOOKS = 0.2, 25
+"""For the kernel to find that nobody else has an IPv6 address: it takes 1 to 2 s."""
 HOLDS = {"begun": "plan-begun", "applied": "plan-applied"}
 """Points of a plan (`net.apply`) and what steps call them: its journal is written; it is done and not yet committed."""
+
+
+def wait(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def open_host(config: Config, bridge: str) -> Host:
@@ -144,14 +151,15 @@ def set_management(config: Config, host: HostState, bridge: str, family: str) ->
 def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
     """HTTPS on the address of the bridge, and nowhere else; where, in words, empty for nowhere.
 
-    Where it is already, nothing happens. Raises PortTakenError, AddressError, CertificateError.
+    Where it is already, nothing happens. An IPv6 address that the kernel is yet checking is waited for; one that takes
+    longer is listened on when its event comes. Raises PortTakenError, AddressError, CertificateError.
     """
     from hostagent.api import certificate, tcp
 
     if host.hooks is None or config.https_port == 0:
         return ""
     api = host.hooks.api
-    address = management_address(look(config), bridge, family) if bridge else ""
+    address = _address(config, bridge, family) if bridge else ""
     if not address:
         api.leave_management()
         return ""
@@ -162,6 +170,16 @@ def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
     context = certificate.server_context(paths.server_certificate, paths.server_key)
     api.listen_management([tcp.listening_tcp(address, config.https_port, paths.root)], context)
     return where
+
+
+def _address(config: Config, bridge: str, family: str) -> str:
+    for _ in range(CHECKED_LOOKS):
+        kernel = look(config)
+        address = management_address(kernel, bridge, family)
+        if address or family != "IPv6" or not awaits_address(kernel, bridge):
+            return address
+        wait(CHECKED_POLL_S)
+    return ""
 
 
 # --- what steps and the daemon share ---

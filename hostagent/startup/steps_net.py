@@ -149,7 +149,9 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
         here = left.boot_id == opened.boot
         if here and left.state == journal.WAITING and opened.waiting():
             return ()
-        kept = here and left.state == journal.APPLIED and left.digest == digest
+        if here and left.state == journal.UNDO_FAILED:
+            return ()
+        kept = here and left.state == journal.APPLIED and digest and left.digest == digest
         return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
     try:
         with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
@@ -167,6 +169,8 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
         warnings.append(done)
     if left is None:
         return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
+    if journal.pending(folder) is not None:  # undone in part, as the warning tells
+        return ()
     return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
 
 

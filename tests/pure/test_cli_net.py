@@ -8,6 +8,7 @@ import pytest
 
 from hostagent.__main__ import main
 from hostagent.cli import netrecords
+from hostagent.errors import BusyError
 from hostagent.net import ask, cache, history, journal
 from tests.pure.startup_tree import make_paths
 from tests.pure.test_net_reconfigure import Machine, no_daemon, records
@@ -96,6 +97,20 @@ def test_confirm_keeps_and_undo_takes_back(hostagent):
     assert hostagent("net", "undo")[0] == 0
     assert "xapi5" not in hostagent.machine.kernel.look().by_name()
     assert history.read(hostagent.machine.folder)[0].outcome == "undone"
+
+
+def test_undo_that_finds_the_lock_taken_says_so_to_its_timer(hostagent, monkeypatch):
+    from hostagent.net import bring, guard
+
+    def busy(_):
+        raise BusyError("the network is being changed by somebody", hint="wait")
+
+    monkeypatch.setattr(bring, "undo", busy)
+
+    code, _, err = hostagent("net", "undo")
+
+    assert code == guard.BUSY_EXIT
+    assert "being changed by somebody" in err
 
 
 def test_emergency_reset_goes_back_to_the_verified_generation(hostagent):

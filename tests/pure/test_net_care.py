@@ -8,10 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.net import bring, cache, change, connections, history, host, journal, lacp, reachable
-from hostagent.net.devices import Address, Route
+from hostagent.net import (
+    bring,
+    cache,
+    change,
+    connections,
+    history,
+    host,
+    journal,
+    lacp,
+    reachable,
+    reconfigure,
+)
+from hostagent.net.devices import Address, Device, Kernel, Lease, Link, Route, Wanted, WantedRoute
 from hostagent.net.former import cleared
 from hostagent.net.management import Wire
+from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.probe import Answer, ProbeError
 from hostagent.net.records import Bond, Network, Pif, Records
 from tests.pure.test_net_reconfigure import UUID, Machine, records
@@ -83,7 +95,7 @@ def test_a_change_of_management_is_guarded_and_kept_when_its_gateway_answers(mac
     result = machine.up(which=readdressed())
 
     assert (result["outcome"], result["error"]) == ("changed", None)
-    assert machine.armed == [change.UNDO_S, "disarmed"]
+    assert machine.armed == [2 * reachable.SETTLE_S + change.SPARE_S, "disarmed"]
     assert [one.text for one in machine.kernel.look().addresses] == ["192.0.2.77"]
     assert journal.pending(machine.folder) is None
 
@@ -99,7 +111,7 @@ def test_a_gateway_that_is_lost_undoes_the_change(machine):
         "the gateway 192.0.2.254 answered before the change, and not within 30 s" in result["error"]["found"]
     )
     assert machine.kernel.look() == before
-    assert machine.armed == [change.UNDO_S, "disarmed"]
+    assert machine.armed == [2 * reachable.SETTLE_S + change.SPARE_S, "disarmed"]
     assert machine.segment.announced[-1] == ("xenbr0", ("192.0.2.10",))
     entry = history.read(machine.folder, most=1)[0]
     assert entry.outcome == "rolled-back"
@@ -233,6 +245,113 @@ def test_a_vlan_beside_management_asks_nobody(machine):
 
     assert machine.segment.asked == []
     assert machine.armed == []
+
+
+def test_sessions_through_the_gateway_need_a_default_route_afterwards(machine):
+    machine.up()
+    machine.segment.sessions = [("192.0.2.10", "203.0.113.7")]
+    before = machine.kernel.look()
+
+    result = machine.up(which=readdressed(gateway=""))
+
+    assert result["outcome"] == "rolled-back"
+    assert f"connections come through {GATEWAY}" in result["error"]["found"]
+    assert machine.kernel.look() == before
+
+
+def test_sessions_through_the_gateway_are_kept_by_another_one_or_given_up_by_who_confirms(machine):
+    machine.up()
+    machine.segment.sessions = [("192.0.2.10", "203.0.113.7")]
+    machine.segment.answering.add("192.0.2.254")
+
+    assert machine.up(which=readdressed(gateway="192.0.2.254"))["outcome"] == "changed"
+    machine.segment.sessions = [("192.0.2.77", "203.0.113.7")]
+    assert machine.up(which=readdressed(gateway=""), confirm=True)["outcome"] == "waiting"
+
+
+def dual(*flags):
+    """A bridge with both families; the addresses of IPv6 have these flags."""
+    six = (Address(2, f"2001:db8::{number}", 64, each) for number, each in enumerate(flags, start=1))
+    routes = (Route(2, "default4", GATEWAY), Route(2, "default6", "fe80::1"))
+    link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
+    return Kernel(
+        {2: link}, (Address(2, "192.0.2.10", 24), Address(2, "fe80::2", 64, 0x80, 253), *six), routes
+    )
+
+
+def again(baseline, wanted, *looks, answering=(GATEWAY, "fe80::1")):
+    """The seconds that it took."""
+    left, passed = list(looks), [0.0]
+    wire = Wire(lambda probe, _: Answer(probe, probe.target in answering), lambda *_: "", lambda *_: None)
+    reachable.await_again(baseline, wanted, "xenbr0", wire,
+                          look=lambda: left.pop(0) if len(left) > 1 else left[0],
+                          wait=passed.append, clock=lambda: sum(passed))  # fmt: skip
+    return sum(passed)
+
+
+def test_sessions_of_each_family_need_a_default_route_of_that_family():
+    kernel, peers = dual(0x80), [("192.0.2.10", "203.0.113.7"), ("2001:db8::1", "2001:db8:9::7")]
+    wire = Wire(lambda probe, _: Answer(probe, answered=True), lambda *_: "", lambda *_: None, lambda: peers)
+    baseline = reachable.before(kernel, "xenbr0", wire)
+    assert baseline.through == (4, 6)
+
+    with pytest.raises(reachable.LostError, match=GATEWAY):
+        again(baseline, Wanted(), kernel._replace(routes=kernel.routes[1:]))
+
+
+def test_an_ipv6_address_that_is_being_checked_is_waited_for():
+    baseline = reachable.Baseline(((6, "fe80::1"),))
+    wanted = Wanted(devices=(Device("xenbr0", "bridge", ipv6="autoconf", ipv6_gateway=True),))
+
+    assert again(baseline, wanted, dual(0xC0), dual(0xC0), dual(0x80)) == 2 * reachable.POLL_S
+    assert again(baseline, wanted, dual(0x80)) == 0
+    assert again(baseline, wanted, dual(0xC0)) == reachable.SETTLE_S  # what answers is not undone for it
+
+
+def test_an_advertised_gateway_that_goes_to_another_interface_is_not_missed():
+    baseline = reachable.Baseline(((4, GATEWAY), (6, "fe80::1")))
+    device = Device("xenbr0", "bridge", ipv6="autoconf", ipv6_gateway=False)
+    kernel = dual(0x80)._replace(routes=(Route(2, "default4", GATEWAY),))
+    routes = (WantedRoute("xenbr0", "default4", GATEWAY),)
+
+    assert again(baseline, Wanted(devices=(device,), routes=routes), kernel) == 0
+    with pytest.raises(reachable.LostError, match="fe80::1"):
+        again(baseline, Wanted(devices=(device._replace(ipv6_gateway=True),), routes=routes), kernel)
+
+
+CARD = Link(3, "eth0", "", "52:54:00:00:00:01", 1500, 2, 0, 1, 0, carrier=True, operstate=6)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "device", "args", "seconds"),
+    [
+        (Wanted(), "xenbr0", {"up": True}, reachable.SETTLE_S),
+        (Wanted(), "eth0", {"mtu": 9000}, reachable.SETTLE_S),
+        (Wanted(), "eth0", {"up": False}, reachable.LONG_SETTLE_S),
+        (Wanted(), "eth0", {"master": 7}, reachable.LONG_SETTLE_S),
+        (
+            Wanted(leases=(Lease("xenbr0", 4, gateway=True, dns=True),)),
+            "xenbr0",
+            {"mtu": 9000},
+            reachable.LONG_SETTLE_S,
+        ),
+        (
+            Wanted(devices=(Device("bond0", "bond", settings={"mode": 4}),)),
+            "bond0",
+            {},
+            reachable.LONG_SETTLE_S,
+        ),
+    ],
+)
+def test_what_takes_a_link_down_or_asks_a_server_has_longer(wanted, device, args, seconds):
+    kernel = dual(0x80)._replace(links={**dual().links, 3: CARD})
+    plan = Plan((Step(Operation("link-set", device, 2, args), ()),))
+
+    assert reachable.settle_s(wanted, plan, kernel) == seconds
+
+
+def test_the_client_of_the_daemon_waits_for_a_change_that_settles_slowly_and_is_undone():
+    assert reconfigure.ANSWER_SPARE_S >= 2 * reachable.LONG_SETTLE_S + change.SPARE_S
 
 
 # addresses

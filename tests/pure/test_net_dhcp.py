@@ -528,6 +528,24 @@ def test_a_lease_that_moves_with_management_is_asked_for_there_and_not_given_bac
     assert not any("--release" in line for line in host.ran)
 
 
+def test_the_bridge_that_takes_management_over_keeps_its_last_lease_as_the_former_did(tools, tmp_path):
+    made, kernel = tools
+    former = dhcp.file_of("xenbr0", tmp_path / "run").read_text()
+    made.around(Wanted(leases=(AFTER,)), kernel.look())
+    made.lease_stop(BEFORE)
+    made.lease_start(AFTER)
+
+    assert "lastleaseextend" in former
+    assert "lastleaseextend" in dhcp.file_of("xapi0", tmp_path / "run").read_text()
+
+
+def test_a_client_that_does_something_else_equals_no_wanted_lease_and_is_started_again_as_it_was():
+    (other,) = net_host._other("xapi0", "noipv6\noption domain_name_servers\n").values()
+
+    assert other._replace(hostname="") == AFTER
+    assert other != AFTER
+
+
 @pytest.mark.parametrize("leases", [(), (AFTER._replace(gateway=False),), (BEFORE, AFTER)])
 def test_a_lease_that_nobody_takes_over_is_given_back(tools, host, leases):
     made, kernel = tools

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hostagent.errors import BusyError
 from hostagent.net import guard
 from hostagent.net.guard import Guard, GuardError
+from hostagent.net.reconfigure import DONE, FAILED
 from hostagent.run import CommandError, Finished
 
 UNDO = ["/opt/hostagent/current/bin/hostagent", "net", "undo"]
@@ -62,12 +63,14 @@ def test_the_timer_is_a_unit_of_its_own_and_the_undo_is_not_given_up(systemd):
     assert argv[argv.index("--") + 1 :] == UNDO
 
 
-def test_an_undo_that_fails_at_once_every_time_ends_and_one_that_waits_for_the_lock_does_not(systemd):
+def test_an_undo_that_failed_is_not_done_again_and_one_that_waits_for_the_lock_is_not_given_up(systemd):
     guard.arm(UNDO, 60)
 
     (argv,) = [argv for argv in systemd.ran if argv[0] == "systemd-run"]
     given = dict(word.removeprefix("--property=").split("=", 1) for word in argv if "--property=" in word)
     lock_wait_s = 60
+    assert given["RestartPreventExitStatus"] == str(FAILED)
+    assert guard.BUSY_EXIT not in (DONE, FAILED)
     assert int(given["StartLimitBurst"]) * lock_wait_s > int(given["StartLimitIntervalSec"])
     assert int(given["StartLimitBurst"]) * int(given["RestartSec"]) < int(given["StartLimitIntervalSec"])
 

@@ -3,6 +3,8 @@ that is not."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from hostagent.errors import BusyError, HostagentError, KernelError
@@ -159,9 +161,35 @@ def test_an_undo_that_can_never_be_done_blocks_nothing(machine, again):
     else:
         result = reset.reset(cache.read(machine.folder), machine.host(), tuple)
 
-    assert result["told"][0].startswith("UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART: up the VLAN")
+    assert result["told"][0].startswith("UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART: up the VLAN")
     assert attached(records(), machine.kernel.look()) == {"nic"}
     assert set(machine.armed) == {"stood down"}
+    assert pending(machine) is None
+
+
+def test_an_undo_that_failed_is_told_and_not_done_again_by_the_next_change(machine):
+    left_over(machine, spoilt=True)
+    bring.undo(machine.host())
+    done = []
+    execute = machine.kernel.execute
+
+    def watching(operations):
+        done.extend(operations)
+        execute(operations)
+
+    host = machine.host()
+    netlink = SimpleNamespace(look=machine.kernel.look, execute=watching)
+
+    told = unfinished(host._replace(tools=host.tools._replace(netlink=netlink)))
+
+    assert told.startswith("UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART: up the VLAN")
+    assert done == []
+
+
+def test_an_undo_that_failed_is_tried_at_the_next_boot(machine):
+    left_over(machine, spoilt=True, boot="boot-0", state=journal.UNDO_FAILED)
+
+    assert unfinished(machine.host()).startswith("undid what was left unfinished")
     assert pending(machine) is None
 
 
@@ -320,6 +348,7 @@ def test_a_timer_of_a_change_that_is_over_gives_way(watched):
 
 
 def bring_undo_s():
-    from hostagent.net.change import UNDO_S
+    from hostagent.net.change import SPARE_S
+    from hostagent.net.reachable import SETTLE_S
 
-    return UNDO_S
+    return 2 * SETTLE_S + SPARE_S

@@ -12,7 +12,8 @@ from hostagent.net.adopt import AlreadyAdoptedError
 from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
-from hostagent.netctl import adopt
+from hostagent.net.unfinished import state_of, unfinished
+from hostagent.netctl import adopt, adopt_objects
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
 from hostagent.netctl.adopt_place import NotAdoptedError, Request
@@ -202,6 +203,17 @@ def test_killed_anywhere_the_timer_gives_all_back(host, number, monkeypatch):
     killed_at(host, number, monkeypatch)
     if host.pending() is not None:
         host.time_is_up()
+    assert (host.files(), host.addresses(), host.routes()) == before
+    assert host.at_boot() == ["systemd-networkd"]
+    assert host.pending() is None
+
+
+@pytest.mark.parametrize("number", POINTS)
+def test_killed_anywhere_the_start_gives_all_back_though_the_database_has_it(host, number, monkeypatch):
+    before = (host.files(), host.addresses(), host.routes())
+    killed_at(host, number, monkeypatch)
+    told = unfinished(host.open(""), state_of(adopt_objects.records(host.place, host.management[0])))
+    assert not told.startswith("kept")
     assert (host.files(), host.addresses(), host.routes()) == before
     assert host.at_boot() == ["systemd-networkd"]
     assert host.pending() is None

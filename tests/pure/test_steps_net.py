@@ -11,9 +11,11 @@ import pytest
 from hostagent.api import certificate
 from hostagent.errors import KernelError
 from hostagent.net import cache, early, journal
+from hostagent.net.devices import Address, Kernel, Link
 from hostagent.net.foreign_files import Owner
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.unfinished import state_of
+from hostagent.netctl import observed
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.role import supporter_of
 from hostagent.startup.step import Change, Changed, Skipped, Unchanged
@@ -294,7 +296,7 @@ def left_over(folder, *, state, boot=BOOT, digest="other"):
     return do
 
 
-@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED, journal.WAITING, journal.UNDO_FAILED])
+@pytest.mark.parametrize("state", [journal.BEGUN, journal.APPLIED, journal.WAITING])
 def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     nics.kernel.one(left_over(network.folder(synced.config), state=state))
 
@@ -304,6 +306,16 @@ def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     assert Change("network change 'a test'", state, "(undone)") in outcome.changes
     assert journal.pending(network.folder(synced.config)) is None
     assert nics.stood_down == 1
+
+
+def test_an_undo_that_failed_is_told_and_nobody_says_that_it_is_undone(synced, nics):
+    nics.kernel.one(left_over(network.folder(synced.config), state=journal.UNDO_FAILED))
+
+    outcome = compared(synced, steps_net.plan_management, steps_net.raise_management)
+
+    assert on(nics, "eth1") == {"198.51.100.9/24"}
+    assert not [change for change in outcome.changes if change.what.startswith("network change")]
+    assert any("HAS FAILED IN PART: a test" in told for told in outcome.warnings)
 
 
 def test_a_change_of_a_daemon_that_died_is_undone_at_once_though_its_timer_runs(adopted, nics):
@@ -455,6 +467,29 @@ def test_without_an_address_nothing_listens(adopted, nics, served):
     assert network.serve(adopted.config, adopted.host, "xenbr0", "IPv4") == ""
 
     assert adopted.host.hooks.api.listeners == {}
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"), [(0xC0, ""), (0x88, ""), (0xC4, "2001:db8::7"), (0x80, "2001:db8::7")]
+)
+def test_an_ipv6_address_that_is_not_checked_is_no_management_address_yet(flags, found):
+    link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
+    kernel = Kernel({2: link}, (Address(2, "2001:db8::7", 64, flags),))
+
+    assert observed.management_address(kernel, "xenbr0", "IPv6") == found
+
+
+def test_an_ipv6_address_that_is_being_checked_is_waited_for_and_not_for_ever(synced, monkeypatch):
+    link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
+    checking = Kernel({2: link}, (Address(2, "2001:db8::7", 64, 0xC0),))
+    looks = iter([checking, checking, checking._replace(addresses=(Address(2, "2001:db8::7", 64),))])
+    waited = []
+    monkeypatch.setattr(network, "look", lambda _: next(looks, checking))
+    monkeypatch.setattr(network, "wait", waited.append)
+
+    assert network._address(synced.config, "xenbr0", "IPv6") == "2001:db8::7"
+    assert len(waited) == 2
+    assert network._address(synced.config, "xenbr0", "IPv6") == ""
 
 
 def test_a_port_that_is_taken_is_a_warning(stock, synced, monkeypatch, served):
@@ -726,7 +761,7 @@ def test_the_unit_raises_it_though_an_undo_fails(cached, paths, capsys):
     assert boot(cached, paths) == 0
 
     assert on(cached, "xenbr0") == {"192.0.2.10/24"}
-    assert "UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART" in capsys.readouterr().out
+    assert "UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART" in capsys.readouterr().out
     assert journal.pending(folder) is None
 
 
