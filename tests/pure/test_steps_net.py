@@ -483,7 +483,7 @@ def test_an_ipv6_address_that_is_being_checked_is_waited_for_and_not_for_ever(sy
     link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
     checking = Kernel({2: link}, (Address(2, "2001:db8::7", 64, 0xC0),))
     looks = iter([checking, checking, checking._replace(addresses=(Address(2, "2001:db8::7", 64),))])
-    waited = []
+    waited: list[float] = []
     monkeypatch.setattr(network, "look", lambda _: next(looks, checking))
     monkeypatch.setattr(network, "wait", waited.append)
 
