@@ -192,6 +192,12 @@ def once(kind: Any, shape: Shape) -> Times:
         return Times(up, check, seconds(peer.down))
 
 
+def told(name: str, count: int, times: Times) -> Times:
+    """The same, said on standard error: under emulation the slow peers take minutes."""
+    print(f"{count:8}  {name:18} up {times.up:8.2f} s  down {times.down:8.2f} s", file=sys.stderr, flush=True)
+    return times
+
+
 def measure(count: int, rounds: int, *, vlans: bool) -> dict[str, Any]:
     """Ours and every peer at one count, in turn, so that a busy machine slows all alike."""
     shape = Shape(count, vlans)
@@ -202,11 +208,11 @@ def measure(count: int, rounds: int, *, vlans: bool) -> dict[str, Any]:
             missing[name] = missing_of(name, shape)
             found[name] = []
     for number in range(rounds):
-        found["ours"].append(once(Ours, shape))
+        found["ours"].append(told("ours", count, once(Ours, shape)))
         for name, why in missing.items():
             if not why and (name == "ip -batch" or number == 0):
                 try:
-                    found[name].append(once(PEERS[name][0], shape))
+                    found[name].append(told(name, count, once(PEERS[name][0], shape)))
                 except CommandError as error:
                     missing[name] = f"it failed: {error.found}"
     pairs = zip(found["ours"], found["ip -batch"], strict=True)
