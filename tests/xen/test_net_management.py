@@ -390,7 +390,10 @@ def test_a_step_that_the_kernel_refuses_is_told_and_everything_before_it_is_undo
 
 def place(places, number):
     assert len(places) <= PLACES, f"{len(places)} places: raise PLACES"
-    return places[number * len(places) // PLACES]
+    at = number * len(places) // PLACES
+    if number and at == (number - 1) * len(places) // PLACES:
+        pytest.skip(f"this move has {len(places)} places, and case {number - 1} was at {places[at]}")
+    return places[at]
 
 
 @pytest.fixture
