@@ -134,6 +134,10 @@ class IpProcesses:
             command("ip", *line.split())
 
 
+OWN_SYS = ("unshare", "--mount", "sh", "-c", 'mount -t sysfs none /sys && exec "$@"', "sh")
+"""A /sys that shows the devices of this network namespace, which ifupdown2 reads and writes there."""
+
+
 class Ifupdown2:
     def __init__(self, shape: Shape, folder: Path) -> None:
         settings = "  bridge-stp off\n  bridge-fd 0\n  bridge-mcsnoop 0\n"
@@ -149,13 +153,13 @@ class Ifupdown2:
         self._file.write_text(text)
 
     def up(self) -> None:
-        command("ifup", "-a", "-i", str(self._file))
+        command(*OWN_SYS, "ifup", "-a", "-i", str(self._file))
 
     def check(self) -> None:
-        command("ifquery", "-a", "-c", "-i", str(self._file))
+        command(*OWN_SYS, "ifquery", "-a", "-c", "-i", str(self._file))
 
     def down(self) -> None:
-        command("ifdown", "-a", "-i", str(self._file))
+        command(*OWN_SYS, "ifdown", "-a", "-i", str(self._file))
 
 
 # in a mount namespace of its own: its files, and a /sys from which it sees that it need not wait for udev
