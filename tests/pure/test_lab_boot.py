@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from nested_xen import accel, lab, machine, process, slot
-from nested_xen.errors import Dom0CrashedError
+from nested_xen.errors import Dom0CrashedError, HostError
 from nested_xen.host import Host, State
 from nested_xen.image import Image, Release
 
@@ -67,6 +68,32 @@ def test_one_that_goes_on_panicking_is_broken_with_that_error(
         host.boot()
     assert host.state is State.BROKEN
     assert (host.folder / "serial.log").read_text().count("power on") == boots
+
+
+@pytest.mark.parametrize(("ends", "boots"), [(True, 2), (False, 1)])
+def test_a_qemu_that_crashes_as_it_boots_is_started_again_and_one_that_is_silent_is_not(
+    made: lab.Lab, monkeypatch: pytest.MonkeyPatch, *, ends: bool, boots: int
+) -> None:
+    class Silent(Crashing):
+        def wait_booted(self, *, deadline_s: float = 0) -> None:
+            if len(started) == 1:
+                raise HostError("QEMU does not answer")
+
+    host = Silent(made.name, machine.standard(1), made.image, accel.Accel("tcg", "test"))
+    for folder in (host.folder, host.sockets):
+        folder.mkdir(parents=True)
+    started: list[int] = []
+
+    def power_on(*_: object, **__: object) -> int:
+        started.append(1)
+        return 1
+
+    monkeypatch.setattr(process, "spawn", power_on)
+    monkeypatch.setattr(process, "started_at", lambda _pid: None if ends else 7)
+    monkeypatch.setattr(process, "kill", lambda _pid: None)
+    with contextlib.nullcontext() if ends else pytest.raises(HostError, match="does not answer"):
+        host.boot()
+    assert len(started) == boots
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ EXEC_S = 300
 SERIAL_LOG = "serial.log"
 CRASHED = b"(XEN) Hardware Dom0 crashed"
 EMULATED_CRASHES = 2
-"""So often may dom0's kernel panic in one boot under emulation: QEMU's CPUs sometimes run code that another of them is
-patching, as no real one does.
+"""So often may dom0's kernel panic, or QEMU itself crash, in one boot under emulation: QEMU's CPUs sometimes run code
+that another of them is patching, as no real one does.
 """
 RESUME = Path(__file__).with_name("resume.pl")
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -115,8 +115,8 @@ class Host:
                 try:
                     self.wait_booted()
                     break
-                except Dom0CrashedError as error:
-                    if not crashes:
+                except HostError as error:
+                    if not crashes or not (isinstance(error, Dom0CrashedError) or self.pid is None):
                         raise
                     crashes -= 1
                     log.warning("%s; it is switched off and on again", error.found)
