@@ -269,8 +269,8 @@ def missing_of(peer: str, shape: Shape) -> str:
     return ""
 
 
-PEERS: dict[str, tuple[Any, Sequence[int]]] = {
-    "ip -batch": (IpBatch, COUNTS),
+PEERS: dict[str, tuple[Any, Sequence[int] | None]] = {
+    "ip -batch": (IpBatch, None),
     "ip processes": (IpProcesses, SLOW_COUNTS),
     "ifupdown2": (Ifupdown2, SLOW_COUNTS),
     "systemd-networkd": (Networkd, SLOW_COUNTS),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import startup, xenstore_reads
+from bench import network, startup, xenstore_reads
 
 IMPORT_LOG = """\
 import time: self [us] | cumulative | imported package
@@ -51,3 +53,38 @@ def test_our_client_must_beat_a_process_and_its_pipeline_itself(process, one, pi
     speeds = zip(names, (process, one, pipeline), strict=True)
 
     assert xenstore_reads.good([xenstore_reads.Way(name, 1, speed, 1.0) for name, speed in speeds]) is good
+
+
+@pytest.mark.parametrize("name", [*network.LIMITS, *network.LEAST])
+def test_each_limit_of_the_networks_decides_and_what_could_not_be_measured_is_missed(name):
+    at_limit = {**network.LIMITS, **network.LEAST}
+    worse = 0.01 if name in network.LIMITS else -0.01
+
+    assert network.missed(at_limit) == []
+    assert network.missed({**at_limit, name: at_limit[name] + worse}) == [name]
+    assert network.missed({**at_limit, name: math.nan}) == [name]
+    assert network.missed({other: value for other, value in at_limit.items() if other != name}) == []
+
+
+def measured(count, ours, batch, **peers):
+    seconds = {name: {"up": up} for name, up in {"ours": ours, **peers}.items()}
+    return {"count": count, "seconds": seconds, "up_vs_ip_batch": ours / batch, "check_vs_up": 0.05}
+
+
+def test_the_worst_count_is_held_against_ip_batch_and_the_cost_of_a_network_at_1000_against_that_at_100():
+    found = network.summary([measured(100, 2.0, 2.0), measured(1000, 30.0, 20.0)])
+
+    assert found == {"up_vs_ip_batch": 1.5, "check_vs_up": 0.05, "cost_growth": 1.5}
+
+
+@pytest.mark.parametrize(("peers", "found"), [({"ifupdown2": 60.0}, 30.0), ({}, math.nan)])
+def test_ifupdown2_is_compared_at_50_and_missed_where_it_failed(peers, found):
+    result = network.summary([measured(50, 2.0, 2.0, **peers)])
+
+    assert result["ifupdown2_vs_up"] == pytest.approx(found, nan_ok=True)
+
+
+def test_an_ip_batch_that_failed_at_one_count_is_no_limit_kept():
+    result = network.summary([measured(10, 1.0, 1.0), measured(50, 1.0, math.nan, ifupdown2=60.0)])
+
+    assert network.missed(result) == ["up_vs_ip_batch"]
