@@ -76,6 +76,8 @@ class Tools(NamedTuple):
     """Path and what it is to hold; None: it goes."""
     foreign: Callable[[str, str, str], None] = _none
     """Daemon, what it is told, device (`foreign_daemons.tell`)."""
+    lease_leave: Callable[[Lease], None] | None = None
+    """As `lease_stop`, which takes its place where there is none; the server is told nothing."""
 
 
 class Trouble(NamedTuple):
@@ -306,6 +308,8 @@ def _failed(steps: Sequence[Step], done: Sequence[int]) -> int:
 
 def _back(steps: Sequence[Step], tools: Tools) -> tuple[Trouble, ...]:
     tools.hold("undoing")
+    # never given back: it may be the address that the bridge asks for which is to have it again
+    tools = tools._replace(lease_stop=tools.lease_leave or tools.lease_stop)
     operations = [operation for step in reversed(steps) for operation in step.undo]
     troubles: list[Trouble] = []
     for first, after in _batches(operations):

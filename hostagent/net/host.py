@@ -36,6 +36,8 @@ FILTERED = "net/bridge"
 FILTERS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 ANNOUNCE_S = 0.4
 """Between two announcements of an address; whoever waits for the command waits for all three."""
+LEASED6_PREFIX = 128
+"""Of an address that dhcpcd has from a DHCPv6 server; those that advertisements bring have 64."""
 UNLIKE = "?"
 """In the place of a host name, which it cannot be: makes a lease differ from every wanted one."""
 UNDO = (
@@ -59,6 +61,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
             ethtool=tools.ethtool,
             lease_start=tools.lease_start,
             lease_stop=tools.lease_stop,
+            lease_leave=tools.lease_leave,
             resolver=tools.resolver,
             file=tools.file,
             foreign=tools.foreign,
@@ -189,13 +192,20 @@ class _Tools:
         if self._heir and lease.device in (self._management, self._heir) and lease.family == 4:
             if lease.device == self._management:
                 self._bequeath(lease)
-            if not any(device == lease.device for device, _ in self._leases):
-                from hostagent.net import dhcp
-
-                dhcp.stop(lease.device, self._run, release=False)
-                self._without_leased(lease.device)
-                return
+            self.lease_leave(lease)
+            return
         self._ensure(lease.device)
+
+    def lease_leave(self, lease: Lease) -> None:
+        """The client ends, and its server is told nothing."""
+        self._leases.pop((lease.device, lease.family), None)
+        if any(device == lease.device for device, _ in self._leases):
+            self._ensure(lease.device)
+            return
+        from hostagent.net import dhcp
+
+        dhcp.stop(lease.device, self._run, release=False)
+        self._without_leased(lease.device)
 
     def _bequeath(self, lease: Lease) -> None:
         """How the client of the management interface names itself, and its address, to the bridge that follows it."""
@@ -207,7 +217,7 @@ class _Tools:
         client_ids.carry(clients[lease.device], self._heir, address, self._state)
 
     def _without_leased(self, device: str) -> None:
-        """What a client that ended has left on its bridge goes: addresses with an end."""
+        """What a client that ended has left on its bridge goes: addresses with an end, but those of advertisements."""
         with Netlink() as netlink:
             kernel = netlink.look()
             link = kernel.by_name().get(device)
@@ -216,7 +226,7 @@ class _Tools:
                     Operation("address-del", device, one.device, {"text": one.text, "prefix": one.prefix})
                     for one in kernel.addresses
                     if link is not None and one.device == link.ifindex
-                    if ":" not in one.text and one.valid_s != FOREVER
+                    if (":" not in one.text or one.prefix == LEASED6_PREFIX) and one.valid_s != FOREVER
                 ]
             )
 
@@ -316,6 +326,7 @@ class _Tools:
     def _running(self, wanted: Wanted) -> tuple[Lease, ...]:
         """The leases that clients of ours are after, of the devices concerned."""
         devices = {lease.device for lease in wanted.leases} | {device.name for device in wanted.devices}
+        devices |= {*wanted.gone}
         folder = self._run / "dhcp"
         files = {file.stem for file in folder.glob("*.conf")} if folder.is_dir() else set()
         if files & devices:
