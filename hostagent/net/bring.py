@@ -323,7 +323,7 @@ def confirm(host: Host) -> Result:
                     f"{left.what} is {left.state}, and not whole (hint: hostagent net undo)"
                 )
             return result
-        journal.mark(host.folder, left, journal.COMMITTED)
+        journal.commit(host.folder, left)
         # after the mark: an undo that waits for our lock then finds nothing to do
         with contextlib.suppress(HostagentError):
             host.disarm()
