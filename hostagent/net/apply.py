@@ -67,8 +67,8 @@ class Tools(NamedTuple):
     """Device; `link` and `features` as an ethtool operation has them."""
     lease_start: Callable[[Lease], None]
     lease_stop: Callable[[Lease], None]
-    resolver: Callable[[str], None]
-    """Makes resolv.conf hold this text."""
+    resolver: Callable[[str, str], None]
+    """Makes resolv.conf hold this text; systemd-resolved files it under this bridge, of empty that of management."""
     hold: Callable[[str], None] = lambda _: None
     """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
     wait: Callable[[float], None] = time.sleep
@@ -367,7 +367,7 @@ def _other(operation: Operation, tools: Tools) -> None:
     elif operation.verb == "foreign":
         tools.foreign(args["daemon"], args["what"], operation.device)
     else:
-        tools.resolver(args["after"])
+        tools.resolver(args["after"], args.get("bridge", ""))
 
 
 def _words(operation: Operation, names: Mapping[int, str]) -> str:

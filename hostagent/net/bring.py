@@ -342,7 +342,7 @@ def undo(host: Host) -> Result:
             return result
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         result = empty_result(left.what, outcome="undo-failed" if troubles else "undone")
-        result["told"] = [trouble.found for trouble in troubles]
+        result["told"] = [*(trouble.found for trouble in troubles), *host.soft]
         if left.state != journal.UNDO_FAILED or not troubles:  # each try of the timer is not worth an entry
             note_change(host, None, result)
         if not troubles:

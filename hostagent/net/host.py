@@ -48,8 +48,8 @@ UNDO = (
 
 
 def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> bring.Host:
-    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease, and with whose name
-    name servers are filed. Raises NetlinkError, FileError.
+    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease. Raises NetlinkError,
+    FileError.
     """
     tools = _Tools(root, run, management, state)
     boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
@@ -217,7 +217,7 @@ class _Tools:
         client_ids.carry(clients[lease.device], self._heir, address, self._state)
 
     def _without_leased(self, device: str) -> None:
-        """What a client that ended has left on its bridge goes: addresses with an end, but those of advertisements."""
+        """Addresses with an end, which a client has left, go; those of advertisements stay."""
         with Netlink() as netlink:
             kernel = netlink.look()
             link = kernel.by_name().get(device)
@@ -230,11 +230,11 @@ class _Tools:
                 ]
             )
 
-    def resolver(self, text: str) -> None:
+    def resolver(self, text: str, bridge: str) -> None:
         from hostagent.net import resolver
 
         try:
-            resolver.put(text, self._management, self._root)
+            resolver.put(text, bridge or self._management, self._root)
         except resolver.ResolverError as error:
             self._forgive("resolver", f"{error.found} (hint: {error.hint})")
 
@@ -297,6 +297,10 @@ class _Tools:
                 )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
+        if self._management in wanted.gone or wanted.dns_bridge not in ("", self._management):
+            from hostagent.net import resolver
+
+            found = found._replace(resolver_left=resolver.left(self._root, self._management))
         return found
 
     def _ipv6(self, links: Mapping[str, Link], names: list[str]) -> dict[str, str]:
@@ -321,12 +325,15 @@ class _Tools:
         text = render(wanted.dns) if wanted.dns is not None else ""
         if "resolver" in self._forgiven or not (wanted.dns and wanted.dns.servers):
             return text  # a good file is never emptied
-        return resolver.current(self._root, self._management)
+        return resolver.current(self._root, wanted.dns_bridge or self._management)
 
     def _running(self, wanted: Wanted) -> tuple[Lease, ...]:
         """The leases that clients of ours are after, of the devices concerned."""
-        devices = {lease.device for lease in wanted.leases} | {device.name for device in wanted.devices}
-        devices |= {*wanted.gone}
+        devices = {
+            *wanted.gone,
+            *(one.device for one in wanted.leases),
+            *(one.name for one in wanted.devices),
+        }
         folder = self._run / "dhcp"
         files = {file.stem for file in folder.glob("*.conf")} if folder.is_dir() else set()
         if files & devices:

@@ -48,6 +48,8 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         if troubles:
             failed = "; ".join(trouble.found for trouble in troubles)
             told = f"UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART: {left.what}; {failed}"
+        told = "; ".join([told, *host.soft])
+        host.soft.clear()  # of the next change it is no part
     if here:
         try:
             host.stand_down()
