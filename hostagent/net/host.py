@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Lease, Link, Wanted
     from hostagent.net.probe import Answer, Probe
 
-HOLD = "net"
-"""Before the points of `apply.Tools.hold`, in the file of the fault tests."""
+HOLD = "net"  # before the points of `apply.Tools.hold`, in the file of the fault tests
 CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
 POOL = "etc/hostagent/pool.conf"
@@ -36,8 +35,7 @@ FILTERED = "net/bridge"
 FILTERS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 ANNOUNCE_S = 0.4
 """Between two announcements of an address; whoever waits for the command waits for all three."""
-LEASED6_PREFIX = 128
-"""Of an address that dhcpcd has from a DHCPv6 server; those that advertisements bring have 64."""
+LEASED6_PREFIX = 128  # of an address from a DHCPv6 server; those that advertisements bring have 64
 UNLIKE = "?"
 """In the place of a host name, which it cannot be: makes a lease differ from every wanted one."""
 UNDO = (
@@ -329,11 +327,8 @@ class _Tools:
 
     def _running(self, wanted: Wanted) -> tuple[Lease, ...]:
         """The leases that clients of ours are after, of the devices concerned."""
-        devices = {
-            *wanted.gone,
-            *(one.device for one in wanted.leases),
-            *(one.name for one in wanted.devices),
-        }
+        devices = {lease.device for lease in wanted.leases} | {device.name for device in wanted.devices}
+        devices.update(wanted.gone)
         folder = self._run / "dhcp"
         files = {file.stem for file in folder.glob("*.conf")} if folder.is_dir() else set()
         if files & devices:
