@@ -22,6 +22,11 @@ BEFORE, AFTER = (Lease(bridge, 4, gateway=True, dns=True) for bridge in ("xenbr0
 AFTER6 = Lease("xapi0", 6, gateway=False, dns=False)
 
 
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
 class Clients:
     """systemd with the clients it keeps, and dhcpcd, by what they are asked."""
 
