@@ -352,8 +352,14 @@ def undo(args: argparse.Namespace) -> int:
 def _way_back(args: argparse.Namespace, work: Any) -> int:
     from hostagent.cli import netrecords
     from hostagent.config import Paths
+    from hostagent.errors import HostagentError
+    from hostagent.xen import inventory
 
-    return netrecords.show(args, work(netrecords.host_of(Paths.from_arguments(args))))
+    paths = Paths.from_arguments(args)
+    bridge = ""
+    with contextlib.suppress(HostagentError):  # without it there is a way back all the same
+        bridge = inventory.read(paths.inventory).management_interface
+    return netrecords.show(args, work(netrecords.host_of(paths, bridge)))
 
 
 def emergency_reset(args: argparse.Namespace) -> int:

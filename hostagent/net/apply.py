@@ -67,8 +67,8 @@ class Tools(NamedTuple):
     """Device; `link` and `features` as an ethtool operation has them."""
     lease_start: Callable[[Lease], None]
     lease_stop: Callable[[Lease], None]
-    resolver: Callable[[str], None]
-    """Makes resolv.conf hold this text."""
+    resolver: Callable[[str, str], None]
+    """Makes resolv.conf hold this text; systemd-resolved files it under this bridge, of empty that of management."""
     hold: Callable[[str], None] = lambda _: None
     """A hold point of the fault tests: `begun`, `step-N` after the batch that ends there, `applied`, `undoing`."""
     wait: Callable[[float], None] = time.sleep
@@ -76,6 +76,8 @@ class Tools(NamedTuple):
     """Path and what it is to hold; None: it goes."""
     foreign: Callable[[str, str, str], None] = _none
     """Daemon, what it is told, device (`foreign_daemons.tell`)."""
+    lease_leave: Callable[[Lease], None] | None = None
+    """As `lease_stop`, which takes its place where there is none; the server is told nothing."""
 
 
 class Trouble(NamedTuple):
@@ -306,6 +308,8 @@ def _failed(steps: Sequence[Step], done: Sequence[int]) -> int:
 
 def _back(steps: Sequence[Step], tools: Tools) -> tuple[Trouble, ...]:
     tools.hold("undoing")
+    # never given back: it may be the address that the bridge asks for which is to have it again
+    tools = tools._replace(lease_stop=tools.lease_leave or tools.lease_stop)
     operations = [operation for step in reversed(steps) for operation in step.undo]
     troubles: list[Trouble] = []
     for first, after in _batches(operations):
@@ -363,7 +367,7 @@ def _other(operation: Operation, tools: Tools) -> None:
     elif operation.verb == "foreign":
         tools.foreign(args["daemon"], args["what"], operation.device)
     else:
-        tools.resolver(args["after"])
+        tools.resolver(args["after"], args.get("bridge", ""))
 
 
 def _words(operation: Operation, names: Mapping[int, str]) -> str:

@@ -323,7 +323,7 @@ def confirm(host: Host) -> Result:
                     f"{left.what} is {left.state}, and not whole (hint: hostagent net undo)"
                 )
             return result
-        journal.mark(host.folder, left, journal.COMMITTED)
+        journal.commit(host.folder, left)
         # after the mark: an undo that waits for our lock then finds nothing to do
         with contextlib.suppress(HostagentError):
             host.disarm()
@@ -342,7 +342,7 @@ def undo(host: Host) -> Result:
             return result
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         result = empty_result(left.what, outcome="undo-failed" if troubles else "undone")
-        result["told"] = [trouble.found for trouble in troubles]
+        result["told"] = [*(trouble.found for trouble in troubles), *host.soft]
         if left.state != journal.UNDO_FAILED or not troubles:  # each try of the timer is not worth an entry
             note_change(host, None, result)
         if not troubles:

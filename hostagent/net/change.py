@@ -114,7 +114,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
         if change.confirm_s:
             journal.mark(host.folder, written, journal.WAITING)
         elif not change.kept_as:
-            journal.mark(host.folder, written, journal.COMMITTED)
+            journal.commit(host.folder, written)
     except BaseException as error:
         if written is not None or isinstance(error, apply.RolledBackError):
             course.outcome = ROLLED_BACK
@@ -138,7 +138,7 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
     course.outcome = CHANGED
     if change.kept_as:
         try:
-            journal.mark(host.folder, written, journal.COMMITTED)
+            journal.commit(host.folder, written)
         except HostagentError as error:  # the database has it: whoever finds the journal keeps the change
             course.less.append(f"the journal could not be marked: {error.found}")
     if timer_s:

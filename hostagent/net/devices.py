@@ -174,3 +174,5 @@ class Wanted(NamedTuple):
     leases: tuple[Lease, ...] = ()
     dns: Dns | None = None
     gone: tuple[str, ...] = ()
+    dns_bridge: str = ""
+    """That of the PIF that owns the resolver, where `dns` is given."""

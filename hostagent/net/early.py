@@ -32,6 +32,8 @@ NONE, FOREIGN, UP, DOWN = "none", "foreign", "up", "down"
 POLL_S = 0.2
 NICS_S = 20.0
 """For drivers to load, and NICs to get their names."""
+RENAMED_S = 3.0
+"""A NIC that has another name for so long keeps it: udev gives it its own a moment after it comes."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
 SCOPE_LINK = 253
@@ -148,7 +150,7 @@ def raise_management(
     if pif is None:
         what = f"{records.bridge} is not made by us" if records.bridge else "there is no management interface"
         return Raised(NONE, (what,))
-    _with_nics(nics_of(records, pif), host, nics_s)
+    _with_nics(found.cached, nics_of(records, pif), host, nics_s)
     found, told = _fitted(found, around)
     pif = found.cached.records.pifs[pif.ref]
     if alone := left_alone(found.cached.records, pif, host.tools.netlink.look(), around.owners):
@@ -171,12 +173,22 @@ def _fitted(found: cache.Found, around: Around) -> tuple[cache.Found, list[str]]
     return found._replace(cached=cached), told
 
 
-def _with_nics(names: Sequence[str], host: bring.Host, wait_s: float) -> None:
-    """Wait for all these NICs, until the time is over."""
+def _with_nics(cached: cache.Cached, names: Sequence[str], host: bring.Host, wait_s: float) -> None:
+    """Wait for all these NICs, by their names or under other ones that stay, until the time is over."""
+    macs = {one.name: one.mac.lower() for one in cached.positions}
     until = host.clock() + wait_s
+    renamed: list[str] = []
+    since = 0.0
     while True:
-        kernel = host.tools.netlink.look()
-        if {link.name for link in kernel.links.values()}.issuperset(names) or host.clock() >= until:
+        links = host.tools.netlink.look().by_name()
+        by_mac = {link.permanent_mac.lower(): link.name for link in links.values() if link.permanent_mac}
+        other = [by_mac.get(macs.get(name, ""), "") for name in names if name not in links]
+        now = host.clock()
+        if not other or now >= until:
+            return
+        if other != renamed:
+            renamed, since = other, now
+        if all(other) and now - since >= RENAMED_S:
             return
         host.wait(POLL_S)
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Lease, Link, Wanted
     from hostagent.net.probe import Answer, Probe
 
-HOLD = "net"
-"""Before the points of `apply.Tools.hold`, in the file of the fault tests."""
+HOLD = "net"  # before the points of `apply.Tools.hold`, in the file of the fault tests
 CLIENT_LIMIT_BYTES = 64 << 10
 TREE = Path(__file__).resolve().parents[2]
 POOL = "etc/hostagent/pool.conf"
@@ -36,6 +35,7 @@ FILTERED = "net/bridge"
 FILTERS = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables", "bridge-nf-call-arptables")
 ANNOUNCE_S = 0.4
 """Between two announcements of an address; whoever waits for the command waits for all three."""
+LEASED6_PREFIX = 128  # of an address from a DHCPv6 server; those that advertisements bring have 64
 UNLIKE = "?"
 """In the place of a host name, which it cannot be: makes a lease differ from every wanted one."""
 UNDO = (
@@ -46,8 +46,8 @@ UNDO = (
 
 
 def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> bring.Host:
-    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease, and with whose name
-    name servers are filed. Raises NetlinkError, FileError.
+    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease. Raises NetlinkError,
+    FileError.
     """
     tools = _Tools(root, run, management, state)
     boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
@@ -59,6 +59,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
             ethtool=tools.ethtool,
             lease_start=tools.lease_start,
             lease_stop=tools.lease_stop,
+            lease_leave=tools.lease_leave,
             resolver=tools.resolver,
             file=tools.file,
             foreign=tools.foreign,
@@ -189,13 +190,20 @@ class _Tools:
         if self._heir and lease.device in (self._management, self._heir) and lease.family == 4:
             if lease.device == self._management:
                 self._bequeath(lease)
-            if not any(device == lease.device for device, _ in self._leases):
-                from hostagent.net import dhcp
-
-                dhcp.stop(lease.device, self._run, release=False)
-                self._without_leased(lease.device)
-                return
+            self.lease_leave(lease)
+            return
         self._ensure(lease.device)
+
+    def lease_leave(self, lease: Lease) -> None:
+        """The client ends, and its server is told nothing."""
+        self._leases.pop((lease.device, lease.family), None)
+        if any(device == lease.device for device, _ in self._leases):
+            self._ensure(lease.device)
+            return
+        from hostagent.net import dhcp
+
+        dhcp.stop(lease.device, self._run, release=False)
+        self._without_leased(lease.device)
 
     def _bequeath(self, lease: Lease) -> None:
         """How the client of the management interface names itself, and its address, to the bridge that follows it."""
@@ -207,7 +215,7 @@ class _Tools:
         client_ids.carry(clients[lease.device], self._heir, address, self._state)
 
     def _without_leased(self, device: str) -> None:
-        """What a client that ended has left on its bridge goes: addresses with an end."""
+        """Addresses with an end, which a client has left, go; those of advertisements stay."""
         with Netlink() as netlink:
             kernel = netlink.look()
             link = kernel.by_name().get(device)
@@ -216,15 +224,15 @@ class _Tools:
                     Operation("address-del", device, one.device, {"text": one.text, "prefix": one.prefix})
                     for one in kernel.addresses
                     if link is not None and one.device == link.ifindex
-                    if ":" not in one.text and one.valid_s != FOREVER
+                    if (":" not in one.text or one.prefix == LEASED6_PREFIX) and one.valid_s != FOREVER
                 ]
             )
 
-    def resolver(self, text: str) -> None:
+    def resolver(self, text: str, bridge: str) -> None:
         from hostagent.net import resolver
 
         try:
-            resolver.put(text, self._management, self._root)
+            resolver.put(text, bridge or self._management, self._root)
         except resolver.ResolverError as error:
             self._forgive("resolver", f"{error.found} (hint: {error.hint})")
 
@@ -287,6 +295,10 @@ class _Tools:
                 )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
+        if self._management in wanted.gone or wanted.dns_bridge not in ("", self._management):
+            from hostagent.net import resolver
+
+            found = found._replace(resolver_left=resolver.left(self._root, self._management))
         return found
 
     def _ipv6(self, links: Mapping[str, Link], names: list[str]) -> dict[str, str]:
@@ -311,11 +323,12 @@ class _Tools:
         text = render(wanted.dns) if wanted.dns is not None else ""
         if "resolver" in self._forgiven or not (wanted.dns and wanted.dns.servers):
             return text  # a good file is never emptied
-        return resolver.current(self._root, self._management)
+        return resolver.current(self._root, wanted.dns_bridge or self._management)
 
     def _running(self, wanted: Wanted) -> tuple[Lease, ...]:
         """The leases that clients of ours are after, of the devices concerned."""
         devices = {lease.device for lease in wanted.leases} | {device.name for device in wanted.devices}
+        devices.update(wanted.gone)
         folder = self._run / "dhcp"
         files = {file.stem for file in folder.glob("*.conf")} if folder.is_dir() else set()
         if files & devices:

@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hostagent.errors import BusyError, OperatorError
+from hostagent.errors import BusyError, HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.net.operation import Operation, Plan, Step
 
@@ -93,6 +93,29 @@ def mark(folder: Path, journal: Journal, state: str) -> Journal:
     journal = journal._replace(state=state, steps=() if state in OVER else journal.steps)
     _write(folder, journal)
     return journal
+
+
+def commit(folder: Path, journal: Journal) -> None:
+    """The change stays: nobody is to undo it. Where the disk does not take the mark, the journal goes, which needs no
+    room. Raises FileError where neither can be: then the change is in the state before.
+    """
+    try:
+        mark(folder, journal, COMMITTED)
+    except HostagentError as error:
+        path = folder / NAME
+        try:
+            path.unlink(missing_ok=True)
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as failed:
+            raise FileError(
+                f"{error.found}; and {path} could not be removed: {failed.strerror}",
+                hint="look at the disk: `df -h`, `mount`, dmesg",
+                number=failed.errno or 0,
+            ) from error
 
 
 def progress(folder: Path, count: int) -> None:

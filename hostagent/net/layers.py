@@ -164,5 +164,18 @@ def dns(draft: Draft, wanted: Wanted) -> None:
     if wanted.dns is None or not is_other(around.resolver, wanted.dns):
         return
     after = render(wanted.dns, around.resolver)
-    do = Operation("dns", "", 0, {"before": around.resolver, "after": after})
-    draft.step(do, do._replace(args={"before": after, "after": around.resolver}))
+    draft.step(*_dns(around.resolver, after, wanted.dns_bridge))
+
+
+def dns_left(draft: Draft) -> None:
+    """First of all, so that it is undone last: when the bridge is there again, its name servers are, too."""
+    bridge, text = draft.around.resolver_left if draft.around is not None else ("", "")
+    if bridge:
+        draft.step(*_dns(text, "", bridge))
+
+
+def _dns(before: str, after: str, bridge: str) -> tuple[Operation, Operation]:
+    """Name servers of a bridge set, and set back."""
+    on = {"bridge": bridge} if bridge else {}
+    do = Operation("dns", "", 0, {"before": before, "after": after, **on})
+    return do, do._replace(args={"before": after, "after": before, **on})

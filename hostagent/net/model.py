@@ -114,6 +114,7 @@ def survey(
         tuple(build.layer.leases),
         build.layer.dns,
         tuple(name for name in _gone(records, found) if name not in build.devices),
+        _bridge_name(records, records.pifs[dns.ref]) if build.layer.dns is not None else "",
     )
     return Survey(wanted, tuple(findings), found, gateway4, gateway6, dns)
 

@@ -11,7 +11,7 @@ Verbs and their `args` (all JSON values):
   sysctl      path (below /proc/sys), value
   ethtool     link, features (as `devices.Device`)
   lease-start, lease-stop      as `devices.Lease`
-  dns         the content of resolv.conf before and after
+  dns         the content of resolv.conf before and after; bridge, under which systemd-resolved has it
   file        path, content (None: there is to be none); it is not undone after a reboot
   foreign     daemon, what: something to tell a network daemon about the device
 """

@@ -31,7 +31,7 @@ from typing import Any
 from hostagent.net.affected import Work, carrying, to_delete, where_guests_go
 from hostagent.net.devices import GROUP, Device, Kernel, Link, Wanted
 from hostagent.net.draft import Draft
-from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns
+from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns, dns_left
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.verify import UP, Around, is_member, is_uplink, settings_of
 
@@ -53,6 +53,7 @@ def plan(wanted: Wanted, kernel: Kernel, around: Around | None = None) -> Plan:
     doomed = to_delete(work)
     targets = {index: where_guests_go(work, draft.links[index]) for index in doomed if draft.ports.get(index)}
     late = carrying(work)
+    dns_left(draft)
     for device in wanted.devices:
         if device.kind in ("bridge", "bond") and device.name not in draft.index:
             _create(work, [device])

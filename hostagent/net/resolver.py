@@ -93,6 +93,13 @@ def current(root: Path, device: str) -> str:
     return render(Dns(tuple(told.get("SERVERS", "").split()), search))
 
 
+def left(root: Path, device: str) -> tuple[str, str]:
+    """What resolved was told for this device, which is to have no name servers any more: the device, and as `current`;
+    both empty where there is nothing to take back."""
+    text = current(root, device) if device and look(root).owner == RESOLVED else ""
+    return (device, text) if text else ("", "")
+
+
 def put(text: str, device: str, root: Path) -> str:
     """Make this (resolv.conf's form) the host's name servers; "unchanged", "written", "told resolved" or "kept".
 

@@ -15,7 +15,7 @@ from hostagent.net import apply, cache, journal
 
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
-    from hostagent.net.records import Records
+    from hostagent.net.records import Pif, Records
 
 COMPARED = 5
 """So many differences are told."""
@@ -35,7 +35,7 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         return f"{lost}; {_compared(host)}" if lost else ""
     here = left.boot_id == host.boot
     if here and left.state == journal.APPLIED and digest and left.digest == digest:
-        journal.mark(host.folder, left, journal.COMMITTED)
+        journal.commit(host.folder, left)
         told = f"kept, as the database has it: {left.what}"
     elif here and left.state == journal.WAITING and not insist and _waits(host):
         return ""
@@ -48,6 +48,8 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         if troubles:
             failed = "; ".join(trouble.found for trouble in troubles)
             told = f"UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART: {left.what}; {failed}"
+        told = "; ".join([told, *host.soft])
+        host.soft.clear()  # of the next change it is no part
     if here:
         try:
             host.stand_down()
@@ -80,7 +82,29 @@ def disarm(host: Host) -> None:
 def state_of(records: Records) -> str:
     """A short name of what the database says when it has a change: what records want, and what is attached."""
     attached = sorted(ref for ref, pif in records.pifs.items() if pif.currently_attached)
-    return f"{cache.digest(records)}-{zlib.crc32(' '.join(attached).encode()):08x}"
+    return f"{cache.digest(meant(records))}-{zlib.crc32(' '.join(attached).encode()):08x}"
+
+
+def meant(records: Records) -> Records:
+    """The records without what is written into them beside a change, at any time: what a DHCP server or a router gave,
+    and the names of networks."""
+    return records._replace(
+        pifs={ref: _asked_for(pif) for ref, pif in records.pifs.items()},
+        networks={
+            ref: network._replace(name_label="") if network.name_label else network
+            for ref, network in records.networks.items()
+        },
+    )
+
+
+def _asked_for(pif: Pif) -> Pif:
+    if pif.ip_mode == "DHCP":
+        pif = pif._replace(ip="", netmask="", gateway="", dns="")
+    if pif.ipv6_mode in ("DHCP", "Autoconf"):
+        pif = pif._replace(ipv6=(), ipv6_gateway="")
+        if pif.ipv6_mode == "DHCP":
+            pif = pif._replace(dns="")
+    return pif
 
 
 def _waits(host: Host) -> bool:

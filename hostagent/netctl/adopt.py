@@ -274,6 +274,6 @@ class _Taking(Network):
     def commit(self) -> None:
         """Before the timer is stopped: should it end now, it waits for our lock and then finds nothing to undo."""
         if self._journal is not None:
-            journal.mark(self.host.folder, self._journal, journal.COMMITTED)
+            journal.commit(self.host.folder, self._journal)
         with contextlib.suppress(HostagentError):
             self.host.disarm()

@@ -141,7 +141,7 @@ class _Giving(Network):
                 apply.take_back(written, host.tools, host.folder, boot=host.boot)
             disarm(host)
             raise
-        journal.mark(host.folder, written, journal.COMMITTED)
+        journal.commit(host.folder, written)
         with contextlib.suppress(HostagentError):
             host.disarm()
         host.tools.file(str(note_file(self.place.state, note.nic)), None)

@@ -139,7 +139,7 @@ class Control:
         elif draft.down:
             found.append(lambda: effect.take_down(was, draft.down, after=records))
         if draft.attach:
-            found.append(lambda: effect.attach(records, draft.attach))
+            found.append(lambda: effect.attach(records, draft.attach, was=was))
         if draft.detach:
             found.append(lambda: effect.detach(was, draft.detach, after=records))
         if draft.listen is not None:

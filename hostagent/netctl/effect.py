@@ -42,8 +42,8 @@ class Effect(Protocol):
     def take_down(self, records: Records, refs: Sequence[str], *, after: Records | None = None) -> Done:
         """Take down PIFs that `records` (what the database says now) still has; `after`: what it will say."""
 
-    def attach(self, records: Records, network: str) -> Done:
-        """Make the bridge of an internal network."""
+    def attach(self, records: Records, network: str, *, was: Records | None = None) -> Done:
+        """Make the bridge of an internal network of `records` (what the database will say); `was`: what it says now."""
 
     def detach(self, records: Records, network: str, *, after: Records | None = None) -> Done:
         """Remove the bridge of an internal network; none is right too. `records` and `after` as in `take_down`."""

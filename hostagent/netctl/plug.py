@@ -21,7 +21,7 @@ from hostagent.net.noted import note_course
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import announce
 from hostagent.net.records import Records
-from hostagent.net.unfinished import state_of, unfinished
+from hostagent.net.unfinished import meant, state_of, unfinished
 from hostagent.netctl.generation import keep
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
 
@@ -136,29 +136,18 @@ class Network:
             kernel = host.tools.netlink.look()
             now = together(records, records, kernel)
             wanted = self._wanted(now, (), kernel, down=refs)
-            planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             what = ", ".join(f"down {now.pifs[ref].device}" for ref in refs)
-            change = Change(
-                what,
-                now,
-                kernel,
-                wanted,
-                planned,
-                cache.digest(records if after is None else after),
-                _kept_as(records, after),
-                records.bridge,
-                blame=next(iter(refs), ""),
-            )
-            with self._carried_out(host, change):
+            change = _leading_to(after, what, host, kernel, wanted, now, was=records)
+            with self._carried_out(host, change._replace(blame=next(iter(refs), ""))):
                 yield {}
 
-    def attach(self, records: Records, network: str) -> Done:
+    def attach(self, records: Records, network: str, *, was: Records | None = None) -> Done:
         """As `Effect.attach`."""
-        return self._internal(records, network, present=True)
+        return self._internal(records, network, present=True, was=was, after=records)
 
     def detach(self, records: Records, network: str, *, after: Records | None = None) -> Done:
         """As `Effect.detach`."""
-        return self._internal(records, network, present=False, after=after)
+        return self._internal(records, network, present=False, was=records, after=after)
 
     @contextlib.contextmanager
     def listen(self, bridge: str, address_type: str) -> Iterator[Mapping[str, int]]:
@@ -173,9 +162,9 @@ class Network:
             self._site.serve(*before)
             raise
 
-    def remove_bridges(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Remove bridges of ours that have no port; those that went."""
-        with self._host() as host:
+    def remove_bridges(self, names: Sequence[str], was: Records | None = None) -> tuple[str, ...]:
+        """Remove bridges of ours that have no port; those that went. `was`: what the database says."""
+        with self._host(was) as host:
             kernel = host.tools.netlink.look()
             busy = {link.master for link in kernel.links.values()}
             links = kernel.by_name()
@@ -308,25 +297,15 @@ class Network:
 
     @contextlib.contextmanager
     def _internal(
-        self, records: Records, network: str, *, present: bool, after: Records | None = None
+        self, records: Records, network: str, *, present: bool, was: Records | None, after: Records | None
     ) -> Iterator[Mapping[str, int]]:
-        with self._host(None if present else records) as host:
+        with self._host(was) as host:
             kernel = host.tools.netlink.look()
             wanted = want_network(records, network, present=present)
-            planned = plan_of(wanted, kernel, host.around(wanted, kernel))
-            name = records.networks[network].bridge
-            what = f"{'make' if present else 'remove'} bridge {name}"
-            change = Change(
-                what,
-                records,
-                kernel,
-                wanted,
-                planned,
-                cache.digest(records if after is None else after),
-                _kept_as(records, after),
-                records.bridge,
-            )
-            with self._carried_out(host, change):
+            what = f"{'make' if present else 'remove'} bridge {records.networks[network].bridge}"
+            with self._carried_out(
+                host, _leading_to(after, what, host, kernel, wanted, records, was=was or records)
+            ):
                 yield {}
 
 
@@ -338,6 +317,32 @@ def _verified(host: Host, records: Records) -> None:
         log.warning("the generation could not be marked as verified: %s; %s", error.found, error.hint)
 
 
+def _leading_to(
+    after: Records | None,
+    what: str,
+    host: Host,
+    kernel: Kernel,
+    wanted: Wanted,
+    records: Records,
+    *,
+    was: Records,
+) -> Change:
+    """What makes the kernel as `wanted` of `records`. The database says `was` now, and `after` once it has the change;
+    None where it will say the same."""
+    return Change(
+        what,
+        records,
+        kernel,
+        wanted,
+        plan_of(wanted, kernel, host.around(wanted, kernel)),
+        digest=cache.digest(was if after is None else after),
+        kept_as=_kept_as(was, after),
+        former=was.bridge,
+    )
+
+
 def _kept_as(was: Records, after: Records | None) -> str:
     """What tells that the database has a change; nothing where it says the same before and after it."""
-    return "" if after is None or after == was else state_of(after)
+    if after is None or after == was or meant(after) == meant(was):
+        return ""
+    return state_of(after)

@@ -6,6 +6,7 @@ here so that a test has one place to put another kernel.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from hostagent.netctl.observed import Speed, awaits_address, management_address
 from hostagent.netctl.plug import Network, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from hostagent.config import Config
@@ -53,6 +54,18 @@ def open_host(config: Config, bridge: str) -> Host:
     return opened._replace(by="hostagent")
 
 
+@contextlib.contextmanager
+def opened(config: Config, bridge: str) -> Iterator[Host]:
+    """As `open_host`; its socket is closed at the end."""
+    host = open_host(config, bridge)
+    try:
+        yield host
+    finally:
+        close = getattr(host.tools.netlink, "close", None)
+        if close is not None:
+            close()
+
+
 def open_follower() -> Following:
     """Raises NetlinkError."""
     from hostagent.net.follow import Follower
@@ -80,13 +93,8 @@ def holding(opened: Host, hold: Callable[[str], None] | None) -> Host:
 
 def look(config: Config) -> Kernel:
     """One look at the kernel. Raises NetlinkError."""
-    host = open_host(config, "")
-    try:
+    with opened(config, "") as host:
         return host.tools.netlink.look()
-    finally:
-        close = getattr(host.tools.netlink, "close", None)
-        if close is not None:
-            close()
 
 
 def folder(config: Config) -> Path:

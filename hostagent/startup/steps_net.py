@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hostagent.db.transaction import Transaction
     from hostagent.db.view import View
     from hostagent.dbsync.change import Change as RowChange
+    from hostagent.net.devices import Kernel
     from hostagent.net.records import Pif, Records
     from hostagent.xen.inventory import Inventory
 
@@ -70,7 +71,7 @@ def raise_management(context: Context) -> Outcome:
     config, host = context.config, context.host
     warnings: list[str] = []
     changes = list(_mend_journal(context, warnings, dry=False))
-    changes += _follow_database(context, dry=False)
+    changes += _follow_database(context, dry=False, undone=any(one.new == UNDONE for one in changes))
     changes += scan_nics(context, warnings, plan=False)
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
@@ -99,7 +100,8 @@ def raise_management(context: Context) -> Outcome:
 
 def plan_management(context: Context) -> tuple[Change, ...]:
     """What `raise_management` would change."""
-    followed = _follow_database(context, dry=True)
+    mended = _mend_journal(context, [], dry=True)
+    followed = _follow_database(context, dry=True, undone=any(one.new == UNDONE for one in mended))
     scanned = scan_nics(context, [], plan=True)
     chosen = () if followed else _choose_management(context, dry=True)
     bridge = inventory_of(context).management_interface
@@ -111,14 +113,13 @@ def plan_management(context: Context) -> tuple[Change, ...]:
         from hostagent.net import bring
 
         around = network.around(context.config)
-        opened = network.open_host(context.config, bridge)
-        kernel = opened.tools.netlink.look()
-        if not early.left_alone(records, pif, kernel, around.owners):
-            request = bring.Request(bring.UP, pif=pif.ref, management=True, mode=bring.PLAN)
-            found = cache.Found(cache.Cached(records, 0))
-            operations = bring.bring(request, found, opened)["operations"]
+        with network.opened(context.config, bridge) as opened:
+            if not early.left_alone(records, pif, opened.tools.netlink.look(), around.owners):
+                request = bring.Request(bring.UP, pif=pif.ref, management=True, mode=bring.PLAN)
+                found = cache.Found(cache.Cached(records, 0))
+                operations = bring.bring(request, found, opened)["operations"]
     return (
-        *_mend_journal(context, [], dry=True),
+        *mended,
         *followed,
         *scanned,
         *chosen,
@@ -142,19 +143,23 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
         return ()
     records = _of_database(context, inventory_of(context).management_interface)
     digest = state_of(records) if records is not None else ""
-    opened = network.open_host(context.config, inventory_of(context).management_interface)
+    bridge = inventory_of(context).management_interface
     if dry:
         if left is None:
             return (Change(str(folder / journal.NAME), "(damaged)", SET_ASIDE),)
-        here = left.boot_id == opened.boot
-        if here and left.state == journal.WAITING and opened.waiting():
-            return ()
+        with network.opened(context.config, bridge) as opened:
+            here = left.boot_id == opened.boot
+            if here and left.state == journal.WAITING and opened.waiting():
+                return ()
         if here and left.state == journal.UNDO_FAILED:
             return ()
         kept = here and left.state == journal.APPLIED and digest and left.digest == digest
         return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
     try:
-        with journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait):
+        with (
+            network.opened(context.config, bridge) as opened,
+            journal.Lock(folder, opened.by, wait_s=LOCK_S, sleep=opened.wait),
+        ):
             done = unfinished(opened, digest)
     except HostagentError as error:
         warnings.append(
@@ -182,16 +187,16 @@ def _waiting(context: Context) -> str:
         return ""
     if left is None or left.state != journal.WAITING:
         return ""
-    opened = network.open_host(context.config, "")
-    if left.boot_id != opened.boot or not opened.waiting():
-        return ""
+    with network.opened(context.config, "") as opened:
+        if left.boot_id != opened.boot or not opened.waiting():
+            return ""
     return f"{left.what} waits for its confirmation: the management interface is left as it is"
 
 
-def _follow_database(context: Context, *, dry: bool) -> tuple[Change, ...]:
+def _follow_database(context: Context, *, dry: bool, undone: bool) -> tuple[Change, ...]:
     """A move of the management interface that was broken off between inventory and database: the inventory names what
-    has no address, or is not there, and the database has another one, with its address. Its word counts: it is the last
-    to be written.
+    has no address, or is not there, or what the change was to make that was just `undone`; and the database has another
+    one, with its address. Its word counts: it is the last to be written.
     """
     named = inventory_of(context).management_interface
     records = _of_database(context, named) if named else None
@@ -202,7 +207,9 @@ def _follow_database(context: Context, *, dry: bool) -> tuple[Change, ...]:
         return ()
     there = early.management(records)
     link = network.look(context.config).by_name().get(named)
-    if _addressed(there) if there is not None else link is not None and link.group != GROUP:
+    if there is None and link is not None and link.group != GROUP:
+        return ()
+    if there is not None and _addressed(there) and not undone:
         return ()
     bridge, family = records.networks[flagged[0].network].bridge, flagged[0].primary_address_type
     if not dry:
@@ -216,13 +223,15 @@ def _addressed(pif: Pif) -> bool:
 
 
 def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:
-    """On a host that never had one, the management interface is the device with the default route."""
+    """On a host that never had one, the management interface is the device with the default route; and where the bridge
+    that is named is not there, and its NIC is another daemon's: a takeover was broken off before that let go of it.
+    """
     found = inventory_of(context)
     kernel = network.look(context.config)
     present = found.management_interface
     if found.values.get(network.DISABLED) == "true" or present in kernel.by_name():
         return ()
-    if present and _is_ours(context, present):
+    if present and _is_ours(context, present, kernel):
         return ()
     device = observed.default_device(kernel)
     if not device or device == present:
@@ -238,10 +247,13 @@ def _choose_management(context: Context, *, dry: bool) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _is_ours(context: Context, bridge: str) -> bool:
-    """Whether a network of this host has that bridge, so that it is to be made."""
+def _is_ours(context: Context, bridge: str, kernel: Kernel) -> bool:
+    """Whether a network of this host has that bridge, which is not there, and it is ours to make."""
     records = _of_database(context, bridge) or _of_cache(context)
-    return records is not None and early.management(records._replace(bridge=bridge)) is not None
+    if records is None or (pif := early.management(records := records._replace(bridge=bridge))) is None:
+        return False
+    alone = early.left_alone(records, pif, kernel, network.around(context.config).owners)
+    return alone is None or alone.outcome != early.FOREIGN
 
 
 def _of_database(context: Context, bridge: str) -> Records | None:
@@ -274,9 +286,10 @@ def _raise(context: Context, bridge: str) -> early.Raised:
         told = found.told
         if found.cached.records.bridge != bridge:
             return early.Raised(early.NONE, told)
-    opened = network.holding(network.open_host(config, bridge), context.hold)
-    until = opened.clock() + context.timeout_s - early.TIMEOUT_S
-    raised = early.raise_management(found, opened, network.around(config), until=until)
+    with network.opened(config, bridge) as host:
+        opened = network.holding(host, context.hold)
+        until = opened.clock() + context.timeout_s - early.TIMEOUT_S
+        raised = early.raise_management(found, opened, network.around(config), until=until)
     return raised._replace(told=(*told, *raised.told))
 
 

@@ -167,7 +167,8 @@ def clean_bridges(control: Control, kernel: Kernel) -> tuple[str, ...]:
     with control.turn():
         with control.database.read() as view:
             idle = objects_sync.idle_bridges(view, control.host(view), empty)
-        return control.effect.remove_bridges(idle) if idle else ()
+            records = control.records(view) if idle else None
+        return control.effect.remove_bridges(idle, records) if idle else ()
 
 
 # S46

@@ -150,7 +150,7 @@ class Host:
     def _sysctl(self, path, value):
         self.sysctls[path] = value
 
-    def _resolve(self, text):
+    def _resolve(self, text, _bridge):
         self.resolv = text
 
     def _start(self, lease):

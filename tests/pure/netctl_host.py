@@ -75,8 +75,8 @@ class FakeNetwork:
     def take_down(self, records, refs, *, after=None):
         return self._change("take_down", records=records, refs=tuple(refs), after=after)
 
-    def attach(self, records, network):
-        return self._change("attach", records=records, network=network)
+    def attach(self, records, network, *, was=None):
+        return self._change("attach", records=records, network=network, was=was)
 
     def detach(self, records, network, *, after=None):
         return self._change("detach", records=records, network=network, after=after)

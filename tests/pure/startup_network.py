@@ -96,7 +96,7 @@ class FakeHost:
     def stand_down(self):
         self.stood_down += 1
 
-    def resolve(self, text):
+    def resolve(self, text, _bridge):
         self.resolver = text
 
     def open(self, state, hold=lambda _: None):

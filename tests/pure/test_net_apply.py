@@ -42,7 +42,7 @@ class Host:
             raise KernelError("no such file", hint="")
         self.sysctls[path] = value
 
-    def resolve(self, text):
+    def resolve(self, text, _bridge):
         if self.fails == "dns" and text != "old\n":
             raise KernelError("read-only", hint="remount it")
         self.resolver = text

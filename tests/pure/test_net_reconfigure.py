@@ -66,7 +66,7 @@ class Machine:
                 ethtool=lambda device, args: None,
                 lease_start=lambda lease: self.lease(lease),
                 lease_stop=lambda lease: None,
-                resolver=lambda text: None,
+                resolver=lambda *_: None,
             ),
             boot="boot-1",
             around=lambda wanted, kernel: None,
