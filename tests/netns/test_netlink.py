@@ -2,97 +2,36 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
 import os
-import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from hostagent.net.devices import Address, Link, Route
-from hostagent.net.follow import Follower
+from hostagent.net.devices import Address, Route
 from hostagent.net.netlink import Netlink, NetlinkError
 from hostagent.net.operation import Operation
+from tests.netns.netlink_links import BRIDGE, A, B, add, change, device, ip, ip_json, link, own_namespace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from hostagent.net.operation import Value
 
-CLONE_NEWNET = 0x40000000
-A, B, C, D = range(0x10000000, 0x10000004)
-SOON_S = 5
-
 
 @pytest.fixture(autouse=True)
 def segments(kernel: None) -> Iterator[None]:
-    """Instead of a lab's segments: the test is in an empty namespace, which goes with the last socket in it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    try:
-        assert libc.unshare(CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+    """Instead of a lab's segments."""
+    with own_namespace():
         yield
-        assert libc.setns(home, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
-    finally:
-        os.close(home)
 
 
 @pytest.fixture
 def netlink(segments: None) -> Iterator[Netlink]:
     with Netlink() as made:
         yield made
-
-
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, timeout=20)
-
-
-def ip_json(*arguments: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["ip", "-j", *arguments], check=True, capture_output=True, text=True, timeout=20)
-    found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
-    return found
-
-
-def device(name: str) -> dict[str, Any]:
-    [found] = ip_json("-d", "link", "show", "dev", name)
-    return found
-
-
-def add(name: str, index: int, kind: str = "bridge", **args: Value) -> Operation:
-    return Operation("link-add", name, index, {"kind": kind, **args})
-
-
-def change(verb: str, name: str, index: int, **args: Value) -> Operation:
-    return Operation(verb, name, index, args)
-
-
-def link(netlink: Netlink, name: str) -> Link:
-    return netlink.look().by_name()[name]
-
-
-def needs(netlink: Netlink, kind: str, **args: Value) -> None:
-    """Skip, naming the kind, when this kernel cannot make it."""
-    probe = add("probe", D, kind, **args)
-    try:
-        netlink.execute([probe, change("link-del", "probe", D)])
-    except NetlinkError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            raise
-        pytest.skip(f"the kernel has no {kind} device: {error.text}")
-
-
-BRIDGE = add(
-    "xapi1",
-    A,
-    mac="02:00:00:00:00:01",
-    mtu=1400,
-    group=171,
-    up=True,
-    settings={"forward_delay": 0, "mcast_snooping": 0, "priority": 4096, "ageing_time": 12000},
-)
 
 
 def test_a_bridge_is_there_as_asked_for_in_one_message(netlink: Netlink) -> None:
@@ -402,131 +341,3 @@ def test_who_may_not_change_may_look(netlink: Netlink) -> None:
     with os.fdopen(reader) as pipe:
         assert json.load(pipe) == ["lo", "xapi1", "EPERM"]
     os.waitpid(child, 0)
-
-
-# Bonds and VLANs: where the kernel has them
-
-
-def test_a_bond_is_made_with_all_its_settings_and_its_port_tells_its_state(netlink: Netlink) -> None:
-    needs(netlink, "bond")
-    settings = {
-        "mode": 4,
-        "miimon": 100,
-        "updelay": 31000,
-        "downdelay": 200,
-        "xmit_hash_policy": 1,
-        "ad_lacp_rate": 1,
-        "ad_user_port_key": 7,
-    }
-    netlink.execute([add("bond0", A, "bond", mac="02:00:00:00:00:05", group=171, settings=settings)])
-    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    port = link(netlink, "veth0").ifindex
-    netlink.execute(
-        [
-            change("link-set", "veth0", port, up=False),
-            change("link-set", "veth0", port, master=A),
-            change("link-set", "bond0", A, up=True),
-        ]
-    )
-
-    data = device("bond0")["linkinfo"]["info_data"]
-    assert (data["mode"], data["miimon"], data["updelay"], data["downdelay"]) == ("802.3ad", 100, 31000, 200)
-    assert (data["xmit_hash_policy"], data["ad_lacp_rate"], data["ad_user_port_key"]) == (
-        "layer3+4",
-        "fast",
-        7,
-    )
-    assert device("bond0")["address"] == "02:00:00:00:00:05"
-    assert device("veth0")["master"] == "bond0"
-    bond, member = link(netlink, "bond0"), link(netlink, "veth0")
-    assert {name: bond.settings[name] for name in settings} == settings
-    assert bond.partner == ""
-    assert {
-        "state",
-        "mii_status",
-        "ad_aggregator_id",
-        "ad_actor_state",
-        "ad_partner_state",
-    } <= member.port.keys()
-
-
-def test_a_setting_of_a_bond_is_changed_in_place(netlink: Netlink) -> None:
-    needs(netlink, "bond")
-    netlink.execute([add("bond0", A, "bond", settings={"mode": 1, "miimon": 100})])
-    netlink.execute([change("link-set", "bond0", A, settings={"miimon": 50, "updelay": 100})])
-
-    data = device("bond0")["linkinfo"]["info_data"]
-    assert (data["mode"], data["miimon"], data["updelay"]) == ("active-backup", 50, 100)
-
-
-def test_a_vlan_is_made_on_a_device_and_as_a_port_of_a_bridge(netlink: Netlink) -> None:
-    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    lower = link(netlink, "veth0").ifindex
-    needs(netlink, "vlan", lower=lower, vlan_id=1)
-    netlink.execute(
-        [BRIDGE, add("veth0.5", B, "vlan", lower=lower, vlan_id=5, master=A, group=171, mtu=1400, up=True)]
-    )
-
-    seen = device("veth0.5")
-    data = seen["linkinfo"]["info_data"]
-    assert (seen["ifindex"], seen["link"], seen["master"], seen["mtu"]) == (B, "veth0", "xapi1", 1400)
-    assert (data["id"], data["protocol"]) == (5, "802.1Q")
-    ours = link(netlink, "veth0.5")
-    assert (ours.kind, ours.lower, ours.master, ours.vlan_id, ours.vlan_protocol) == (
-        "vlan",
-        lower,
-        A,
-        5,
-        0x8100,
-    )
-
-
-# Events
-
-
-def test_what_happens_is_told_in_order(netlink: Netlink) -> None:
-    with Follower() as follower:
-        assert follower.read() == []
-        netlink.execute([BRIDGE])
-        ip("addr", "add", "192.0.2.1/24", "dev", "xapi1")
-        ip("route", "add", "default", "via", "192.0.2.254")
-        ip("link", "del", "xapi1")
-
-        assert follower.wait(SOON_S)
-        events = follower.read()
-        assert events is not None
-
-    kinds = [(event.gone, type(event.what)) for event in events]
-    assert kinds[0] == (False, Link)
-    assert isinstance(events[0].what, Link)
-    assert (events[0].what.name, events[0].what.ifindex) == ("xapi1", A)
-    assert (False, Address) in kinds
-    assert any(event.what == Route(A, "default4", "192.0.2.254", 3) for event in events if not event.gone)
-    assert [event.what.name for event in events if event.gone and isinstance(event.what, Link)] == ["xapi1"]
-
-
-def test_a_port_that_leaves_is_still_there(netlink: Netlink) -> None:
-    ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    port = link(netlink, "veth0").ifindex
-    netlink.execute([BRIDGE, change("link-set", "veth0", port, master=A)])
-    with Follower() as follower:
-        netlink.execute([change("link-set", "veth0", port, master=0)])
-        assert follower.wait(SOON_S)
-        events = follower.read() or []
-
-    of_port = [event for event in events if isinstance(event.what, Link) and event.what.ifindex == port]
-    assert of_port
-    assert not any(event.gone for event in of_port)
-    assert isinstance(of_port[-1].what, Link)
-    assert of_port[-1].what.master == 0
-
-
-def test_who_reads_too_late_is_told_and_then_hears_again(netlink: Netlink) -> None:
-    with Follower(receive_bytes=4096) as follower:
-        netlink.execute([add(f"b{i}", A + i) for i in range(50)])
-        assert follower.read() is None
-
-        netlink.execute([add("last", A + 50)])
-        names = [event.what.name for event in follower.read() or [] if isinstance(event.what, Link)]
-        assert names[:1] == ["last"]
-        assert len(netlink.look().links) == 52

@@ -19,8 +19,10 @@ from hostagent.api import calls_session
 from hostagent.db import local
 from hostagent.db.database import open_database
 from hostagent.hostinfo import address
+from hostagent.net import foreign
+from hostagent.net.foreign_files import Owner
 from hostagent.run import CommandError, Finished
-from hostagent.startup import checks, network, steps_db, steps_scripts, steps_xen
+from hostagent.startup import checks, network, steps_db, steps_networks, steps_scripts, steps_xen
 from hostagent.startup.role import COORDINATOR
 from hostagent.startup.state import HostState
 from hostagent.xen import balloon, hypercall, inventory
@@ -29,7 +31,8 @@ from tests.pure.host_samples import DOM0_UUID, HOST_UUID, facts
 from tests.pure.lab_hosts import TCG
 from tests.pure.startup_database import DBSYNC
 from tests.pure.startup_host import UUID, BalloonedXenstore, a_domain
-from tests.pure.startup_network import FakeHost, Silence
+from tests.pure.startup_management import STATIC
+from tests.pure.startup_network import FakeHost, Silence, nic_files
 from tests.pure.startup_tree import FakeXenstore, context_of, make_paths, put
 from tests.pure.xenapi_server import Server
 
@@ -200,6 +203,55 @@ def synced(started):
 @pytest.fixture
 def one_key(monkeypatch):
     monkeypatch.setattr(address, "look", lambda: {"xenbr0": [(2, "192.0.2.10")]})
+
+
+# --- the network, for the steps about it ---
+
+
+@pytest.fixture
+def owners(monkeypatch):
+    """NIC → the daemon that has it."""
+    found: dict[str, Owner] = {}
+    monkeypatch.setattr(foreign, "owners", lambda nic, _root: (found[nic.name],) if nic.name in found else ())
+    return found
+
+
+@pytest.fixture
+def nics(paths, network_host, owners):
+    """eth0 to eth2."""
+    for number in range(3):
+        network_host.kernel.nic(f"eth{number}", number + 2, up=True)
+        nic_files(paths.root, f"eth{number}", number + 2)
+    return network_host
+
+
+@pytest.fixture
+def stock(nics, owners):
+    """ifupdown has eth0, with the host's address."""
+    nics.address("eth0", "192.0.2.10", gateway="192.0.2.1")
+    owners["eth0"] = Owner(
+        "ifupdown", "eth0", "Static", ("192.0.2.10/24",), files=("etc/network/interfaces",)
+    )
+    return nics
+
+
+@pytest.fixture
+def recorded(nics, synced):
+    """PIFs of all NICs are there."""
+    steps_networks.record_attachment(synced)
+    return synced
+
+
+@pytest.fixture
+def adopted(recorded, nics):
+    """eth0's PIF is the management interface, on xenbr0, with the address of STATIC; nothing is up yet."""
+    with recorded.host.database.write() as w:
+        (ref,) = w.where("PIF", device="eth0")
+        w.update("PIF", ref, {**STATIC, "management": True})
+    recorded.host.inventory = inventory.update(
+        recorded.config.paths.inventory, {"MANAGEMENT_INTERFACE": "xenbr0"}
+    )
+    return recorded
 
 
 # --- the API ---

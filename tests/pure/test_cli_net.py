@@ -10,8 +10,8 @@ from hostagent.__main__ import main
 from hostagent.cli import netrecords
 from hostagent.errors import BusyError
 from hostagent.net import ask, cache, history, journal
+from tests.pure.net_machine import Machine, no_daemon, records
 from tests.pure.startup_tree import make_paths
-from tests.pure.test_net_reconfigure import Machine, no_daemon, records
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hostagent.net.plan import plan
 from hostagent.net.resolv_conf import render
 from hostagent.net.verify import Around, differences
 from tests.pure.net_kernel import FakeKernel
-from tests.pure.test_net_plan import BOND, TWO, a_kernel, carry_out
+from tests.pure.net_plans import BOND, TWO, a_kernel, carry_out
 
 
 class Killed(BaseException):

@@ -14,8 +14,8 @@ from hostagent.net.cards import cards_of
 from hostagent.net.devices import Address
 from hostagent.net.dhcp_lease import Leased
 from hostagent.net.sniff import Sniffed, SniffError
+from tests.pure.net_machine import MAC, Machine, records
 from tests.pure.startup_network import nic_files
-from tests.pure.test_net_reconfigure import MAC, Machine, records
 
 CARDS = (ladder.Seen("eth0", MAC, carrier=True),)
 

@@ -17,9 +17,9 @@ from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan
 from hostagent.net.reconfigure import DONE, FAILED, exit_of
 from hostagent.net.unfinished import unfinished
+from tests.pure.net_care import Segment, readdressed
 from tests.pure.net_kernel import RefusedError
-from tests.pure.test_net_care import Segment, readdressed
-from tests.pure.test_net_reconfigure import UUID, Machine, records
+from tests.pure.net_machine import UUID, Machine, records
 
 
 @pytest.fixture

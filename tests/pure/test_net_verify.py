@@ -7,7 +7,7 @@ import pytest
 from hostagent.net.devices import Address, Device, Dns, Lease, Route, Wanted
 from hostagent.net.sysctl import Ipv6
 from hostagent.net.verify import Around, differences
-from tests.pure.test_net_plan import BOND, LACP, PLAIN, VLANS, a_kernel, carry_out
+from tests.pure.net_plans import BOND, LACP, PLAIN, VLANS, a_kernel, carry_out
 
 
 def up_with(wanted):

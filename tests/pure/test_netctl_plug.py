@@ -9,22 +9,25 @@ import contextlib
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import bring, cache, history, journal
-from hostagent.net.apply import RolledBackError
+from hostagent.net import cache, history, journal
 from hostagent.net.attached import attached
 from hostagent.net.finding import FindingError
 from hostagent.net.foreign_files import Owner
-from hostagent.net.nics_types import Nic
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.unfinished import state_of
 from hostagent.netctl import merged, plug
-from hostagent.netctl.plug import Network, Site
-from tests.pure.net_records import STATIC, Host
-from tests.pure.startup_network import FakeHost
-
-
-class Refused(Exception):
-    """What a database might raise."""
+from hostagent.netctl.plug import Network
+from tests.pure.netctl_plugs import (
+    Files,
+    Refused,
+    a_host,
+    a_host_without_vlan,
+    a_network,
+    bonded,
+    raised,
+    state,
+    three_nics,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -34,29 +37,7 @@ def no_power_cut(monkeypatch):
 
 @pytest.fixture
 def host():
-    found = FakeHost()
-    for number in range(3):
-        found.kernel.nic(f"eth{number}", number + 2, up=True)
-        found.kernel.links[number + 2].permanent_mac = f"02:00:00:00:00:0{number}"
-        found.kernel.links[number + 2].mac = f"02:00:00:00:00:0{number}"
-    return found
-
-
-class Files:
-    """Inventory and listeners."""
-
-    def __init__(self):
-        self.management = "xenbr0", "IPv4"
-        self.served = []
-        self.fails = False
-
-    def set(self, bridge, family):
-        self.management = bridge, family
-
-    def serve(self, bridge, family):
-        self.served.append((bridge, family))
-        if self.fails and len(self.served) == 1:
-            raise KernelError("port 443 is taken", hint="")
+    return three_nics()
 
 
 @pytest.fixture
@@ -66,60 +47,12 @@ def files():
 
 @pytest.fixture
 def net(host, files, tmp_path):
-    return Network(
-        Site(
-            open=lambda _: host.open(tmp_path),
-            owners=lambda name: host.owned.get(name, ()),
-            management=lambda: files.management,
-            set_management=files.set,
-            serve=files.serve,
-            nics=lambda: (Nic(0, "eth0", "02:00:00:00:00:00"),),
-            has_bridge=lambda name: name in host.look().by_name(),
-            ask=host.ask,
-        )
-    )
+    return a_network(host, files, tmp_path)
 
 
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / cache.FOLDER
-
-
-def a_host(**management):
-    """eth0 is management; eth1 has VLAN 5; eth2."""
-    made = Host()
-    made.nic("eth0", **{"management": True, **STATIC, **management})
-    made.nic("eth1")
-    made.nic("eth2")
-    made.vlan("eth1", 5)
-    return made
-
-
-def a_host_without_vlan():
-    made = Host()
-    made.nic("eth0", management=True, **STATIC)
-    made.nic("eth1")
-    made.nic("eth2")
-    return made
-
-
-def state(host):
-    """What the kernel has, without the indexes of what was made and made anew."""
-    kernel = host.look()
-    names = {index: link.name for index, link in kernel.links.items()}
-    return (
-        {
-            link.name: (names.get(link.master), link.mtu, link.kind, link.flags)
-            for link in kernel.links.values()
-        },
-        sorted((names[one.device], one.text) for one in kernel.addresses),
-        sorted((names[one.device], one.destination, one.gateway) for one in kernel.routes),
-    )
-
-
-def raised(net, records, *refs):
-    with net.bring_up(records, refs, was=records):
-        pass
 
 
 # --- done, kept, undone ---
@@ -320,190 +253,6 @@ def test_at_boot_less_is_better_than_nothing(net, host):
     assert "eth1" in attached(records, host.look())
 
 
-# --- bonds ---
-
-
-def bonded(**values):
-    made = a_host(ip_mode="None", ip="", netmask="", gateway="", dns="", management=False)
-    made.bond("bond0", ("eth0", "eth2"), management=True, **{**STATIC, **values})
-    return made.records("xapi0")
-
-
-def test_a_bond_takes_over_management_and_gives_it_back(net, host):
-    single, bond = a_host().records("xenbr0"), bonded()
-    raised(net, single, "eth0")
-    before = state(host)
-
-    with net.bring_up(bond, ["bond0"], was=single, down=["eth0"], becoming_management="bond0"):
-        pass
-    assert attached(bond, host.look()) == {"bond0"}
-    assert "xenbr0" not in host.look().by_name()
-
-    with net.bring_up(single, ["eth0"], was=bond, down=["bond0"], becoming_management="eth0"):
-        pass
-    links, addresses, routes = state(host)
-    assert {name: links[name] for name in ("xenbr0", "eth0")} == {
-        name: before[0][name] for name in ("xenbr0", "eth0")
-    }
-    assert (addresses, routes) == before[1:]
-    assert "bond0" not in links
-
-
-def test_guests_follow_to_the_bridge_of_the_bond(net, host):
-    single, bond = a_host().records("xenbr0"), bonded()
-    raised(net, single, "eth0")
-    host.kernel.nic("vif1.0", 50, up=True)
-    host.kernel.links[50].kind = "tun"
-    host.kernel._enslave(host.kernel.links[50], host.look().by_name()["xenbr0"].ifindex)
-    moved = {single.pifs["eth0"].network: bond.pifs["bond0"].network}
-
-    with net.bring_up(bond, ["bond0"], was=single, down=["eth0"], becoming_management="bond0", moved=moved):
-        pass
-
-    links = host.look().by_name()
-    assert links["vif1.0"].master == links["xapi0"].ifindex
-
-
-def test_guests_move_between_networks_that_both_stay(net, host):
-    records = a_host().records("xenbr0")
-    raised(net, records, "eth1", "eth2")
-    host.kernel.nic("vif1.0", 50, up=True)
-    host.kernel.links[50].kind = "tun"
-    links = host.look().by_name()
-    host.kernel._enslave(host.kernel.links[50], links["xenbr1"].ifindex)
-    moved = {records.pifs["eth1"].network: records.pifs["eth2"].network}
-
-    with contextlib.suppress(Refused), net.bring_up(records, ["eth2"], was=records, moved=moved):
-        assert host.look().by_name()["vif1.0"].master == links["xenbr2"].ifindex
-        raise Refused
-
-    assert host.look().by_name()["vif1.0"].master == links["xenbr1"].ifindex
-
-
-# --- the management interface ---
-
-
-def other_address():
-    return a_host(ip="10.1.0.77", gateway="10.1.0.1").records("xenbr0")
-
-
-def test_a_management_interface_whose_gateway_answers_is_changed_under_a_timer(net, host):
-    records = a_host().records("xenbr0")
-    raised(net, records, "eth0")
-
-    with net.bring_up(other_address(), ["eth0"], was=records):
-        assert (host.armed, host.disarmed) == (1, 0)
-
-    assert host.disarmed == 1
-    assert {probe.target for probe in host.asked} == {"10.1.0.1"}
-    assert ("xenbr0", "10.1.0.77") in state(host)[1]
-
-
-def test_a_change_that_loses_the_gateway_is_undone(net, host, folder, monkeypatch):
-    records = a_host().records("xenbr0")
-    raised(net, records, "eth0")
-    before = state(host)
-    answers = host.ask
-
-    def only_the_first(probe):
-        found = answers(probe)
-        host.answers = False
-        return found
-
-    monkeypatch.setattr(host, "ask", only_the_first)
-
-    with pytest.raises(RolledBackError, match=r"10\.1\.0\.1"):
-        _change(net, other_address(), records)
-
-    assert state(host) == before
-    assert host.disarmed
-    assert journal.pending(folder) is None
-
-
-def _change(network, records, was):
-    with network.bring_up(records, ["eth0"], was=was):
-        pytest.fail("it was entered")
-
-
-def test_a_gateway_that_was_silent_before_may_be_silent_after(net, host):
-    records = a_host().records("xenbr0")
-    raised(net, records, "eth0")
-    host.answers = False
-
-    with net.bring_up(other_address(), ["eth0"], was=records):
-        pass
-
-    assert ("xenbr0", "10.1.0.77") in state(host)[1]
-
-
-def test_a_timer_that_was_faster_than_its_being_stopped_finds_nothing_to_undo(
-    net, host, tmp_path, monkeypatch
-):
-    records = a_host().records("xenbr0")
-    raised(net, records, "eth0")
-
-    def late():
-        raise KernelError("the confirmation came too late", hint="")
-
-    monkeypatch.setattr(host, "disarm", late)
-
-    with net.bring_up(other_address(), ["eth0"], was=records):
-        pass
-    after = state(host)
-
-    assert bring.undo(host.open(tmp_path))["outcome"] == "nothing"
-    assert state(host) == after
-
-
-def test_listeners_follow_and_come_back(net, files):
-    with net.listen("xapi0", "IPv6"):
-        assert files.management == ("xapi0", "IPv6")
-    with contextlib.suppress(Refused), net.listen("", "IPv6"):
-        raise Refused
-
-    assert files.management == ("xapi0", "IPv6")
-    assert files.served == [("xapi0", "IPv6"), ("", "IPv6"), ("xapi0", "IPv6")]
-
-
-def test_a_listener_that_cannot_be_leaves_the_former_one(net, files):
-    files.fails = True
-
-    with pytest.raises(KernelError), net.listen("xapi0", "IPv4"):
-        pytest.fail("it was entered")
-
-    assert files.management == ("xenbr0", "IPv4")
-    assert files.served[-1] == ("xenbr0", "IPv4")
-
-
-def test_at_boot_an_address_that_another_host_has_is_taken_and_told(net, host, caplog):
-    host.held["10.1.0.77"] = "52:54:00:aa:aa:aa"
-    booting = Network(net._site, boot=True)
-
-    raised(booting, other_address(), "eth0")
-
-    assert ("xenbr0", "10.1.0.77") in state(host)[1]
-    assert "another host, 52:54:00:aa:aa:aa, has 10.1.0.77" in caplog.text
-    assert host.announced == [("xenbr0", ("10.1.0.77",))]
-
-
-# --- internal networks, looks ---
-
-
-def test_an_internal_network_has_a_bridge_from_attach_to_detach(net, host):
-    made = a_host()
-    ref = made.network("xenapi", other_config={"is_host_internal_management_network": "true", "ip_begin": "169.254.0.1", "netmask": "255.255.0.0"})  # fmt: skip  # noqa: E501
-    records = made.records()
-
-    with net.attach(records, ref):
-        pass
-    assert ("xenapi", "169.254.0.1") in state(host)[1]
-    with net.detach(records, ref):
-        pass
-    assert not net.has_bridge("xenapi")
-    with net.detach(records, ref):  # none is right too
-        pass
-
-
 def test_bridges_with_ports_and_those_of_others_are_not_removed(net, host):
     records = a_host().records("xenbr0")
     raised(net, records, "eth1")
@@ -535,11 +284,6 @@ def test_a_vlan_device_of_somebody_else_is_told(net, host):
 )
 def test_a_bond_mode_that_the_kernel_has_not_is_refused_with_the_reason(net, mode, refused):
     assert bool(net.mode_refused(mode)) == refused
-
-
-def test_nics_and_management_are_those_of_the_host(net):
-    assert [nic.name for nic in net.nics()] == ["eth0"]
-    assert (net.management_bridge(), net.management_address_type()) == ("xenbr0", "IPv4")
 
 
 def test_records_of_before_and_after_in_one_say_what_is_attached_now(net, host):

@@ -1,5 +1,6 @@
 """Tests on real Xen hosts: fixtures and options come from the lab."""
 
+import pytest
 from nested_xen.fixtures import (  # noqa: F401 - fixtures and hooks are found by name
     lab_hosts,
     odd_host,
@@ -13,3 +14,20 @@ from nested_xen.fixtures import (  # noqa: F401 - fixtures and hooks are found b
     xen_hosts,
     xen_hosts_bare,
 )
+
+from tests.xen.net_operator import clean, opened
+
+
+@pytest.fixture
+def clean_host(xen_host):  # noqa: F811 - the fixture
+    """A host whose network is as after a scan, but for the management interface; before the test and after it."""
+    clean(xen_host)
+    yield xen_host
+    clean(xen_host)
+
+
+@pytest.fixture
+def net(clean_host):
+    """The network of such a host, through a session."""
+    with opened(clean_host) as made:
+        yield made

@@ -8,7 +8,7 @@ from nested_xen import install, machine, network, wire
 from tests.xen.agent import power_on, start
 from tests.xen.net_look import assert_bridge, assert_vlan, await_that, bonding, look
 from tests.xen.net_moves import adopt, assert_reachable, management_of
-from tests.xen.net_operator import DONE, PREFIX, STATIC, clean, opened, run
+from tests.xen.net_operator import DONE, PREFIX, STATIC, opened, run
 from tests.xen.net_segment import ping
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(3600)]
@@ -18,19 +18,6 @@ TESTER = STATIC.format(200)
 MOST = machine.MAX_NICS
 NEW_CARD = "02:00:00:00:00:c0"
 LONG = "enp129s0f1np1x"  # 14 bytes: no tag fits behind it
-
-
-@pytest.fixture
-def clean_host(xen_host):
-    clean(xen_host)
-    yield xen_host
-    clean(xen_host)
-
-
-@pytest.fixture
-def net(clean_host):
-    with opened(clean_host) as made:
-        yield made
 
 
 def address(number):

@@ -1,0 +1,224 @@
+# mypy: disable-error-code="union-attr,arg-type"
+# each test knows which object it has
+"""Changes of bonds, of the management interface and of internal networks on a kernel with the rules of a real one."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from hostagent.errors import KernelError
+from hostagent.net import bring, cache, journal
+from hostagent.net.apply import RolledBackError
+from hostagent.net.attached import attached
+from hostagent.netctl.plug import Network
+from tests.pure.netctl_plugs import Files, Refused, a_host, a_network, bonded, raised, state, three_nics
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+
+
+@pytest.fixture
+def host():
+    return three_nics()
+
+
+@pytest.fixture
+def files():
+    return Files()
+
+
+@pytest.fixture
+def net(host, files, tmp_path):
+    return a_network(host, files, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / cache.FOLDER
+
+
+# --- bonds ---
+
+
+def test_a_bond_takes_over_management_and_gives_it_back(net, host):
+    single, bond = a_host().records("xenbr0"), bonded()
+    raised(net, single, "eth0")
+    before = state(host)
+
+    with net.bring_up(bond, ["bond0"], was=single, down=["eth0"], becoming_management="bond0"):
+        pass
+    assert attached(bond, host.look()) == {"bond0"}
+    assert "xenbr0" not in host.look().by_name()
+
+    with net.bring_up(single, ["eth0"], was=bond, down=["bond0"], becoming_management="eth0"):
+        pass
+    links, addresses, routes = state(host)
+    assert {name: links[name] for name in ("xenbr0", "eth0")} == {
+        name: before[0][name] for name in ("xenbr0", "eth0")
+    }
+    assert (addresses, routes) == before[1:]
+    assert "bond0" not in links
+
+
+def test_guests_follow_to_the_bridge_of_the_bond(net, host):
+    single, bond = a_host().records("xenbr0"), bonded()
+    raised(net, single, "eth0")
+    host.kernel.nic("vif1.0", 50, up=True)
+    host.kernel.links[50].kind = "tun"
+    host.kernel._enslave(host.kernel.links[50], host.look().by_name()["xenbr0"].ifindex)
+    moved = {single.pifs["eth0"].network: bond.pifs["bond0"].network}
+
+    with net.bring_up(bond, ["bond0"], was=single, down=["eth0"], becoming_management="bond0", moved=moved):
+        pass
+
+    links = host.look().by_name()
+    assert links["vif1.0"].master == links["xapi0"].ifindex
+
+
+def test_guests_move_between_networks_that_both_stay(net, host):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth1", "eth2")
+    host.kernel.nic("vif1.0", 50, up=True)
+    host.kernel.links[50].kind = "tun"
+    links = host.look().by_name()
+    host.kernel._enslave(host.kernel.links[50], links["xenbr1"].ifindex)
+    moved = {records.pifs["eth1"].network: records.pifs["eth2"].network}
+
+    with contextlib.suppress(Refused), net.bring_up(records, ["eth2"], was=records, moved=moved):
+        assert host.look().by_name()["vif1.0"].master == links["xenbr2"].ifindex
+        raise Refused
+
+    assert host.look().by_name()["vif1.0"].master == links["xenbr1"].ifindex
+
+
+# --- the management interface ---
+
+
+def other_address():
+    return a_host(ip="10.1.0.77", gateway="10.1.0.1").records("xenbr0")
+
+
+def test_a_management_interface_whose_gateway_answers_is_changed_under_a_timer(net, host):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth0")
+
+    with net.bring_up(other_address(), ["eth0"], was=records):
+        assert (host.armed, host.disarmed) == (1, 0)
+
+    assert host.disarmed == 1
+    assert {probe.target for probe in host.asked} == {"10.1.0.1"}
+    assert ("xenbr0", "10.1.0.77") in state(host)[1]
+
+
+def test_a_change_that_loses_the_gateway_is_undone(net, host, folder, monkeypatch):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth0")
+    before = state(host)
+    answers = host.ask
+
+    def only_the_first(probe):
+        found = answers(probe)
+        host.answers = False
+        return found
+
+    monkeypatch.setattr(host, "ask", only_the_first)
+
+    with pytest.raises(RolledBackError, match=r"10\.1\.0\.1"):
+        _change(net, other_address(), records)
+
+    assert state(host) == before
+    assert host.disarmed
+    assert journal.pending(folder) is None
+
+
+def _change(network, records, was):
+    with network.bring_up(records, ["eth0"], was=was):
+        pytest.fail("it was entered")
+
+
+def test_a_gateway_that_was_silent_before_may_be_silent_after(net, host):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth0")
+    host.answers = False
+
+    with net.bring_up(other_address(), ["eth0"], was=records):
+        pass
+
+    assert ("xenbr0", "10.1.0.77") in state(host)[1]
+
+
+def test_a_timer_that_was_faster_than_its_being_stopped_finds_nothing_to_undo(
+    net, host, tmp_path, monkeypatch
+):
+    records = a_host().records("xenbr0")
+    raised(net, records, "eth0")
+
+    def late():
+        raise KernelError("the confirmation came too late", hint="")
+
+    monkeypatch.setattr(host, "disarm", late)
+
+    with net.bring_up(other_address(), ["eth0"], was=records):
+        pass
+    after = state(host)
+
+    assert bring.undo(host.open(tmp_path))["outcome"] == "nothing"
+    assert state(host) == after
+
+
+def test_listeners_follow_and_come_back(net, files):
+    with net.listen("xapi0", "IPv6"):
+        assert files.management == ("xapi0", "IPv6")
+    with contextlib.suppress(Refused), net.listen("", "IPv6"):
+        raise Refused
+
+    assert files.management == ("xapi0", "IPv6")
+    assert files.served == [("xapi0", "IPv6"), ("", "IPv6"), ("xapi0", "IPv6")]
+
+
+def test_a_listener_that_cannot_be_leaves_the_former_one(net, files):
+    files.fails = True
+
+    with pytest.raises(KernelError), net.listen("xapi0", "IPv4"):
+        pytest.fail("it was entered")
+
+    assert files.management == ("xenbr0", "IPv4")
+    assert files.served[-1] == ("xenbr0", "IPv4")
+
+
+def test_at_boot_an_address_that_another_host_has_is_taken_and_told(net, host, caplog):
+    host.held["10.1.0.77"] = "52:54:00:aa:aa:aa"
+    booting = Network(net._site, boot=True)
+
+    raised(booting, other_address(), "eth0")
+
+    assert ("xenbr0", "10.1.0.77") in state(host)[1]
+    assert "another host, 52:54:00:aa:aa:aa, has 10.1.0.77" in caplog.text
+    assert host.announced == [("xenbr0", ("10.1.0.77",))]
+
+
+# --- internal networks, looks ---
+
+
+def test_an_internal_network_has_a_bridge_from_attach_to_detach(net, host):
+    made = a_host()
+    ref = made.network("xenapi", other_config={"is_host_internal_management_network": "true", "ip_begin": "169.254.0.1", "netmask": "255.255.0.0"})  # fmt: skip  # noqa: E501
+    records = made.records()
+
+    with net.attach(records, ref):
+        pass
+    assert ("xenapi", "169.254.0.1") in state(host)[1]
+    with net.detach(records, ref):
+        pass
+    assert not net.has_bridge("xenapi")
+    with net.detach(records, ref):  # none is right too
+        pass
+
+
+def test_nics_and_management_are_those_of_the_host(net):
+    assert [nic.name for nic in net.nics()] == ["eth0"]
+    assert (net.management_bridge(), net.management_address_type()) == ("xenbr0", "IPv4")
