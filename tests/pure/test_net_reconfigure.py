@@ -228,7 +228,7 @@ def test_the_daemon_does_it_when_it_answers(program, monkeypatch):
     monkeypatch.setattr(ask, "ask", answer)
 
     assert program("--session", "s", "--pif", "OpaqueRef:1", "--timeout=10", "up")[0] == 4
-    assert asked == [("hostagent.net_reconfigure", "up", "OpaqueRef:1", 40.0)]
+    assert asked == [("hostagent.net_reconfigure", "up", "OpaqueRef:1", 10 + reconfigure.ANSWER_SPARE_S)]
 
 
 @pytest.mark.parametrize(("code", "works"), [("HOST_STILL_BOOTING", True), ("PIF_UNMANAGED", False)])
