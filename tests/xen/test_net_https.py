@@ -106,7 +106,7 @@ def test_management_goes_to_a_pif_that_has_only_ipv6_and_back(host):
         assert listening(host) == {SECOND6}
         serves(host, SECOND6, "management")
         assert inventory(host) == (second.bridge, "IPv6")
-        assert net.api.host.get_address(net.me) == SECOND6
+        await_that(lambda: net.api.host.get_address(net.me) == SECOND6, "the host's record has it")
         seen = look(host)
         assert seen.gateways(family=6) == [SERVER6] == seen.gateways(second.bridge, 6)
         assert seen.addresses(second.bridge) == set()
