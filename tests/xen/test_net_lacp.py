@@ -96,6 +96,10 @@ def test_a_bond_with_lacp_carries_on_when_either_of_its_links_goes(net):
     stations = [wire.join(net.host.lab, segment, f"on-{segment}") for segment in SEGMENTS]
     traffic = Traffic(stations, one.mac)
 
+    def is_link(nic, state):
+        what = f"{nic.name} is {state}"
+        await_that(lambda: bonding(net.host, device)[1][nic.name]["MII Status"] == state, what)
+
     def both_carry():
         await_that(lambda: IN_BOTH in told(net, device), "both links carry traffic", deadline_s=LACP_S)
 
@@ -106,16 +110,10 @@ def test_a_bond_with_lacp_carries_on_when_either_of_its_links_goes(net):
             traffic.await_more("traffic over the bond")
             for number, lost, left in ((BOND_A, one, SEGMENTS[1]), (BOND_B, two, SEGMENTS[0])):
                 with faults.no_carrier(net.host, number):
-                    await_that(
-                        lambda lost=lost: bonding(net.host, device)[1][lost.name]["MII Status"] == "down",
-                        f"{lost.name} is down",
-                    )
+                    is_link(lost, "down")
                     await_that(lambda: IN_ONE in told(net, device), "one link is left", deadline_s=LACP_S)
                     traffic.await_more(f"traffic with {lost.name} down", (left,))
-                await_that(
-                    lambda lost=lost: bonding(net.host, device)[1][lost.name]["MII Status"] == "up",
-                    f"{lost.name} is up again",
-                )
+                is_link(lost, "up")
                 both_carry()
                 traffic.await_more("traffic with both")
     finally:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from typing import Any
 
 import pytest
 from nested_xen import services, wire
@@ -22,6 +23,7 @@ STORAGE, BOND_A, BOND_B = 1, 2, 3
 SEGMENTS = ("bond-a", "bond-b")
 ON_BOND = "203.0.113.11"
 ROUTE = ("10.20.0.0/16", STATIC.format(3))
+LACP: dict[str, Any] = {"lacp-time": "fast"}
 LACP_S = 240
 
 
@@ -46,7 +48,7 @@ def test_what_comes_by_itself_and_what_was_set_is_there_again_after_a_cold_boot(
             net.api.PIF.plug(nic.pif)
             await_that(lambda: look(host).addresses(nic.bridge), "an address by DHCP")
             await_that(lambda: look(host).addresses(nic.bridge, "inet6"), "an address by autoconfiguration")
-            _, master = net.bond([one.pif, two.pif], "lacp", **{"lacp-time": "fast"})
+            _, master = net.bond([one.pif, two.pif], "lacp", **LACP)
             net.static(master, ON_BOND)
             device, on_bond = net.record(master)["device"], net.bridge(master)
             kept = net.network("kept", persist="true")
