@@ -10,6 +10,7 @@ from hostagent.net.operation import Operation, Plan
 from hostagent.net.resolv_conf import is_other, render
 from hostagent.net.verify import (
     BY_ADVERTISEMENT,
+    FOREVER,
     NO_PREFIX_ROUTE,
     UP,
     Around,
@@ -112,7 +113,10 @@ def addresses_off(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
 def _before_the_client(
     layer3: Layer3, name: str, address: Address, running: set[tuple[str, int]] | None
 ) -> bool:
-    """Whether it is left from the time before a DHCP client that is now to start: the old static one."""
+    """Whether it is left from the time before a DHCP client that is now to start: the old static one. One with an end
+    is of a lease: the client takes it over, or it ends, and till then the host is reached by it."""
+    if address.valid_s != FOREVER:
+        return False
     key = (name, family_of(address.text))
     wanted = (name, address.text, address.prefix) in layer3.addresses
     return running is not None and key in layer3.leases and key not in running and not wanted and key[1] == 4
