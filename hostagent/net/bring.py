@@ -89,6 +89,8 @@ class Host(NamedTuple):
     """Whether the timer runs, or undoes something now. May raise HostagentError."""
     stand_down: Callable[[], None] = lambda: None
     """Stop the timer and an undo that waits for the lock, if there are any."""
+    run: Path | None = None
+    """RUN; None: what is true until the next boot is not noted."""
     remarks: Callable[[], list[str]] = list
     """What of the host as a whole makes every network less than was asked for, in words."""
 

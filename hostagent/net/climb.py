@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, ladder
+from hostagent.net import bring, cache, emergency, ladder
 from hostagent.net.attached import works
 from hostagent.net.operation import Operation
 from hostagent.net.settle import CARRIER_S, POLL_S, SCOPE_LINK
@@ -54,6 +54,7 @@ def climb(
     """
     done = set(tried)
     failed: list[tuple[ladder.Rung, str]] = []
+    dead: list[str] = []
     now = situation()
     if _lift(now.listed, host):
         now = situation()
@@ -61,6 +62,7 @@ def climb(
         rung = ladder.choose(now, done)
         late = bool(until) and host.clock() >= until
         if rung is None or rung.records is None or late:
+            _put_back(dead, now, host)
             if rung is not None and not late:
                 _ask_on(rung.cards, now, host, held)
             local = link_local(host.tools.netlink.look(), now.listed)
@@ -72,11 +74,45 @@ def climb(
         if why := held(rung.records, pif):
             failed.append((rung, why))
             continue
+        told: list[str] = []
+        if rung.number >= ladder.PLAIN:
+            dead = dead or _ways(now)
+            told = emergency.aside([one for one in dead if one != rung.records.bridge], host)
         result = _raised(rung.records, pif, _seconds(rung, now), host)
+        result["told"] = [*told, *result["told"]]
         if works(rung.records, pif, host.tools.netlink.look()):
+            result["told"] += _noted(rung, now, host)
             return Climbed(rung, result, tuple(failed), "")
         failed.append((rung, "; ".join(said(result)) or "no carrier or no address"))
+        if rung.number == ladder.PLAIN:
+            dead.append(rung.records.bridge)
         now = situation()
+
+
+def _ways(now: ladder.Situation) -> list[str]:
+    """The bridges that rungs 1 and 2 may have left an address on, which leads nowhere."""
+    tried = [records for records in (now.records, now.verified) if records is not None]
+    return list(dict.fromkeys(records.bridge for records in tried if records.bridge))
+
+
+def _noted(rung: ladder.Rung, now: ladder.Situation, host: bring.Host) -> list[str]:
+    """Note what management stands on now, or that it stands on its own; what is told."""
+    if rung.number < ladder.PLAIN or rung.records is None:
+        return emergency.end(host, rung.records.bridge if rung.records is not None else "")
+    try:
+        emergency.begin(host, rung, now.records.bridge)
+    except HostagentError as error:
+        return [f"the rung could not be noted: {error.found} (hint: {error.hint})"]
+    return []
+
+
+def _put_back(dead: Sequence[str], now: ladder.Situation, host: bring.Host) -> None:
+    """No rung helped: the management interface has its address again, for when its cable does."""
+    pif = ladder.management(now.records)
+    if not dead or pif is None:
+        return
+    emergency.aside([one for one in dead if one != now.records.bridge], host)
+    _raised(now.records, pif, ladder.TIMEOUTS_S[ladder.CONSOLE], host)
 
 
 def last_lease(records: Records, host: bring.Host) -> Leased | None:

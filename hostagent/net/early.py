@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, climb, journal, ladder
+from hostagent.net import bring, cache, climb, emergency, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.cards import cards_of
 from hostagent.net.chains import lower_of, members
@@ -130,6 +130,17 @@ def left_alone(
     return None
 
 
+def on_rung(records: Records, pif: Pif, run: Path | None, kernel: Kernel) -> Raised | None:
+    """That management stands on a rung of the ladder already, while no NIC of its own has carrier: trying that again
+    would put its fixed address on two bridges."""
+    found = emergency.standing(run, kernel)
+    links = kernel.by_name()
+    lit = any(links[name].carrier for name in nics_of(records, pif) if name in links)
+    if found is None or found.former != records.bridge or lit:
+        return None
+    return Raised(UP, (found.told,))
+
+
 def raise_management(
     found: cache.Found,
     host: bring.Host,
@@ -155,10 +166,12 @@ def raise_management(
     pif = found.cached.records.pifs[pif.ref]
     if alone := left_alone(found.cached.records, pif, host.tools.netlink.look(), around.owners):
         return alone._replace(told=(*told, *alone.told))
+    if stands := on_rung(found.cached.records, pif, host.run, host.tools.netlink.look()):
+        return stands._replace(told=(*told, *stands.told))
     said, done = _try(found, pif, host, timeout_s)
     said = (*told, *said)
     if done is not None:
-        return Raised(UP, said, done)
+        return Raised(UP, (*said, *emergency.end(host, records.bridge)), done)
     return _climb(found, host, around, said, until)
 
 

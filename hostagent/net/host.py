@@ -46,9 +46,7 @@ UNDO = (
 
 
 def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> bring.Host:
-    """The host below `root`; `management` is the bridge whose DHCP client keeps its last lease. Raises NetlinkError,
-    FileError.
-    """
+    """The host below `root`; `management`: whose DHCP client keeps its last lease. Raises NetlinkError, FileError."""
     tools = _Tools(root, run, management, state)
     boot = read_bounded(root / journal.BOOT_ID, limit_bytes=128).decode("ascii", "replace").strip()
     return bring.Host(
@@ -74,6 +72,7 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
         soft=tools.soft,
         wire=_wire(root),
         remarks=lambda: filtered(root),
+        run=run,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, climb, journal, ladder
+from hostagent.net import bring, climb, emergency, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.unfinished import unfinished
 
@@ -41,6 +41,7 @@ def reset(
     first = climb.attempt(found, request, host)
     first["told"] = [*cleared, *first["told"]]
     if works(records, pif, host.tools.netlink.look()):
+        first["told"] += emergency.end(host, records.bridge)
         return first
     # whatever daemon has them: an operator named these NICs
     climbed = climb.climb(
