@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import cache, early, journal
+from hostagent.net import cache, early, emergency, journal
 from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
@@ -123,6 +123,8 @@ class Network:
                 yield mtus(both, refs, host.tools.netlink.look())
             if course.reached and course.outcome == CHANGED:
                 _verified(host, records)
+            for told in emergency.changed(host, both, refs, becoming_management):
+                log.warning("%s: %s", what, told)
         if self._account is None and host.wire is not None and wanted.addresses:
             for trouble in announce(wanted, planned, host.wire):
                 log.warning("%s: %s", what, trouble)

@@ -26,7 +26,7 @@ from hostagent.net.verify import differences
 from hostagent.netctl import observed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from hostagent.dbsync.change import Change
     from hostagent.net.dhcp_lease import Leased
@@ -79,6 +79,8 @@ class Eyes(NamedTuple):
     keep: Callable[[Records], object]
     """The records as the cache that the next boot begins with."""
     repair: bool = False
+    left: Callable[[Records, Kernel], Mapping[str, str]] = lambda *_: {}
+    """PIFs that are not to be repaired, and why."""
 
 
 class Keeper:
@@ -100,6 +102,7 @@ class Keeper:
         self._dns: dict[str, str | None] = {}
         self._addresses: dict[str, frozenset[str]] = {}
         self._repaired: dict[str, list[float]] = {}
+        self._left: set[str] = set()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -286,17 +289,29 @@ class Keeper:
             records = self._control.records(view)
         by_all = self._eyes.repair or records.pool_other_config.get(REPAIR) == "true"
         hit = dict.fromkeys([*sorted(self.lost), *(ref for one in self.drift for ref in one.serves)])
+        left = self._eyes.left(records, self._kernel)
+        self._tell_left({left[ref] for ref in hit if ref in left})
         now = self._clock()
         found = []
         for ref in hit:
             pif = records.pifs.get(ref)
-            if pif is None or not pif.managed or not (by_all or pif.other_config.get(REPAIR) == "true"):
+            if (
+                pif is None
+                or not pif.managed
+                or ref in left
+                or not (by_all or pif.other_config.get(REPAIR) == "true")
+            ):
                 continue
             recent = [at for at in self._repaired.get(ref, ()) if now - at < REPAIRS_S]
             if len(recent) < REPAIRS:
                 self._repaired[ref] = [*recent, now]
                 found.append(ref)
         return tuple(found)
+
+    def _tell_left(self, told: set[str]) -> None:
+        for line in sorted(told - self._left):
+            log.warning("%s", line)
+        self._left = told
 
     def _repair(self, refs: Sequence[str]) -> None:
         with self._control.database.read() as view:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hostagent.api.xenapi import MANAGEMENT, address_text
-from hostagent.net import cache, nics
+from hostagent.net import cache, emergency, nics
 from hostagent.netctl import generation
 from hostagent.netctl.control import Control
 from hostagent.netctl.observed import Speed, awaits_address, management_address
@@ -183,6 +183,7 @@ def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
 def _address(config: Config, bridge: str, family: str) -> str:
     for _ in range(CHECKED_LOOKS):
         kernel = look(config)
+        bridge = emergency.in_place_of(config.paths.run, bridge, kernel)
         address = management_address(kernel, bridge, family)
         if address or family != "IPv6" or not awaits_address(kernel, bridge):
             return address
@@ -268,5 +269,6 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
             carry_out=carry_out,
             keep=lambda records: generation.keep(folder(config), records),
             repair=config.repair_drift,
+            left=lambda records, kernel: emergency.left(config.paths.run, records, kernel),
         ),
     )

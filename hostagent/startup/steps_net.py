@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
-from hostagent.net import cache, early, journal, nics
+from hostagent.net import cache, early, emergency, journal, nics
 from hostagent.net.devices import GROUP
 from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl import generation, objects_sync, observed
@@ -114,7 +114,9 @@ def plan_management(context: Context) -> tuple[Change, ...]:
 
         around = network.around(context.config)
         with network.opened(context.config, bridge) as opened:
-            if not early.left_alone(records, pif, opened.tools.netlink.look(), around.owners):
+            kernel = opened.tools.netlink.look()
+            alone = early.left_alone(records, pif, kernel, around.owners)
+            if not alone and not early.on_rung(records, pif, opened.run, kernel):
                 request = bring.Request(bring.UP, pif=pif.ref, management=True, mode=bring.PLAN)
                 found = cache.Found(cache.Cached(records, 0))
                 operations = bring.bring(request, found, opened)["operations"]
@@ -297,7 +299,9 @@ def _where(context: Context, bridge: str, family: str, listening: str) -> str:
     if not bridge:
         off = inventory_of(context).values.get(network.DISABLED) == "true"
         return "management is disabled" if off else "no management interface: nothing has a default route"
-    address = observed.management_address(network.look(context.config), bridge, family)
+    kernel = network.look(context.config)
+    bridge = emergency.in_place_of(context.config.paths.run, bridge, kernel)
+    address = observed.management_address(kernel, bridge, family)
     if not address:
         return f"{bridge} has no {family} address yet; HTTPS listens once it has one"
     return f"{bridge}, {address}" + (f"; HTTPS on {listening}" if listening else "")

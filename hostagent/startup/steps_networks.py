@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.dbsync.change import Change as Row
 from hostagent.errors import HostagentError
-from hostagent.net import early
+from hostagent.net import early, emergency
 from hostagent.net.devices import GROUP
 from hostagent.net.shown import args_of, names_in
 from hostagent.netctl import objects_sync, observed
@@ -189,7 +189,7 @@ def plan_internal_network(context: Context) -> tuple[Change, ...]:
 def raise_networks(context: Context) -> Outcome:
     """S47. Bring up the other networks, each for itself: one that fails is a warning and stops no other. What is right
     is not touched; NICs that another daemon has are left to it, which is a warning for those that have settings here;
-    the management interface was S23's.
+    so is what management stands on after rung 3 or 4 of the ladder; the management interface was S23's.
     """
     if skipped := without_records(context):
         return skipped
@@ -235,6 +235,7 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
     links = kernel.by_name()
     owners = network.around(context.config).owners
     management = early.management(records)
+    left = emergency.left(context.config.paths.run, records, kernel)
     refs = []
     for ref, pif in records.pifs.items():
         wanted = pif.physical or pif.bond_master_of or pif.ip_mode != "None" or pif.ipv6_mode != "None"
@@ -243,6 +244,8 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
         names = early.nics_of(records, pif)
         if names and not any(name in links for name in names):
             warnings.append(f"PIF {pif.uuid}: the NIC {', '.join(names)} is missing")
+        elif ref in left:
+            warnings.append(left[ref])
         elif others := early.held(names, kernel, owners):
             told = [what for _, what in others]
             if pif.physical and (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):

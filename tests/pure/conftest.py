@@ -73,7 +73,9 @@ def project() -> Path:
 def network_host(monkeypatch):
     """The kernel that steps about the network find in the place of netlink: without NICs until a test adds one."""
     found = FakeHost()
-    monkeypatch.setattr(network, "open_host", lambda config, _bridge: found.open(config.paths.state))
+    monkeypatch.setattr(
+        network, "open_host", lambda config, _bridge: found.open(config.paths.state, run=config.paths.run)
+    )
     monkeypatch.setattr(network, "open_follower", Silence)
     monkeypatch.setattr(network, "ask", found.ask)
     return found

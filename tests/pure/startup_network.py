@@ -99,7 +99,7 @@ class FakeHost:
     def resolve(self, text, _bridge):
         self.resolver = text
 
-    def open(self, state, hold=lambda _: None):
+    def open(self, state, hold=lambda _: None, run=None):
         tools = apply.Tools(
             self,
             self.sysctls.__setitem__,
@@ -122,6 +122,7 @@ class FakeHost:
             soft=[],
             waiting=lambda: self.waits,
             stand_down=self.stand_down,
+            run=run,
             wire=Wire(lambda probe, _: self.ask(probe), self._holder, self._announce),
         )
 
