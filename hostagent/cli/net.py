@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hostagent.cli import netadopt
-from hostagent.cli.parser import command, group
+from hostagent.cli.parser import command, group, seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -156,7 +156,7 @@ exit codes: as `hostagent pif plug`""",
     )
     reset.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
     reset.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for the first try (default 60)"
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="for the first try (default 60)"
     )
 
 
