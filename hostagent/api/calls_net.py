@@ -48,7 +48,9 @@ def asked(untrusted: object) -> dict[str, object]:
         elif not isinstance(value, type(Request._field_defaults[name])):
             raise WrongTypeError(f"a struct whose {name} is a {type(Request._field_defaults[name]).__name__}")
         elif name == "boot" and value:  # what start-up may do to its own host
-            raise WrongTypeError("a struct whose boot is false: an address that another host has is not taken")
+            raise WrongTypeError(
+                "a struct whose boot is false: an address that another host has is not taken"
+            )
     return untrusted
 
 

@@ -42,6 +42,19 @@ def check(
     up, down = tuple(up), tuple(down)
     links = kernel.by_name() if kernel else None
     found = model.survey(records, up, down=down, becoming_management=becoming_management, links=links)
+    return findings_of(records, found, becoming_management=becoming_management, kernel=kernel, boot=boot)
+
+
+def findings_of(
+    records: Records,
+    found: Survey,
+    *,
+    becoming_management: str = "",
+    kernel: Kernel | None = None,
+    boot: bool = False,
+) -> tuple[Finding, ...]:
+    """As `check`, for who has made the survey."""
+    links = kernel.by_name() if kernel else None
     findings = [
         *found.findings,
         *_management(records, found, becoming_management),

@@ -76,6 +76,8 @@ def exit_of(result: Any) -> int:
     error = result.get("error")
     if result["outcome"] == "rolled-back" and error and "undoing it failed" in error["found"]:
         return FAILED
+    if result["outcome"] == "nothing" and error:  # asked to keep a change, and there is none
+        return FAILED
     return EXITS.get(result["outcome"], DONE)
 
 
