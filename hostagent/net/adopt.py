@@ -96,7 +96,8 @@ def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
     if not holders:
         raise CannotAdoptError(
             f"no other network daemon has {link.name}",
-            hint="bring it up as it is: hostagent pif plug, after PIF.scan and PIF.reconfigure_ip",
+            hint="hostagent xe pif-scan host-uuid=…; hostagent xe pif-reconfigure-ip uuid=… mode=dhcp;"
+            f" hostagent pif plug {link.name}",
         )
     if len(holders) > 1:
         both = " and ".join(owner.daemon for owner in holders)
@@ -142,11 +143,11 @@ def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
     if owner.mode == owner.mode6 == "None":
         raise CannotAdoptError(
             f"{owner.daemon} gives {link.name} no address",
-            hint="there is nothing to carry over: PIF.reconfigure_ip",
+            hint="give it one: hostagent xe pif-reconfigure-ip uuid=… mode=dhcp",
         )
     told += [
         f"the route {route.destination} via {route.gateway or 'the link'} is not carried over"
-        " (hint: network.other_config:static-routes)"
+        " (hint: hostagent xe network-param-set uuid=… other-config:static-routes=…)"
         for route in kernel.routes
         if route.device == link.ifindex
         and route.destination not in DEFAULTS
@@ -319,10 +320,11 @@ def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: 
     above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.ifindex]
     if above or records.pifs[ref].vlan_slave_of:
         raise CannotAdoptError(
-            f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}", hint="VLAN.destroy them first"
+            f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}",
+            hint="hostagent xe vlan-destroy uuid=…",
         )
     if records.pifs[ref].bond_slave_of:
-        raise CannotAdoptError(f"{nic.name} is a member of a bond", hint="Bond.destroy it first")
+        raise CannotAdoptError(f"{nic.name} is a member of a bond", hint="hostagent xe bond-destroy uuid=…")
 
 
 def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:

@@ -112,7 +112,7 @@ def _refusal(bond: Bond, mode: str) -> Finding:
         STOP,
         (bond.master,),
         f"bond mode {mode!r} cannot be had: {reason}",
-        "use active-backup, or lacp when the switch speaks it (Bond.set_mode)",
+        f"hostagent xe bond-set-mode uuid={bond.uuid} mode=active-backup, or mode=lacp where the switch speaks it",
         "VALUE_NOT_SUPPORTED",
         ("mode", mode, reason),
     )

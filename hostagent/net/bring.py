@@ -17,7 +17,7 @@ from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, 
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.model import want
-from hostagent.net.noted import note_change, note_verified
+from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.settle import dark, settle
 from hostagent.net.shown import args_of, names_in
@@ -310,18 +310,15 @@ def recover(host: Host, result: Result) -> None:
 
 
 def confirm(host: Host) -> Result:
-    """Keep the change that waits for it, or whose maker died when all of it was done. Raises FileError, JournalError,
-    BusyError.
+    """Keep the change that waits for it, or whose maker died when all of it was done. Where there is none, outcome
+    `nothing` with an error: who asks wants a change kept. Raises FileError, JournalError, BusyError.
     """
     with journal.Lock(host.folder, f"{host.by} confirm", wait_s=10.0, sleep=host.wait):
         left = journal.pending(host.folder)
         whole = left is not None and left.state in (journal.APPLIED, journal.WAITING)
         if left is None or not whole or left.boot_id != host.boot:
             result = empty_result("confirm", outcome="nothing")
-            if left is not None:
-                result["told"].append(
-                    f"{left.what} is {left.state}, and not whole (hint: hostagent net undo)"
-                )
+            result["error"] = nothing_to_confirm(host, left).record()
             return result
         journal.commit(host.folder, left)
         # after the mark: an undo that waits for our lock then finds nothing to do

@@ -126,7 +126,7 @@ def left_alone(
         return Raised(FOREIGN, (other,))
     if (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):  # raised, it would lose whatever address there is
         what = f"{bring.name_of(pif)} is to have no address: there is nothing to raise"
-        return Raised(NONE, (f"{what} (PIF.reconfigure_ip gives it one)",))
+        return Raised(NONE, (f"{what} (hostagent xe pif-reconfigure-ip gives it one)",))
     return None
 
 

@@ -132,7 +132,12 @@ class _Explaining:
             peers = [name for name, system in self.evidence.lacpdus.items()
                      if system == self.evidence.lacpdus[nic.device]]  # fmt: skip
             told = f"the switch speaks LACP on {', '.join(peers)}, and {nic.device} is in no bond"
-            self._add(STOPS, told, *evidence, command="xe bond-create network-uuid=… pif-uuids=… mode=lacp")
+            self._add(
+                STOPS,
+                told,
+                *evidence,
+                command="hostagent xe bond-create network-uuid=… pif-uuids=… mode=lacp",
+            )
         program = self.evidence.foreign.get(nic.device)
         if program:
             told = f"{program} configures {nic.device} as well"
@@ -272,9 +277,7 @@ class _Explaining:
         ]
         if guests:
             told = f"guests on {bridge.name} have another MTU than its {bridge.mtu}"
-            self._add(
-                WARNS, told, ", ".join(guests), command="xe vif-unplug and vif-plug, or restart the guests"
-            )
+            self._add(WARNS, told, ", ".join(guests), command="xl reboot DOMAIN, of those guests")
         for router, carried in self.evidence.paths.items():
             told = f"the way to {router} carries {carried} bytes, and the MTU is {bridge.mtu}"
             self._add(WARNS, told, "larger packets that may not be cut up get no answer",
@@ -311,7 +314,9 @@ class _Explaining:
                     told = f"it owns the IPv{family} default route and has no gateway"
                     call = "reconfigure-ip" if family == 4 else "reconfigure-ipv6"
                     self._add(
-                        WARNS, told, command=f"xe pif-{call} uuid={self.pif.uuid} mode=static gateway=…"
+                        WARNS,
+                        told,
+                        command=f"hostagent xe pif-{call} uuid={self.pif.uuid} mode=static gateway=…",
                     )
                 if self.evidence.gateways.get(gateway) is False:
                     self._add(STOPS, f"the gateway {gateway} does not answer", *self._wire(self.root.device),
@@ -322,7 +327,7 @@ class _Explaining:
                 self._add(
                     TELLS,
                     told,
-                    command=f"xe pif-param-set uuid={self.pif.uuid} other-config:defaultroute=true",
+                    command=f"hostagent xe pif-param-set uuid={self.pif.uuid} other-config:defaultroute=true",
                 )
         if found.dns.ref == self.pif.ref:
             self._add(TELLS, f"it owns the name servers: {found.dns.reason}")

@@ -76,6 +76,8 @@ def exit_of(result: Any) -> int:
     error = result.get("error")
     if result["outcome"] == "rolled-back" and error and "undoing it failed" in error["found"]:
         return FAILED
+    if result["outcome"] == "nothing" and error:  # asked to keep a change, and there is none
+        return FAILED
     return EXITS.get(result["outcome"], DONE)
 
 
@@ -155,21 +157,42 @@ def _rewrite(options: Options, folder: Path) -> Any:
             raise OperatorError(
                 f"{name!r} can be no device's name", hint="names have 1 to 15 bytes, no blanks"
             )
+    if options.force == options.device:
+        raise OperatorError(
+            f"{options.force} cannot be the NIC and its bridge",
+            hint="the NIC's name goes with --device: ip link",
+        )
+    mac = options.mac.lower()
+    if not inet.is_mac(mac):
+        raise OperatorError(
+            f"--mac={options.mac} is no MAC address of a device", hint=f"ip link show {options.device}"
+        )
     records = cache.minimal(
         options.force,
         options.device,
-        options.mac,
+        mac,
         mode=options.mode,
         ip=options.ip,
         netmask=options.netmask,
         gateway=options.gateway,
     )
+    _check(records)
     what = f"rewrite {options.force} on {options.device}"
     if options.plan:
         return {"what": what, "outcome": "planned", "operations": [], "differences": [], "told": []}
     written = cache.write(folder, records)
     told = [f"generation {written.generation}; bring it up: interface-reconfigure --force {options.force} up"]
     return {"what": what, "outcome": "changed", "operations": [], "differences": [], "told": told}
+
+
+def _check(records: Any) -> None:
+    """What is never to come up must not displace a good copy. Raises OperatorError."""
+    from hostagent.net.finding import DEGRADE
+    from hostagent.net.model import survey
+
+    for finding in survey(records, list(records.pifs)).findings:
+        if finding.severity != DEGRADE:
+            raise OperatorError(finding.found, hint=finding.hint)
 
 
 def _explained(options: Options, found: cache.Found, host: Any) -> Any:
