@@ -8,7 +8,7 @@ from hostagent.files import FileError
 from hostagent.net import bring, cache, journal, ladder
 from hostagent.net.devices import Address
 from hostagent.net.ladder import Situation
-from tests.pure.test_net_reconfigure import Machine, records
+from tests.pure.net_machine import Machine, records
 from tests.pure.test_net_reset import CARDS, no_lease, run
 
 

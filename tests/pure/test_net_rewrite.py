@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.net import cache, inet, reconfigure
-from tests.pure.test_net_reconfigure import MAC, records
+from tests.pure.net_machine import MAC, records
 
 STATIC = ("--mode=static", "--ip=192.0.2.10", "--netmask=255.255.255.0")
 
