@@ -20,6 +20,8 @@ MTU_LEAST, MTU_MOST = 68, 65535
 DUPLEX = ("half", "full")
 OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
 FLAGS = {"on": True, "true": True, "off": False, "false": False}
+DOMAIN_BYTES = 253
+DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
 INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
 
 
@@ -85,7 +87,7 @@ def of_pif(other_config: Mapping[str, str]) -> PifKeys:
     return PifKeys(
         default_route=_flag(other_config, "defaultroute", problems),
         peer_dns=_flag(other_config, "peerdns", problems),
-        domain=words(other_config.get("domain", "")),
+        domain=_domains(other_config.get("domain", ""), problems),
         mtu=_mtu(other_config, problems),
         bond={key[5:]: value for key, value in other_config.items() if key.startswith("bond-")},
         link=link,
@@ -159,6 +161,22 @@ def wants_dns(other_config: Mapping[str, str]) -> bool:
 def words(text: str) -> tuple[str, ...]:
     """The elements of a list parted by commas, blanks taken off, empty ones left out, each once."""
     return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+
+
+def _domains(text: str, problems: list[KeyProblem]) -> tuple[str, ...]:
+    """The search domains of a list parted by commas or, as in resolv.conf, blanks, each once.
+
+    What is no domain name is left out: a line break in it would be a line of its own in resolv.conf.
+    """
+    found: dict[str, None] = {}
+    for word in text.strip().replace(",", " ").replace("\t", " ").split(" "):
+        if len(word) > DOMAIN_BYTES or not DOMAIN_CHARACTERS.issuperset(word):
+            told = f"has {word!r}, which is no domain name"
+            hint = f"letters, digits, '-', '.' and '_', at most {DOMAIN_BYTES}, as in example.org,example.net"
+            problems.append(_problem("domain", text, told, hint))
+        elif word:
+            found[word] = None
+    return tuple(found)
 
 
 def static_routes(text: str) -> tuple[tuple[StaticRoute, ...], list[KeyProblem]]:
