@@ -132,7 +132,13 @@ def check_pif(other_config: Mapping[str, str]) -> None:
     """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a PIF whose value cannot be used. Keys that
     nobody knows, and what the kernel has no longer, may stand: other programs keep theirs here too.
     """
-    _check(of_pif(other_config).problems)
+    from hostagent.net import bonds
+
+    read = of_pif(other_config)
+    _check(read.problems)
+    for name, value in read.bond.items():
+        if refusal := bonds.refused(name, value):
+            _check((KeyProblem(f"bond-{name}", value, refusal.found, refusal.hint),))
 
 
 def check_network(other_config: Mapping[str, str]) -> None:
