@@ -22,7 +22,7 @@ OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
 FLAGS = {"on": True, "true": True, "off": False, "false": False}
 DOMAIN_BYTES = 253
 DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
-INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
+INTERNAL_FIRST, INTERNAL_NETMASK = "169.254.0.1", "255.255.0.0"
 
 
 class KeyProblem(NamedTuple):
@@ -36,8 +36,8 @@ class KeyProblem(NamedTuple):
 
 
 class PifKeys(NamedTuple):
-    default_route: bool = False
-    peer_dns: bool = False
+    """All but `defaultroute` and `peerdns`, which the choice of the owners asks for alone."""
+
     domain: tuple[str, ...] = ()
     mtu: int = 0
     """Bytes; 0: as the network has it."""
@@ -58,22 +58,22 @@ class StaticRoute(NamedTuple):
 class NetworkKeys(NamedTuple):
     routes: tuple[StaticRoute, ...] = ()
     mtu: int = 0
-    """Bytes; 0: not given. From the time before networks had a field for it."""
+    """Bytes; 0: as the network's field has it. From the time before there was one; where it stands, it counts."""
     link: Mapping[str, int | str] = {}
     features: Mapping[str, bool] = {}
     persist: bool = False
-    guest_installer: bool = False
     host_internal: bool = False
     first: str = INTERNAL_FIRST
     """dom0's address on the host-internal network (`ip_begin`)."""
-    last: str = INTERNAL_LAST
     netmask: str = INTERNAL_NETMASK
     problems: tuple[KeyProblem, ...] = ()
 
 
-PIF_KEYS = frozenset(("defaultroute", "peerdns", "domain", "mtu"))
-NETWORK_FLAGS = ("persist", "is_guest_installer_network", "is_host_internal_management_network")
-NETWORK_KEYS = frozenset((*NETWORK_FLAGS, "static-routes", "mtu", "ip_begin", "ip_end", "netmask"))
+OWNER_KEYS = ("defaultroute", "peerdns")
+PIF_KEYS = frozenset((*OWNER_KEYS, "domain", "mtu"))
+NETWORK_KEYS = frozenset(
+    ("persist", "is_host_internal_management_network", "static-routes", "mtu", "ip_begin", "netmask")
+)
 NO_PIF_KEYS = PifKeys()
 NO_NETWORK_KEYS = NetworkKeys()
 
@@ -84,9 +84,9 @@ def of_pif(other_config: Mapping[str, str]) -> PifKeys:
         return NO_PIF_KEYS
     problems: list[KeyProblem] = []
     link, features = _ethtool(other_config, problems)
+    for key in OWNER_KEYS:
+        _flag(other_config, key, problems)
     return PifKeys(
-        default_route=_flag(other_config, "defaultroute", problems),
-        peer_dns=_flag(other_config, "peerdns", problems),
         domain=_domains(other_config.get("domain", ""), problems),
         mtu=_mtu(other_config, problems),
         bond={key[5:]: value for key, value in other_config.items() if key.startswith("bond-")},
@@ -114,10 +114,8 @@ def of_network(other_config: Mapping[str, str]) -> NetworkKeys:
         link=link,
         features=features,
         persist=_flag(other_config, "persist", problems),
-        guest_installer=_flag(other_config, "is_guest_installer_network", problems),
         host_internal=_flag(other_config, "is_host_internal_management_network", problems),
         first=_ipv4(other_config, "ip_begin", INTERNAL_FIRST, problems),
-        last=_ipv4(other_config, "ip_end", INTERNAL_LAST, problems),
         netmask=netmask,
         problems=tuple(problems),
     )
@@ -156,12 +154,12 @@ def _check(problems: tuple[KeyProblem, ...]) -> None:
 
 def wants_default_route(other_config: Mapping[str, str]) -> bool:
     """The `defaultroute` key alone: the choice of the gateway asks it of every PIF."""
-    return FLAGS.get(other_config.get("defaultroute", "").lower(), False)
+    return _flag(other_config, "defaultroute", [])
 
 
 def wants_dns(other_config: Mapping[str, str]) -> bool:
     """The `peerdns` key alone."""
-    return FLAGS.get(other_config.get("peerdns", "").lower(), False)
+    return _flag(other_config, "peerdns", [])
 
 
 def words(text: str) -> tuple[str, ...]:
