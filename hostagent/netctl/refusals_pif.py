@@ -314,6 +314,23 @@ def management(view: View, pif: str) -> None:
             found=f"{device_of(view, pif)} has no address of its primary family",
             hint="give it one: PIF.reconfigure_ipv6" if is_ipv6 else "give it one: PIF.reconfigure_ip",
         )
+    _same_family(view, pif)
+
+
+def _same_family(view: View, pif: str) -> None:
+    """Hosts of a pool reach each other by one family: only a host that is alone can change it."""
+    if len(view.refs("host")) < 2:
+        return
+    host, family = text(view, "PIF", pif, "host"), text(view, "PIF", pif, "primary_address_type")
+    for _, record in view.records("PIF"):
+        is_present = record["host"] == host and record["management"] is True
+        if is_present and record["primary_address_type"] != family:
+            raise RefusedError(
+                "PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE",
+                pif,
+                found=f"{device_of(view, pif)} is of {family}, and management of the other family",
+                hint="choose another PIF, or make its primary family the same: PIF.set_primary_address_type",
+            )
 
 
 def management_disable(view: View, host: str) -> None:
