@@ -126,7 +126,9 @@ def introduce(call: Call, host: str, mac: str, device: str, managed: bool) -> st
     def work(transaction: Transaction, references: References) -> Draft:
         _this_host(control, transaction, host, "PIF.introduce")
         nic = refusals_pif.introduce(transaction, host, mac, device, nics)
-        pif = objects_nics.introduce(transaction, references, host, nic, now, managed=managed)
+        pif = objects_nics.introduce(
+            transaction, references, host, nic, now, managed=managed, disallow_unplug=nic.pinned
+        )
         objects_pif.flag_management(transaction, host, control.effect.management_bridge())
         return Draft(result=pif)
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SPARE_S = 30.0
 """Beside twice the time that a change of the management interface has to settle (a bond's partner, then answers): after
 so long without us, the timer undoes it. It waits for our lock in any case."""
+SOFT = "dns"
+"""What may differ afterwards, and is told: for its name servers no host loses its network."""
 ROLLED_BACK, WAITING, CHANGED = "rolled-back", "waiting", "changed"
 
 
@@ -102,9 +104,10 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
             digest="" if change.confirm_s else change.kept_as,
             what=change.what,
             check=_differing(change, host),
+            accept=lambda found: all(one.what == SOFT for one in found),
         )
         course.milliseconds, course.at = applied.milliseconds, host.clock()
-        course.less += [*host.soft, *applied.told]
+        course.less += [*host.soft, *applied.told, *map(_of_resolver, applied.differences)]
         if care is not None:
             course.less += care.after()
             course.reached = bool(care.baseline)
@@ -163,3 +166,13 @@ def _differing(change: Change, host: Host) -> Callable[[Kernel], tuple[Differenc
         return differences(change.wanted, after, host.around(change.wanted, after))
 
     return differing
+
+
+def _of_resolver(differing: Difference) -> str:
+    found, wanted = (
+        "; ".join(line for line in text.splitlines() if line and not line.startswith("#")) or "nothing"
+        for text in (differing.found, differing.wanted)
+    )
+    return (
+        f"the resolver has not what it was given: it says {found}, not {wanted} (hint: hostagent net check)"
+    )

@@ -175,6 +175,7 @@ def _rewrite(options: Options, folder: Path) -> Any:
         ip=options.ip,
         netmask=options.netmask,
         gateway=options.gateway,
+        host_uuid=host_uuid(Path(options.root_prefix)),
     )
     _check(records)
     what = f"rewrite {options.force} on {options.device}"

@@ -21,8 +21,10 @@ MTU = 1500
 
 
 def mtu_of(pif: Pif | None, network: Network) -> int:
-    """The MTU wanted for a PIF on a network: the PIF's `mtu` key, else the network's (networking.md 3.2)."""
+    """The MTU wanted for a PIF on a network: the PIF's `mtu` key, else the network's key of that name, else its field
+    (networking.md 1.6, 3.2)."""
     own = keys.of_pif(pif.other_config).mtu if pif and pif.other_config else 0
+    own = own or (keys.of_network(network.other_config).mtu if network.other_config else 0)
     return own or (network.mtu if keys.MTU_LEAST <= network.mtu <= keys.MTU_MOST else MTU)
 
 

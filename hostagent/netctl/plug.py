@@ -186,6 +186,13 @@ class Network:
             wanted = self._wanted(together(records, records, kernel), refs, kernel)
             return plan_of(wanted, kernel, host.around(wanted, kernel))
 
+    def planned_bridge(self, records: Records, network: str) -> Plan:
+        """What `attach` of this network would do now. Raises as it does."""
+        with self.opened() as host:
+            kernel = host.tools.netlink.look()
+            wanted = want_network(records, network)
+            return plan_of(wanted, kernel, host.around(wanted, kernel))
+
     # --- looks ---
 
     def management_bridge(self) -> str:
