@@ -47,6 +47,8 @@ def asked(untrusted: object) -> dict[str, object]:
                 raise WrongTypeError(f"a struct whose timeout_s is a number up to {LONGEST_S:g}")
         elif not isinstance(value, type(Request._field_defaults[name])):
             raise WrongTypeError(f"a struct whose {name} is a {type(Request._field_defaults[name]).__name__}")
+    if untrusted["action"] == REWRITE and untrusted.get("mode", "do") != "do":
+        raise WrongTypeError(f"a struct whose mode is do: {REWRITE} cannot be planned or checked")
     return untrusted
 
 
