@@ -116,7 +116,11 @@ class Result(TypedDict):
 
 
 def find(records: Records, request: Request) -> Pif:
-    """The PIF that is meant. Raises NoSuchPifError."""
+    """The PIF that is meant. Raises NoSuchPifError, also where no name is given: networks may have no bridge."""
+    if not request.pif and not request.bridge:
+        raise NoSuchPifError(
+            "no bridge is named, so no PIF is meant", hint="hostagent pif list", params=("PIF", "")
+        )
     if request.pif:
         found = records.pifs.get(request.pif)
         if found is None:

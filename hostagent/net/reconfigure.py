@@ -98,6 +98,10 @@ def _work(options: Options, open_host: OpenHost) -> Any:
     found = cache.read(folder, host_uuid(root))
     found = found._replace(told=(*told, *found.told))
     host = open_host(root, found.cached.records.bridge)
+    if found.cached.positions:
+        from hostagent.net.remap import fitted_here
+
+        found = fitted_here(found, root, host.tools.netlink)
     if options.explain:
         return _explained(options, found, host)
     from hostagent.net.bring import bring
