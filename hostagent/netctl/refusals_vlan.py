@@ -10,7 +10,7 @@ from hostagent.netctl.fields import flag, text, texts
 from hostagent.netctl.refusals import device_of, label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from hostagent.db.view import View
 
@@ -18,9 +18,9 @@ TAG_LAST = 4094
 
 
 def create(
-    view: View, tagged: str, tag: int, network: str, host: str, foreign_vlan: Callable[[str, int], str]
+    view: View, tagged: str, tag: int, network: str, host: str, foreign: Mapping[tuple[str, int], str]
 ) -> None:
-    """`foreign_vlan` as `Effect.foreign_vlan`."""
+    """`foreign` as `Effect.foreign_vlans`."""
     refusals.managed(view, tagged)
     refusals.managed_network(view, network)
     if not 0 <= tag <= TAG_LAST:
@@ -45,7 +45,7 @@ def create(
     _network_fits(view, network, sriov=bool(texts(view, "PIF", tagged, "sriov_logical_PIF_of")))
     refusals.not_sriov(view, tagged)
     device = text(view, "PIF", tagged, "device")
-    holder = foreign_vlan(device, tag)
+    holder = foreign.get((device, tag))
     if holder:
         raise RefusedError(
             "VLAN_IN_USE",
