@@ -13,6 +13,7 @@ from hostagent.netctl import (
     objects_pif,
     objects_vlan,
     refusals,
+    refusals_network,
     refusals_pif,
     refusals_vlan,
 )
@@ -183,6 +184,7 @@ def db_introduce(call: Call, *given: Value) -> str:
         " primary_address_type managed properties"
     ).split()
     values: dict[str, object] = dict(zip(names, given, strict=True))
+    refusals_network.introduced_pif(values)
     with call.core.db.write() as transaction:
         metrics = transaction.create("PIF_metrics", {})
         return transaction.create("PIF", {**values, "metrics": metrics, "currently_attached": False})

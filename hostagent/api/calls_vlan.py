@@ -62,6 +62,7 @@ def destroy(call: Call, vlan: str) -> str:
 
 def pool_introduce(call: Call, tagged: str, untagged: str, tag: int, other_config: dict[str, str]) -> str:
     """The record alone, for joins."""
+    refusals.vlan_tag(tag)
     with call.core.db.write() as transaction:
         values = {"tagged_PIF": tagged, "untagged_PIF": untagged, "tag": tag, "other_config": other_config}
         vlan = transaction.create("VLAN", values)

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from hostagent.db.view import View
 
-TAG_LAST = 4094
-
 
 def create(
     view: View, tagged: str, tag: int, network: str, host: str, foreign: Mapping[tuple[str, int], str]
@@ -23,13 +21,7 @@ def create(
     """`foreign` as `Effect.foreign_vlans`."""
     refusals.managed(view, tagged)
     refusals.managed_network(view, network)
-    if not 0 <= tag <= TAG_LAST:
-        raise RefusedError(
-            "VLAN_TAG_INVALID",
-            str(tag),
-            found=f"{tag} is no VLAN tag",
-            hint=f"0 to {TAG_LAST}",
-        )
+    refusals.vlan_tag(tag)
     _can_carry_vlans(view, tagged)
     for _, record in view.records(
         "VLAN"
