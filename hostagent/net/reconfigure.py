@@ -73,8 +73,7 @@ def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: Te
 
 def exit_of(result: Any) -> int:
     """The exit code that a result stands for. What could not be undone whole is a failure."""
-    error = result.get("error")
-    if result["outcome"] == "rolled-back" and error and "undoing it failed" in error["found"]:
+    if result["outcome"] == "rolled-back" and result.get("undo_troubles"):
         return FAILED
     return EXITS.get(result["outcome"], DONE)
 
