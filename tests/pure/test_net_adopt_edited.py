@@ -41,7 +41,7 @@ def test_one_whose_marks_were_taken_away_by_hand_is_left():
 
 def test_one_that_is_gone_is_told_with_what_can_be_done():
     with pytest.raises(CannotAdoptError) as error:
-        restoring([taken_over()], {}.get)
+        restoring([taken_over()], lambda _: None)
 
     assert "--keep-files" not in error.value.hint
     assert restoring([taken_over()], {PATH: INTERFACES}.get) == ()
