@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from hostagent.cli.parser import Subparsers
 
-DIFFERS_EXIT = 4
-
 
 def add_parser(subparsers: Subparsers) -> None:
     commands = group(

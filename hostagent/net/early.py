@@ -16,7 +16,7 @@ from hostagent.net import bring, cache, climb, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.cards import cards_of
 from hostagent.net.chains import lower_of, members
-from hostagent.net.devices import GROUP
+from hostagent.net.devices import GROUP, SCOPE_LINK
 from hostagent.net.remap import fitted, seen_here
 from hostagent.net.unfinished import unfinished
 
@@ -36,7 +36,6 @@ RENAMED_S = 3.0
 """A NIC that has another name for so long keeps it: udev gives it its own a moment after it comes."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
-SCOPE_LINK = 253
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
 
 

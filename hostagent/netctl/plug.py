@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
 from hostagent.net import cache, early, journal
+from hostagent.net.bonds import MODES, SLB_REASON
 from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 
 LOCK_S = 60.0
 POLL_S = 0.5
-SLB = "the kernel's bonding has no balance-slb: use active-backup, or lacp where the switch speaks it"
-MODES = ("active-backup", "lacp")
 FOREIGN_ROW = 46
 """Of the failure catalogue: what another program has is never taken from it in passing."""
 
@@ -216,7 +215,7 @@ class Network:
     def mode_refused(self, mode: str) -> str:
         if mode in MODES:
             return ""
-        return SLB if mode == "balance-slb" else f"no such bond mode: {mode}"
+        return SLB_REASON if mode == "balance-slb" else f"no such bond mode: {mode}"
 
     def nics(self) -> Sequence[Nic]:
         return self._site.nics()
