@@ -183,4 +183,5 @@ def test_a_network_that_was_given_another_name_says_the_same(net, folder):
     with net.take_down(AFTER, ["eth1"], after=after):
         left = journal.pending(folder)
 
+    assert left is not None
     assert left.digest == ""  # nothing tells whether the database has it: whoever finds it undoes it

@@ -12,7 +12,7 @@ from hostagent.errors import HostagentError
 from hostagent.net import apply, dhcp, guard, journal
 from hostagent.net import host as net_host
 from hostagent.net.devices import Address, Device, Kernel, Lease, Wanted
-from hostagent.net.operation import Operation
+from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan
 from hostagent.net.verify import differences
 from tests.pure.net_kernel import FakeKernel
@@ -20,6 +20,11 @@ from tests.pure.startup_tree import make_paths
 
 BEFORE, AFTER = (Lease(bridge, 4, gateway=True, dns=True) for bridge in ("xenbr0", "xapi0"))
 AFTER6 = Lease("xapi0", 6, gateway=False, dns=False)
+
+
+@pytest.fixture(autouse=True)
+def no_power_cut(monkeypatch):
+    monkeypatch.setattr("os.fsync", lambda _: None)
 
 
 class Clients:
@@ -176,7 +181,7 @@ def test_a_client_of_the_management_bridge_that_would_give_up_is_told_otherwise(
     found = differences(wanted, netlink.look(), around)
     steps = plan(wanted, netlink.look(), around).steps
     apply.apply(
-        SimpleNamespace(steps=[one for one in steps if one.do.verb == "lease-start"]),
+        Plan(tuple(one for one in steps if one.do.verb == "lease-start")),
         tools_of(made, netlink),
     )
 
@@ -220,7 +225,7 @@ def test_a_bridge_that_goes_takes_its_client_along_and_gives_its_lease_back(
 
     steps = plan(wanted, netlink.look(), made.around(wanted, netlink.look())).steps
     assert steps[0].do.verb == "lease-stop"
-    apply.apply(SimpleNamespace(steps=steps), tools_of(made, netlink))
+    apply.apply(Plan(steps), tools_of(made, netlink))
 
     assert clients.active == set()
     assert len(clients.released()) == 1

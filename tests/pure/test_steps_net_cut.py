@@ -166,7 +166,7 @@ def test_a_host_without_default_route_keeps_the_name_it_has(adopted, nics, owner
 
 def test_no_socket_of_a_look_or_of_a_change_is_left_open(adopted, nics, monkeypatch):
     """Once with a change to be undone, once with one that waits."""
-    open_ = []
+    open_: list[Closing] = []
     made = network.open_host
 
     def counted(config, bridge):
