@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.net.attached import as_now, device_of
-from hostagent.net.bonds import ACTIVE_BACKUP, LACP
+from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of, members
 from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check

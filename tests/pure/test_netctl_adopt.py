@@ -9,7 +9,6 @@ import pytest
 from hostagent.errors import HostagentError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
-from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.net.unfinished import state_of, unfinished
