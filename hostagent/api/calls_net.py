@@ -51,6 +51,8 @@ def asked(untrusted: object) -> dict[str, object]:
             raise WrongTypeError(
                 "a struct whose boot is false: an address that another host has is not taken"
             )
+    if untrusted["action"] == REWRITE and untrusted.get("mode", "do") != "do":
+        raise WrongTypeError(f"a struct whose mode is do: {REWRITE} cannot be planned or checked")
     return untrusted
 
 

@@ -210,21 +210,30 @@ def emergency_reset(args: argparse.Namespace) -> int:
     from hostagent.config import ConfigError, Paths, load
     from hostagent.net import bring, cache, reset
     from hostagent.net.cards import cards_of
+    from hostagent.net.records import Records
+    from hostagent.net.remap import fitted_here
 
     paths = Paths.from_arguments(args)
-    verified = cache.read_verified(netrecords.folder_of(paths))
-    found = cache.read(netrecords.folder_of(paths)) if verified is None else cache.Found(verified)
-    if verified is None:
-        found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
-    records = found.cached.records
-    host = netrecords.host_of(paths, records.bridge)
-    if args.plan:
-        request = bring.Request(bring.UP, bridge=records.bridge, management=True, mode=bring.PLAN)
-        return netrecords.show(args, bring.bring(request, found, host))
     listed = tuple(args.nic)
     if not listed:
         with contextlib.suppress(ConfigError):  # settings that cannot be read must not keep the host down
             listed = load(paths)[0].emergency_nics
+    verified = cache.read_verified(netrecords.folder_of(paths))
+    try:
+        found = cache.read(netrecords.folder_of(paths)) if verified is None else cache.Found(verified)
+    except cache.CacheError as error:
+        if args.plan or not listed:
+            raise
+        found = cache.Found(cache.Cached(Records("", {}, {}, {}, {}), 0), (error.found,))
+    else:
+        if verified is None:
+            found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
+    bridge = found.cached.records.bridge
+    host = netrecords.host_of(paths, bridge)
+    found = fitted_here(found, paths.root, host.tools.netlink)
+    if args.plan:
+        request = bring.Request(bring.UP, bridge=bridge, management=True, mode=bring.PLAN)
+        return netrecords.show(args, bring.bring(request, found, host))
     result = reset.reset(
         found,
         host,

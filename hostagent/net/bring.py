@@ -110,13 +110,19 @@ class Result(TypedDict):
     differences: list[dict[str, str]]
     told: list[str]
     """What is less than was asked for, and what was found on the way."""
+    undo_troubles: list[str]
+    """Of rolled-back: what undoing it could not do. Empty: the network is as before."""
     seconds: float
     source: str
     error: ErrorRecord | None
 
 
 def find(records: Records, request: Request) -> Pif:
-    """The PIF that is meant. Raises NoSuchPifError."""
+    """The PIF that is meant. Raises NoSuchPifError, also where no name is given: networks may have no bridge."""
+    if not request.pif and not request.bridge:
+        raise NoSuchPifError(
+            "no bridge is named, so no PIF is meant", hint="hostagent pif list", params=("PIF", "")
+        )
     if request.pif:
         found = records.pifs.get(request.pif)
         if found is None:
@@ -177,6 +183,7 @@ def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Res
         operations=[],
         differences=[],
         told=[],
+        undo_troubles=[],
         seconds=0.0,
         source=source,
         error=None,
@@ -236,6 +243,7 @@ def put_course(result: Result, course: Course) -> None:
     put_times(result, course.milliseconds)
     if course.outcome and (course.outcome != CHANGED or result["outcome"] == "unchanged"):
         result["outcome"] = course.outcome
+    result["undo_troubles"] += course.troubles
     less(result, course.less)
     if change is not None and course.outcome == WAITING:
         result["told"].append(

@@ -62,13 +62,15 @@ class Change(NamedTuple):
 
 class Course:
     """How a change went: filled in while it is carried out. `outcome` is rolled-back, waiting or changed; empty while
-    nothing was touched. `less`: what is less than was asked for, in words. `at`: when its steps were done, on the
-    host's clock. `reached`: what answered the management interface before answers after it."""
+    nothing was touched. `less`: what is less than was asked for, in words; `troubles`: what undoing it could not do.
+    `at`: when its steps were done, on the host's clock. `reached`: what answered the management interface before
+    answers after it."""
 
     def __init__(self) -> None:
         self.change: Change | None = None
         self.outcome = ""
         self.less: list[str] = []
+        self.troubles: list[str] = []
         self.milliseconds: tuple[float, ...] = ()
         self.at = 0.0
         self.reached = False
@@ -123,9 +125,11 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
             course.outcome = ROLLED_BACK
         if isinstance(error, apply.RolledBackError):
             course.milliseconds = error.milliseconds
+            course.troubles += [trouble.found for trouble in error.troubles]
         troubles: tuple[apply.Trouble, ...] = ()
         if written is not None:
             troubles = apply.take_back(written, host.tools, host.folder, boot=host.boot)
+            course.troubles += [trouble.found for trouble in troubles]
         if timer_s:
             disarm(host)
         if care is not None:

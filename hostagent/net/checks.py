@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.net import inet, model
 from hostagent.net.chains import bond_of, lower_of, members, text
-from hostagent.net.devices import GROUP, PROTOCOL
+from hostagent.net.devices import GROUP, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Device, Kernel, Link
     from hostagent.net.model import Survey
     from hostagent.net.records import Pif, Records
-
-UP = 1
-"""IFF_UP."""
-SCOPE_LINK = 253
-"""RT_SCOPE_LINK: addresses that the kernel gives by itself."""
 
 
 def check(

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.net.attached import UP, as_now, device_of
+from hostagent.net.attached import as_now, device_of
+from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of, members
 from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
+from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey
 from hostagent.net.reason import STOPS, TELLS, WARNS, Answer, Evidence, Reason, numbers, text
@@ -27,9 +29,7 @@ DAD_FAILED = 0x08
 """IFA_F_DADFAILED: another host has the IPv6 address."""
 COLLECTING, DISTRIBUTING, DEFAULTED = 0x10, 0x20, 0x40
 """LACP state bits (IEEE 802.1AX 6.4.2.3)."""
-ACTIVE_BACKUP, LACP = 1, 4
 NOBODY = "00:00:00:00:00:00"
-SCOPE_LINK = 253
 DIFFERENCES = 6
 CARRIER_LOSSES = 3
 GOING_BACK = 3

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostagent.net.devices import Wanted
+from hostagent.net.devices import UP, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.resolv_conf import is_other, render
 from hostagent.net.verify import (
     BY_ADVERTISEMENT,
     NO_PREFIX_ROUTE,
-    UP,
     Around,
     Layer3,
     family_of,

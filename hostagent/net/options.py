@@ -172,6 +172,8 @@ def _checked(options: Options) -> Options:
             _check_config(options)
         elif config:
             raise UsageError(f"{config[0]} goes with --force BRIDGE rewrite")
+        elif options.plan:
+            raise UsageError("--plan goes with up, down, or --force BRIDGE rewrite")
         given = [
             name
             for name in ("check", "confirm", "explain", "keep_old", "management")

@@ -73,10 +73,9 @@ def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: Te
 
 def exit_of(result: Any) -> int:
     """The exit code that a result stands for. What could not be undone whole is a failure."""
-    error = result.get("error")
-    if result["outcome"] == "rolled-back" and error and "undoing it failed" in error["found"]:
+    if result["outcome"] == "rolled-back" and result.get("undo_troubles"):
         return FAILED
-    if result["outcome"] == "nothing" and error:  # asked to keep a change, and there is none
+    if result["outcome"] == "nothing" and result["error"]:  # asked to keep a change, and there is none
         return FAILED
     return EXITS.get(result["outcome"], DONE)
 
@@ -100,6 +99,10 @@ def _work(options: Options, open_host: OpenHost) -> Any:
     found = cache.read(folder, host_uuid(root))
     found = found._replace(told=(*told, *found.told))
     host = open_host(root, found.cached.records.bridge)
+    if found.cached.positions:
+        from hostagent.net.remap import fitted_here
+
+        found = fitted_here(found, root, host.tools.netlink)
     if options.explain:
         return _explained(options, found, host)
     from hostagent.net.bring import bring

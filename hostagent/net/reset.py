@@ -32,23 +32,36 @@ def reset(
     listed: tuple[str, ...] = (),
     timeout_s: float = 60.0,
 ) -> bring.Result:
-    """Bring up the management interface of `found`; if it does not work then, climb. The result of the try that works,
-    else of the first one, with outcome `failed` and the console message. Raises CallerError where there is none, and
-    FileError where the lock of all changes cannot be had: then nothing could be tried."""
+    """Bring up the management interface of `found`; if it does not work then, or there is none, climb. The result of
+    the try that works, else of the first one, with outcome `failed` and the console message.
+
+    Raises NoSuchPifError where no record says what management is, and no NIC is `listed`; NetlinkError; FileError
+    where the lock of all changes cannot be had: then nothing could be tried.
+    """
     records = found.cached.records
     request = bring.Request(bring.UP, bridge=records.bridge, management=True, timeout_s=timeout_s, boot=True)
-    pif = bring.find(records, request)
+    pif, tried = None, FIRST
+    try:
+        pif = bring.find(records, request)
+    except bring.NoSuchPifError as error:
+        if not listed and ladder.management(records) is None:
+            raise
+        first = bring.empty_result("up the management interface")
+        first["error"] = error.record()
+        first["told"] += found.told
+        tried = set()
     cleared = _cleared(host)
-    first = climb.attempt(found, request, host)
+    if pif is not None:
+        first = climb.attempt(found, request, host)
     first["told"] = [*cleared, *first["told"]]
-    if works(records, pif, host.tools.netlink.look()):
+    if pif is not None and works(records, pif, host.tools.netlink.look()):
         return first
 
     def situation() -> ladder.Situation:  # whatever daemon has them: an operator named these NICs
         return ladder.Situation(records, None, tuple(cards()), listed, climb.last_lease(records, host))
 
     nobody = ladder.unknown(situation())
-    climbed = climb.climb(situation, host, tried=FIRST)
+    climbed = climb.climb(situation, host, tried=tried)
     failed = [
         f"the generation {found.cached.generation}: {'; '.join(climb.said(first)) or 'no carrier or no address'}",
         *climbed.told,

@@ -14,7 +14,7 @@ from hostagent.netctl.fields import flag, text, texts
 from hostagent.netctl.refusals import device_of, label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from hostagent.db.view import View
     from hostagent.net.nics_types import Nic
@@ -276,8 +276,10 @@ def destroy(view: View, pif: str) -> str:
     return vlan
 
 
-def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic]) -> Nic:
-    """The NIC that `PIF.introduce` means."""
+def introduce(
+    view: View, host: str, mac: str, device: str, nics: Iterable[Nic], known: Mapping[str, Nic]
+) -> Nic:
+    """The NIC that `PIF.introduce` means. `known`: which NIC each PIF is (`objects_nics.match`)."""
     wanted = refusals.mac(mac) if mac else ""
     for _, record in view.records("PIF"):
         if record["host"] == host and record["device"] == device and record["physical"] is True:
@@ -289,6 +291,7 @@ def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic])
             )
     for nic in nics:
         if nic.present and nic.name == device and wanted in ("", nic.mac.lower()):
+            _is_new(view, nic, known)
             return nic
     raise RefusedError(
         "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS",
@@ -297,6 +300,18 @@ def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic])
         found=f"this host has no NIC {device}" + (f" with the MAC address {mac}" if mac else ""),
         hint="`ip link` lists them",
     )
+
+
+def _is_new(view: View, nic: Nic, known: Mapping[str, Nic]) -> None:
+    """A NIC that was renamed, or put in the place of another one, has its PIF still."""
+    for pif, other in known.items():
+        if other == nic:
+            raise RefusedError(
+                "DUPLICATE_PIF_DEVICE_NAME",
+                nic.name,
+                found=f"{nic.name} has a PIF already, by the name {device_of(view, pif)}",
+                hint="PIF.scan gives that PIF the name of now",
+            )
 
 
 def management(view: View, pif: str) -> None:

@@ -18,7 +18,7 @@ from hostagent.dbsync.change import put
 from hostagent.errors import HostagentError
 from hostagent.net import cache, owners
 from hostagent.net.attached import as_now, attached
-from hostagent.net.devices import Dns, Kernel, Link, Route
+from hostagent.net.devices import UP, Dns, Kernel, Link, Route
 from hostagent.net.layers import routes_due
 from hostagent.net.model import survey
 from hostagent.net.verify import differences
@@ -47,7 +47,6 @@ CLASSES = ("PIF", "network", "Bond", "VLAN", "pool")
 REPAIR = "repair-drift"
 REPAIRS, REPAIRS_S = 3, 600.0
 """So often in so many seconds a PIF is repaired: who undoes it each time is a person's business."""
-UP = 1
 
 
 class Following(Protocol):
