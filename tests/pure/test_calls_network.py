@@ -220,7 +220,6 @@ def test_bad_keys_of_a_pif_are_refused_when_they_are_set(site):
     assert site.fails(add, eth1, "ethtool-speed", "fast") == refused
     assert site.fails("PIF.set_other_config", eth1, {"ethtool-speed": "fast"}) == refused
     site.call(add, eth1, "ethtool-speed", "1000")
-    site.call(add, eth1, "bond-hashing-algorithm", "nonsense")  # told at the plug, of what the bond can do
 
 
 def test_a_pool_of_one_moves_with_its_host(site):

@@ -62,8 +62,8 @@ def bonded(other_config, mode="lacp"):
     made.nic("eth0")
     made.nic("eth1")
     made.nic("eth2", **{**STATIC, "ip": "10.2.0.2", "gateway": ""}, currently_attached=True)
-    is_up = {"management": True, "currently_attached": True}
-    made.bond("bond0", ("eth0", "eth1"), mode=mode, **STATIC, **is_up, other_config=other_config)
+    made.bond("bond0", ("eth0", "eth1"), mode=mode, **STATIC, other_config=other_config)
+    made.change("bond0", management=True, currently_attached=True)
     return made.records("xapi0")
 
 

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="union-attr"
+# each test knows which outcome it has
 """Keys of other_config do what they say: `persist` beyond a boot, `mtu` of a network, flags with blanks around."""
 
 from __future__ import annotations
