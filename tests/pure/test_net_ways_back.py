@@ -14,8 +14,8 @@ from hostagent.net.bring import NoSuchPifError
 from hostagent.net.devices import Address
 from hostagent.net.nics import Seen
 from hostagent.net.nics_types import Nic
-from tests.pure.startup_tree import make_paths
 from tests.pure.net_machine import MAC, Machine, no_daemon, records
+from tests.pure.startup_tree import make_paths
 
 PLACES = (cache.Position(0, "eth0", MAC),)
 NOTHING = records()._replace(pifs={}, networks={}, vlans={}, bridge="")
