@@ -196,7 +196,8 @@ def test_the_move_refuses(site):
 
 
 def test_bad_keys_of_a_network_are_refused_when_they_are_set_and_others_may_stand(site):
-    network, refused = site.free, ["INVALID_VALUE", "other_config:static-routes", "10.8.0.0/33/10.1.1.1"]
+    network, place = site.free, "element 1, column 1: 10.8.0.0/33/10.1.1.1"
+    refused = ["INVALID_VALUE", "other_config:static-routes", place]
     add = "network.add_to_other_config"
     assert site.fails(add, network, "static-routes", "10.8.0.0/33/10.1.1.1") == refused
     whole = {"static-routes": "10.8.0.0/33/10.1.1.1", "colour": "red"}
