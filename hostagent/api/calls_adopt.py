@@ -11,6 +11,7 @@ from hostagent.api.calls_net import control_of
 from hostagent.api.methods import Json, Method, Param, WrongTypeError, method, one_of, text
 from hostagent.api.roles import Role
 from hostagent.errors import BugError, HostagentError
+from hostagent.net.options import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,14 +20,12 @@ if TYPE_CHECKING:
     from hostagent.api.service import Service
     from hostagent.netctl.adopt_place import Place, Request
 
-LONGEST_S = 3600.0
-
 
 def seconds(untrusted: object) -> float:
     """A getter for a time that is neither nothing nor for ever."""
-    if isinstance(untrusted, int | float) and not isinstance(untrusted, bool) and 1 <= untrusted <= LONGEST_S:
+    if isinstance(untrusted, int | float) and not isinstance(untrusted, bool) and 0 < untrusted <= LONGEST_S:
         return float(untrusted)
-    raise WrongTypeError(f"a number of seconds from 1 to {LONGEST_S:g}")
+    raise WrongTypeError(f"a number of seconds above 0, at most {LONGEST_S:g}")
 
 
 def calls(core: Core) -> tuple[Method, ...]:

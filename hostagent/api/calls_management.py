@@ -72,17 +72,21 @@ def reconfigure_local(call: Call, bridge: str) -> str:
             hint="host.management_reconfigure moves the management interface, and keeps the way back open",
         )
     control = call.core.net
+    family = control.effect.management_address_type()
+    there = control.effect.has_bridge(bridge)
+    if not there or not control.effect.has_address(bridge, family):
+        raise RefusedError(
+            "INTERFACE_HAS_NO_IP",
+            bridge,
+            found=f"bridge '{bridge}' has no {family} address"
+            if there
+            else f"this host has no bridge '{bridge}'",
+            hint="`ip -br address show type bridge` lists bridges with their addresses",
+        )
 
     def work(transaction: Transaction, _references: References) -> Draft:
-        if not control.effect.has_bridge(bridge):
-            raise RefusedError(
-                "INTERFACE_HAS_NO_IP",
-                bridge,
-                found=f"this host has no bridge '{bridge}'",
-                hint="`ip link show type bridge` lists them",
-            )
         objects_pif.flag_management(transaction, control.host(transaction), bridge)
-        return Draft(listen=(bridge, control.effect.management_address_type()))
+        return Draft(listen=(bridge, family))
 
     return control.change(work)
 

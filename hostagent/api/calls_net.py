@@ -12,6 +12,7 @@ from hostagent.api.methods import Json, Method, Param, WrongTypeError, method
 from hostagent.api.roles import Role
 from hostagent.errors import BugError, CallerError, HostagentError
 from hostagent.lifecycle import HostStillBootingError, Phase
+from hostagent.net.options import LONGEST_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from hostagent.api.service import Service
     from hostagent.netctl.control import Control
 
-LONGEST_S = 3600.0
 REWRITE = "rewrite"
 WORDS = {"action": ("up", "down", REWRITE), "mode": ("do", "plan", "check")}
 
@@ -47,6 +47,12 @@ def asked(untrusted: object) -> dict[str, object]:
                 raise WrongTypeError(f"a struct whose timeout_s is a number up to {LONGEST_S:g}")
         elif not isinstance(value, type(Request._field_defaults[name])):
             raise WrongTypeError(f"a struct whose {name} is a {type(Request._field_defaults[name]).__name__}")
+        elif name == "boot" and value:  # what start-up may do to its own host
+            raise WrongTypeError(
+                "a struct whose boot is false: an address that another host has is not taken"
+            )
+    if untrusted["action"] == REWRITE and untrusted.get("mode", "do") != "do":
+        raise WrongTypeError(f"a struct whose mode is do: {REWRITE} cannot be planned or checked")
     return untrusted
 
 

@@ -39,6 +39,7 @@ def pool_introduce(
     purpose: list[str],
 ) -> str:
     """The record alone, for joins: as it was in the other database."""
+    refusals_network.introduced(bridge, mtu, other_config)
     with call.core.db.write() as transaction:
         return transaction.create(
             "network",

@@ -13,6 +13,7 @@ from hostagent.netctl import (
     objects_pif,
     objects_vlan,
     refusals,
+    refusals_network,
     refusals_pif,
     refusals_vlan,
 )
@@ -125,8 +126,11 @@ def introduce(call: Call, host: str, mac: str, device: str, managed: bool) -> st
 
     def work(transaction: Transaction, references: References) -> Draft:
         _this_host(control, transaction, host, "PIF.introduce")
-        nic = refusals_pif.introduce(transaction, host, mac, device, nics)
-        pif = objects_nics.introduce(transaction, references, host, nic, now, managed=managed)
+        known = objects_nics.match(transaction, host, nics)
+        nic = refusals_pif.introduce(transaction, host, mac, device, nics, known)
+        pif = objects_nics.introduce(
+            transaction, references, host, nic, now, managed=managed, disallow_unplug=nic.pinned
+        )
         objects_pif.flag_management(transaction, host, control.effect.management_bridge())
         return Draft(result=pif)
 
@@ -149,11 +153,12 @@ def forget(call: Call, pif: str) -> str:
 
 def create_vlan(call: Call, device: str, network: str, host: str, tag: int) -> str:
     control = call.core.net
+    foreign = control.effect.foreign_vlans()
 
     def work(transaction: Transaction, references: References) -> Draft:
         _this_host(control, transaction, host, "PIF.create_VLAN")
         tagged = refusals_pif.device_named(transaction, host, device)
-        _, untagged = making(control, transaction, references, tagged, tag, network)
+        _, untagged = making(control, transaction, references, tagged, tag, network, foreign)
         return Draft(result=untagged, up=(untagged,))
 
     return control.change(work)
@@ -181,6 +186,7 @@ def db_introduce(call: Call, *given: Value) -> str:
         " primary_address_type managed properties"
     ).split()
     values: dict[str, object] = dict(zip(names, given, strict=True))
+    refusals_network.introduced_pif(values)
     with call.core.db.write() as transaction:
         metrics = transaction.create("PIF_metrics", {})
         return transaction.create("PIF", {**values, "metrics": metrics, "currently_attached": False})

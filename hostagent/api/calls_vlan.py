@@ -10,6 +10,8 @@ from hostagent.netctl.effect import Draft
 from hostagent.netctl.fields import flag, text, texts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hostagent.api.core import Call
     from hostagent.db.transaction import Transaction
     from hostagent.db.view import View
@@ -17,21 +19,28 @@ if TYPE_CHECKING:
 
 
 def making(
-    control: Control, transaction: Transaction, references: References, tagged: str, tag: int, network: str
+    control: Control,
+    transaction: Transaction,
+    references: References,
+    tagged: str,
+    tag: int,
+    network: str,
+    foreign: Mapping[tuple[str, int], str],
 ) -> tuple[str, str]:
-    """A new VLAN and its upper PIF, or the refusal."""
+    """A new VLAN and its upper PIF, or the refusal. `foreign` as `Effect.foreign_vlans`."""
     host = control.host(transaction)
     transaction.get("network", network, "uuid")
     refusals.ours(transaction, tagged, host, "VLAN.create")
-    refusals_vlan.create(transaction, tagged, tag, network, host, control.effect.foreign_vlan)
+    refusals_vlan.create(transaction, tagged, tag, network, host, foreign)
     return objects_vlan.create(transaction, references, tagged, tag, network)
 
 
 def create(call: Call, tagged: str, tag: int, network: str) -> str:
     control = call.core.net
+    foreign = control.effect.foreign_vlans()
 
     def work(transaction: Transaction, references: References) -> Draft:
-        vlan, untagged = making(control, transaction, references, tagged, tag, network)
+        vlan, untagged = making(control, transaction, references, tagged, tag, network, foreign)
         return Draft(result=vlan, up=(untagged,))
 
     return control.change(work)
@@ -53,6 +62,7 @@ def destroy(call: Call, vlan: str) -> str:
 
 def pool_introduce(call: Call, tagged: str, untagged: str, tag: int, other_config: dict[str, str]) -> str:
     """The record alone, for joins."""
+    refusals.vlan_tag(tag)
     with call.core.db.write() as transaction:
         values = {"tagged_PIF": tagged, "untagged_PIF": untagged, "tag": tag, "other_config": other_config}
         vlan = transaction.create("VLAN", values)
@@ -63,11 +73,12 @@ def pool_introduce(call: Call, tagged: str, untagged: str, tag: int, other_confi
 def create_everywhere(call: Call, pif: str, network: str, tag: int) -> list[str]:
     """A VLAN on each live host's PIF that is on the network of `pif`; so far that may be this host's only."""
     control = call.core.net
+    foreign = control.effect.foreign_vlans()
 
     def work(transaction: Transaction, references: References) -> Draft:
         own = text(transaction, "PIF", pif, "network")
         tagged = _only_ours(control, transaction, texts(transaction, "network", own, "PIFs"))
-        _, untagged = making(control, transaction, references, tagged or pif, tag, network)
+        _, untagged = making(control, transaction, references, tagged or pif, tag, network, foreign)
         return Draft(result=untagged, up=(untagged,))
 
     return [control.change(work)]
@@ -76,13 +87,14 @@ def create_everywhere(call: Call, pif: str, network: str, tag: int) -> list[str]
 def create_by_device(call: Call, device: str, network: str, tag: int) -> list[str]:
     """As `create_everywhere`, for the PIFs with this device name."""
     control = call.core.net
+    foreign = control.effect.foreign_vlans()
 
     def work(transaction: Transaction, references: References) -> Draft:
         host = control.host(transaction)
         tagged = refusals_pif.device_named(transaction, host, device)
         same = [ref for ref, record in transaction.records("PIF") if record["device"] == device]
         _only_ours(control, transaction, same)
-        _, untagged = making(control, transaction, references, tagged, tag, network)
+        _, untagged = making(control, transaction, references, tagged, tag, network, foreign)
         return Draft(result=untagged, up=(untagged,))
 
     return [control.change(work)]

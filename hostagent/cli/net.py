@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
-from hostagent.cli import netadopt
-from hostagent.cli.parser import command, group
+from hostagent.cli import netadopt, netlook
+from hostagent.cli.parser import command, group, seconds
 
 if TYPE_CHECKING:
     import argparse
 
     from hostagent.cli.parser import Subparsers
 
-DIFFERS_EXIT = 4
+NOTE_MOST = 60
+"""Characters of a note in a table."""
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -31,61 +32,10 @@ without it from the cached copy in /var/lib/hostagent/net.""",
             hostagent net confirm               keep the change that waits
         """,
     )
-    _add_looks(commands)
+    netlook.add_parser(commands)
     _add_records(commands)
     _add_ways_back(commands)
     netadopt.add_parser(commands)
-
-
-def _add_looks(commands: Subparsers) -> None:
-    command(
-        commands,
-        "status",
-        status,
-        summary="management interface, gateway and DNS owners, changes that wait",
-        examples="""
-            hostagent net status
-            hostagent net status --json
-        """,
-    )
-    command(
-        commands,
-        "plan",
-        plan,
-        summary="the operations that would bring everything attached to what is wanted",
-        description="The operations that would make the kernel as it is wanted, in order. Nothing is done.",
-        examples="""
-            hostagent net plan
-            hostagent net plan --json
-        """,
-    )
-    command(
-        commands,
-        "check",
-        check,
-        summary="compare the kernel with what is wanted",
-        description="""\
-Compare devices, addresses, routes and settings with what is wanted of the PIFs that are up and of the management
-interface.
-
-exit codes:
-  0  all as wanted
-  4  something differs""",
-        examples="""
-            hostagent net check
-        """,
-    )
-    graph = command(
-        commands,
-        "graph",
-        graph_of,
-        summary="NICs, bonds, VLANs, bridges and guests as a tree, or as a picture (SVG)",
-        examples="""
-            hostagent net graph
-            hostagent net graph -o net.svg
-        """,
-    )
-    graph.add_argument("-o", "--output", metavar="FILE", help="write a picture (SVG) here instead")
 
 
 def _add_records(commands: Subparsers) -> None:
@@ -96,7 +46,7 @@ def _add_records(commands: Subparsers) -> None:
         summary="what was done to the network, newest first, with the time of each operation",
         examples="""
             hostagent net history
-            hostagent net history 1             the operations of the last change
+            hostagent net history 1             the last change with all its notes and operations
         """,
     )
     history.add_argument("number", nargs="?", type=int, metavar="N", help="the Nth newest in full")
@@ -109,6 +59,12 @@ def _add_ways_back(commands: Subparsers) -> None:
         "confirm",
         confirm,
         summary="keep the change that waits for its confirmation",
+        description="""\
+Keep the change that waits for its confirmation.
+
+exit codes:
+  0  the change stays
+  1  failed, or no change waits: it was undone already, or there was none""",
         examples="""
             hostagent net confirm
         """,
@@ -156,129 +112,8 @@ exit codes: as `hostagent pif plug`""",
     )
     reset.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
     reset.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="for the first try (default 60)"
+        "--timeout", type=seconds, default=60.0, metavar="SECONDS", help="for the first try (default 60)"
     )
-
-
-def status(args: argparse.Namespace) -> int:
-    from hostagent.cli import netrecords, output
-    from hostagent.config import Paths
-    from hostagent.net import cache, evidence, journal
-    from hostagent.net.attached import as_now
-    from hostagent.net.chains import text
-    from hostagent.net.owners import dns_owner, gateway_owner
-
-    paths = Paths.from_arguments(args)
-    found = netrecords.read(paths)
-    kernel = netrecords.look()
-    records = as_now(found.cached.records, kernel)
-    up = [ref for ref, pif in records.pifs.items() if pif.currently_attached]
-    known = evidence.gather(netrecords.folder_of(paths), journal.boot_id(paths.root))
-    management = next((pif for pif in records.pifs.values() if pif.management), None)
-    verified = cache.read_verified(netrecords.folder_of(paths))
-
-    def owner(which: Any) -> str:
-        return f"{text(records.pifs[which.ref])}: {which.reason}" if which.ref else f"none: {which.reason}"
-
-    link = kernel.by_name().get(records.bridge)
-    output.emit(
-        args,
-        {
-            "management": text(management) if management else "none",
-            "bridge": records.bridge,
-            "addresses": [
-                f"{one.text}/{one.prefix}" for one in kernel.addresses if link and one.device == link.ifindex
-            ],
-            "management_up": management.currently_attached if management else None,
-            "pifs": len(records.pifs),
-            "attached": len(up),
-            "gateway_IPv4": owner(gateway_owner(records, up, 4)),
-            "gateway_IPv6": owner(gateway_owner(records, up, 6)),
-            "dns": owner(dns_owner(records, up)),
-            "generation": found.cached.generation,
-            "last_verified": verified.generation if verified else None,
-            "waits_for_confirmation": known.pending or None,
-            "last_change": known.last or None,
-            "notes": list(found.told),
-        },
-    )
-    return 0
-
-
-def _surveyed(args: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
-    """What is wanted of everything that is up and of management, the findings, and a look at the host."""
-    from hostagent.cli import netrecords
-    from hostagent.config import Paths
-    from hostagent.net.attached import as_now
-    from hostagent.net.model import survey
-
-    paths = Paths.from_arguments(args)
-    found = netrecords.read(paths)
-    records = found.cached.records
-    host = netrecords.host_of(paths, records.bridge)
-    kernel = host.tools.netlink.look()
-    now = as_now(records, kernel)
-    up = [
-        ref
-        for ref, pif in records.pifs.items()
-        if (pif.currently_attached or pif.management or now.pifs[ref].currently_attached)
-        and not pif.bond_slave_of
-    ]
-    surveyed = survey(now, up, links=kernel.by_name())
-    return surveyed, kernel, host.around(surveyed.wanted, kernel), found
-
-
-def plan(args: argparse.Namespace) -> int:
-    from hostagent.cli import netrecords
-    from hostagent.net.bring import empty_result, put_plan
-    from hostagent.net.plan import plan as plan_of
-
-    surveyed, kernel, around, found = _surveyed(args)
-    result = empty_result("plan", f"generation {found.cached.generation}", "planned")
-    put_plan(result, plan_of(surveyed.wanted, kernel, around), kernel)
-    result["told"] = [*found.told, *(finding.found for finding in surveyed.findings)]
-    return netrecords.show(args, result)
-
-
-def check(args: argparse.Namespace) -> int:
-    from hostagent.cli import netrecords
-    from hostagent.net.bring import empty_result, put_differences
-    from hostagent.net.verify import differences
-
-    surveyed, kernel, around, found = _surveyed(args)
-    differing = differences(surveyed.wanted, kernel, around)
-    told = [*found.told, *(finding.found for finding in surveyed.findings)]
-    outcome = "differs" if differing else "right"
-    result = empty_result("check", f"generation {found.cached.generation}", outcome)
-    put_differences(result, differing)
-    result["told"] = told
-    return netrecords.show(args, result)
-
-
-def graph_of(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
-    from hostagent.cli import netrecords, output
-    from hostagent.config import Paths
-    from hostagent.errors import OperatorError
-    from hostagent.net import graph
-
-    found = netrecords.read(Paths.from_arguments(args))
-    drawn = graph.graph(found.cached.records, netrecords.look())
-    if args.output is not None:
-        try:
-            Path(args.output).write_text(graph.svg(drawn, "Network of this host"), encoding="utf-8")
-        except OSError as error:
-            raise OperatorError(
-                f"{args.output} could not be written: {error.strerror}", hint="choose another place with -o"
-            ) from error
-        output.emit(args, {"file": args.output})
-    elif args.json:
-        nodes = [node._asdict() for node in drawn.nodes.values()]
-        output.emit(args, {"nodes": nodes, "edges": [list(edge) for edge in drawn.edges]})
-    else:
-        print(graph.text(drawn, coloured=output.coloured()) or "no PIF is known: hostagent net status")
-    return 0
 
 
 def show_history(args: argparse.Namespace) -> int:
@@ -304,10 +139,18 @@ def show_history(args: argparse.Namespace) -> int:
     columns = (
         "number", output.Column("at_s", "when", output.when), "what", "outcome",
         output.Column("seconds", "time", output.duration), output.Column("total", "operations"), "by",
-        output.Column("told", "note"),
+        output.Column("told", "note", _cut),
     )  # fmt: skip
     output.emit(args, rows, columns=columns, empty="nothing was changed yet")
     return 0
+
+
+def _cut(told: object) -> str:
+    """The notes of a change as far as a table can have them: `hostagent net history N` has them whole."""
+    from hostagent.cli import output
+
+    words = output.text(told)
+    return f"{words[: NOTE_MOST - 1]}…" if len(words) > NOTE_MOST else words
 
 
 def _plain(entry: Any) -> dict[str, Any]:
@@ -367,21 +210,30 @@ def emergency_reset(args: argparse.Namespace) -> int:
     from hostagent.config import ConfigError, Paths, load
     from hostagent.net import bring, cache, reset
     from hostagent.net.cards import cards_of
+    from hostagent.net.records import Records
+    from hostagent.net.remap import fitted_here
 
     paths = Paths.from_arguments(args)
-    verified = cache.read_verified(netrecords.folder_of(paths))
-    found = cache.read(netrecords.folder_of(paths)) if verified is None else cache.Found(verified)
-    if verified is None:
-        found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
-    records = found.cached.records
-    host = netrecords.host_of(paths, records.bridge)
-    if args.plan:
-        request = bring.Request(bring.UP, bridge=records.bridge, management=True, mode=bring.PLAN)
-        return netrecords.show(args, bring.bring(request, found, host))
     listed = tuple(args.nic)
     if not listed:
         with contextlib.suppress(ConfigError):  # settings that cannot be read must not keep the host down
             listed = load(paths)[0].emergency_nics
+    verified = cache.read_verified(netrecords.folder_of(paths))
+    try:
+        found = cache.read(netrecords.folder_of(paths)) if verified is None else cache.Found(verified)
+    except cache.CacheError as error:
+        if args.plan or not listed:
+            raise
+        found = cache.Found(cache.Cached(Records("", {}, {}, {}, {}), 0), (error.found,))
+    else:
+        if verified is None:
+            found = found._replace(told=("no generation was verified yet: taking the newest", *found.told))
+    bridge = found.cached.records.bridge
+    host = netrecords.host_of(paths, bridge)
+    found = fitted_here(found, paths.root, host.tools.netlink)
+    if args.plan:
+        request = bring.Request(bring.UP, bridge=bridge, management=True, mode=bring.PLAN)
+        return netrecords.show(args, bring.bring(request, found, host))
     result = reset.reset(
         found,
         host,

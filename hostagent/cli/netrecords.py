@@ -68,6 +68,7 @@ def host_of(paths: Paths, bridge: str = "") -> Host:
 def change(paths: Paths, request: Request) -> Any:
     """A change, plan or check, by the daemon or here; a `bring.Result`."""
     from hostagent.net.bring import DO, bring
+    from hostagent.net.remap import fitted_here
 
     why = "no daemon runs"
     try:
@@ -85,9 +86,9 @@ def change(paths: Paths, request: Request) -> Any:
             raise
         why = f"the daemon is not ready ({error.code})"
     found = cache.read(folder_of(paths))
-    return bring(
-        request, found._replace(told=(why, *found.told)), host_of(paths, found.cached.records.bridge)
-    )
+    host = host_of(paths, found.cached.records.bridge)
+    found = fitted_here(found._replace(told=(why, *found.told)), paths.root, host.tools.netlink)
+    return bring(request, found, host)
 
 
 def show(args: argparse.Namespace, result: Any) -> int:

@@ -79,6 +79,19 @@ def group(
     return parser.add_subparsers(title="commands", dest=f"{name}_command", metavar="COMMAND", required=True)
 
 
+def seconds(text: str) -> float:
+    """The type of a `--timeout`: above 0, and what the daemon takes at most. Raises ArgumentTypeError."""
+    from hostagent.net.options import LONGEST_S
+
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= LONGEST_S:  # so is nan refused, too
+        raise argparse.ArgumentTypeError(f"seconds above 0, at most {LONGEST_S:g}, not {text!r}")
+    return value
+
+
 def example_block(examples: str) -> str:
     lines = (line.strip() for line in examples.strip().splitlines())
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)

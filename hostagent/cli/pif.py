@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostagent.cli.parser import command, group
+from hostagent.cli.parser import command, group, seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -95,7 +95,8 @@ and VLAN tags.""",
 EXITS = """\
 exit codes:
   0  done, or nothing to do
-  1  failed, and nothing was changed
+  1  failed, and nothing was changed, or undoing it failed in part
+  2  wrong command line
   3  failed and undone: the network is as before
   4  done, but less than was asked for (no carrier, no DHCP answer, …)"""
 
@@ -107,10 +108,11 @@ def _named(parser: Parser) -> Parser:
 
 def _changing(parser: Parser) -> None:
     _named(parser)
-    parser.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
-    parser.add_argument("--confirm", action="store_true", help="undo it unless it is confirmed in time")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--plan", action="store_true", help="print the operations, and do nothing")
+    how.add_argument("--confirm", action="store_true", help="undo it unless it is confirmed in time")
     parser.add_argument(
-        "--timeout", type=float, default=DEFAULT_S, metavar="SECONDS", help="for all of it (default 60)"
+        "--timeout", type=seconds, default=DEFAULT_S, metavar="SECONDS", help="for all of it (default 60)"
     )
 
 

@@ -74,7 +74,7 @@ class Layer:
     def _static4(self, pif: Pif, device: str) -> None:
         found = inet.address(pif.ip)
         prefix = inet.prefix_of(pif.netmask)
-        if not found or ":" in found or not _is_host(found, prefix):
+        if not found or ":" in found or not is_host(found, prefix):
             self._bad(
                 pif, f"the address {pif.ip!r} cannot be a host's (netmask {pif.netmask!r})", "set it anew"
             )
@@ -108,7 +108,7 @@ class Layer:
         found = inet.address(gateway)
         if not found or inet.family(found) != family:
             self._bad(pif, f"the gateway {gateway!r} is no IPv{family} address", "set it anew")
-        elif not _on_link(found, own):
+        elif not on_link(found, own):
             self._bad(
                 pif,
                 f"the gateway {gateway} is in no subnet of the PIF",
@@ -121,7 +121,7 @@ class Layer:
         family = inet.family(route.gateway)
         mode = pif.ip_mode if family == 4 else pif.ipv6_mode
         # what DHCP or a router will give is not known yet
-        if mode == "None" or (mode == "Static" and not _on_link(route.gateway, own)):
+        if mode == "None" or (mode == "Static" and not on_link(route.gateway, own)):
             self._off_link(pif, route)
         elif other := self.routes.get(route.destination):
             found = f"{text(pif)}: a static route to {route.destination} is there already, on {other.device}"
@@ -159,7 +159,7 @@ class Layer:
         self.findings.append(Finding(row, STOP_UNLESS_BOOT, (pif.ref,), f"{text(pif)}: {found}", hint))
 
 
-def _is_host(address: str, prefix: int) -> bool:
+def is_host(address: str, prefix: int) -> bool:
     """Whether an IPv4 address can be a host's; a bad prefix (at most 0) is not the address's fault."""
     value = inet.number(address)
     if value >> 24 in (0, 127) or value >> 28 >= 14:
@@ -168,7 +168,7 @@ def _is_host(address: str, prefix: int) -> bool:
     return not hosts or value & hosts not in (0, hosts)
 
 
-def _on_link(gateway: str, own: list[WantedAddress]) -> bool:
+def on_link(gateway: str, own: Iterable[WantedAddress]) -> bool:
     """Whether a gateway can be reached without another one: IPv6's link-local addresses always can."""
     if gateway.startswith(("fe8", "fe9", "fea", "feb")) and ":" in gateway:
         return True

@@ -10,10 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, CannotAdoptError
-from hostagent.net.devices import GROUP, PROTOCOL, Device, Lease, Wanted, WantedAddress, WantedRoute
+from hostagent.net.devices import (
+    GROUP,
+    PROTOCOL,
+    SCOPE_LINK,
+    Device,
+    Lease,
+    Wanted,
+    WantedAddress,
+    WantedRoute,
+)
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.restore import address_add
-from hostagent.net.verify import FOREVER, LINK_SCOPE, family_of
+from hostagent.net.verify import FOREVER, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,7 +105,8 @@ def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
     if not holders:
         raise CannotAdoptError(
             f"no other network daemon has {link.name}",
-            hint="bring it up as it is: hostagent pif plug, after PIF.scan and PIF.reconfigure_ip",
+            hint="hostagent xe pif-scan host-uuid=…; hostagent xe pif-reconfigure-ip uuid=… mode=dhcp;"
+            f" hostagent pif plug {link.name}",
         )
     if len(holders) > 1:
         both = " and ".join(owner.daemon for owner in holders)
@@ -121,7 +131,7 @@ def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:
 
 def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
     """The same as the card has now. Raises CannotAdoptError where files and kernel do not say the same."""
-    mine = [one for one in kernel.addresses if one.device == link.ifindex and one.scope < LINK_SCOPE]
+    mine = [one for one in kernel.addresses if one.device == link.ifindex and one.scope < SCOPE_LINK]
     told: list[str] = []
     found = Settings(owner.mode, mode6=owner.mode6, search=owner.search)
     dns = tuple(server for server in owner.dns if not server.startswith("127."))
@@ -142,11 +152,11 @@ def settings(owner: Owner, link: Link, kernel: Kernel) -> Settings:
     if owner.mode == owner.mode6 == "None":
         raise CannotAdoptError(
             f"{owner.daemon} gives {link.name} no address",
-            hint="there is nothing to carry over: PIF.reconfigure_ip",
+            hint="give it one: hostagent xe pif-reconfigure-ip uuid=… mode=dhcp",
         )
     told += [
         f"the route {route.destination} via {route.gateway or 'the link'} is not carried over"
-        " (hint: network.other_config:static-routes)"
+        " (hint: hostagent xe network-param-set uuid=… other-config:static-routes=…)"
         for route in kernel.routes
         if route.device == link.ifindex
         and route.destination not in DEFAULTS
@@ -239,7 +249,7 @@ def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[S
     found = []
     for have in kernel.addresses:
         mode = taken.mode if family_of(have.text) == 4 else taken.mode6
-        mine = have.device == nic.ifindex and have.scope < LINK_SCOPE
+        mine = have.device == nic.ifindex and have.scope < SCOPE_LINK
         if mine and mode in DYNAMIC and (have.valid_s != FOREVER or have.text == taken.request):
             flags = have.flags & ~MANAGED_PREFIX | (NO_PROBE if family_of(have.text) == 6 else 0)
             do = address_add(target, have._replace(device=target.ifindex, flags=flags))
@@ -319,10 +329,11 @@ def refuse_release(records: Records, ref: str, bridge: Link, nic: Link, kernel: 
     above = [link.name for link in kernel.links.values() if link.kind == "vlan" and link.lower == nic.ifindex]
     if above or records.pifs[ref].vlan_slave_of:
         raise CannotAdoptError(
-            f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}", hint="VLAN.destroy them first"
+            f"VLANs lie on {nic.name}: {', '.join(above) or 'with PIFs'}",
+            hint="hostagent xe vlan-destroy uuid=…",
         )
     if records.pifs[ref].bond_slave_of:
-        raise CannotAdoptError(f"{nic.name} is a member of a bond", hint="Bond.destroy it first")
+        raise CannotAdoptError(f"{nic.name} is a member of a bond", hint="hostagent xe bond-destroy uuid=…")
 
 
 def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:
@@ -330,7 +341,7 @@ def released(kernel: Kernel, nic: Link, bridge: Link) -> Wanted:
 
     The lease, for a plan without `Around`, only says that addresses with a lifetime are right.
     """
-    mine = [one for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE]
+    mine = [one for one in kernel.addresses if one.device == bridge.ifindex and one.scope < SCOPE_LINK]
     routes = [r for r in kernel.routes if r.device == bridge.ifindex and r.protocol == PROTOCOL and r.gateway]
     return Wanted(
         (Device(nic.name, "physical", ipv6="autoconf"),),

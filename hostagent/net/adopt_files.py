@@ -174,7 +174,8 @@ def comment_out(content: str, device: str) -> tuple[str, int]:
                 rest = [word for word in words[1:] if word != device]
                 out.append(MARK + line)
                 if rest:
-                    out.append(f"{' '.join([first, *rest])}\n")
+                    end = "" if line.endswith("\n") else "\n"
+                    out.append(f"{end}{' '.join([first, *rest])}\n")
                 continue
         else:
             inside = inside and first not in STANZA_ENDS and not first.startswith("no-")
@@ -196,20 +197,41 @@ def networkd_others(nic: str, root: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def restoring(changes: Sequence[Change], content: Callable[[str], str | None]) -> tuple[Change, ...]:
-    """The way back for a release: what these changes made is as it was before, the switch last.
+def uncommented(content: str) -> str:
+    """What `comment_out` was given, with whatever was written into the file since."""
+    out: list[str] = []
+    starts: list[str] = []
+    for line in content.splitlines(keepends=True):
+        words = line.split()
+        if line.startswith(MARK):
+            line, words = line[len(MARK) :], words[1:]
+            starts = words if words and (words[0] == "auto" or words[0].startswith("allow-")) else []
+        elif starts and words[1:] and words[0] == starts[0] and set(words) < set(starts):
+            starts = []  # the line that stood for the other devices of the one before
+            continue
+        else:
+            starts = []
+        out.append(line)
+    return "".join(out)
 
-    Raises CannotAdoptError for a file that somebody has edited since and that was not ours alone.
+
+def restoring(changes: Sequence[Change], content: Callable[[str], str | None]) -> tuple[Change, ...]:
+    """The way back for a release: what these changes made is as it was before, the switch last. A file of ifupdown's
+    that was edited since keeps that.
+
+    Raises CannotAdoptError for another file that somebody has edited since and that was not ours alone.
     """
     found = []
     for change in reversed(changes):
-        now = content(change.path)
-        if now == change.before:
-            continue
-        if now != change.after and change.before is not None:
-            raise CannotAdoptError(
-                f"{change.path} was edited since it was taken over; what it held before must not replace that",
-                hint=f"take `{MARK.strip()}` away before its lines by hand, then: hostagent net release --keep-files",
-            )
-        found.append(Change(change.path, now, change.before))
+        now, back = content(change.path), change.before
+        if now not in (back, change.after) and back is not None:
+            if now is None or MARK not in (change.after or ""):
+                raise CannotAdoptError(
+                    f"{change.path} was edited since it was taken over; what it held before must not replace that",
+                    hint="make it hold again what it held before (the note of the takeover in"
+                    " /var/lib/hostagent/net/adopted has it), then: hostagent net release",
+                )
+            back = uncommented(now)
+        if now != back:
+            found.append(Change(change.path, now, back))
     return tuple(found)

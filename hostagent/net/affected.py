@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
-from hostagent.net.devices import GROUP, Device, Link, Wanted
-from hostagent.net.verify import OWN_KINDS, UP, Layer3, is_left_over, is_member, is_uplink
+from hostagent.net.devices import GROUP, UP, Device, Link, Wanted
+from hostagent.net.verify import OWN_KINDS, Layer3, is_left_over, is_member, is_uplink
 
 if TYPE_CHECKING:
     from hostagent.net.draft import Draft

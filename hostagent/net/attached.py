@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.net.devices import SCOPE_LINK, UP
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hostagent.net.devices import Kernel, Link
     from hostagent.net.records import Pif, Records
 
-UP = 1
-"""IFF_UP."""
-SCOPE_LINK = 253
 STATIC, NONE = "Static", "None"
 DISABLED = "disable_ipv6"
 

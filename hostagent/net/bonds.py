@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.net.finding import DEGRADE, STOP, Finding
+from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +31,9 @@ SLB_REASON = (
 )
 ELSEWHERE = ("use_carrier", "rebalance-interval", "lacp-fallback-ab")
 """Known keys of other backends; their defaults are what the kernel does."""
+NUMBERS = ("miimon", "updelay", "downdelay", "lacp-aggregation-key")
+CHOICES = ("hashing-algorithm", "lacp-time")
+"""Keys and, but for the spelling, properties that may have some values only."""
 AS_THE_KERNEL = {"use_carrier": ("1", "true"), "lacp-fallback-ab": ("true",)}
 
 
@@ -45,8 +48,9 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
     """The settings of a bond; `keys` are `bond-*` of its PIF without that word.
 
     Delays are whole multiples of miimon, as the kernel rounds them. A bond of one member has nothing to balance, so
-    balance-slb is then active-backup, which is the same on one link. Its findings name the bond's PIF; with a STOP
-    there are no settings.
+    balance-slb is then active-backup, which is the same on one link. Where the key names a mode that cannot be had, the
+    settings are those of the bond's own mode: for a boot. The findings name the bond's PIF; with a STOP there are no
+    settings.
     """
     # the record spells one name otherwise than the key
     values = {
@@ -66,22 +70,29 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
             return int(text)
         if key in values:
             tell(
-                key, f"is no number from {least} to {most}", f"{default if default >= 0 else 'none'} is used"
+                key,
+                f"is no number from {least} to {most}",
+                f"mend or remove it; meanwhile {default if default >= 0 else 'none'} is used",
             )
         return default
 
     def choice(key: str, default: str, of: Mapping[str, int]) -> int:
         if values.get(key, default) in of:
             return of[values.get(key, default)]
-        tell(key, "is not known", f"use {' or '.join(of)}; {default} is used")
+        tell(key, "is not known", f"use {' or '.join(of)}; meanwhile {default} is used")
         return of[default]
 
     name = keys.get("mode", bond.mode)
-    if name == "balance-slb" and len(bond.slaves) == 1:
-        name = "active-backup"
-    if name not in MODES:
-        return BondSettings({}, (_refusal(bond, name),))
-    mode = MODES[name]
+    mode, own = _mode(bond, name), _mode(bond, bond.mode)
+    if not mode:
+        refusal = _refusal(bond, name)
+        if not own:
+            return BondSettings({}, (refusal,))
+        told = f"{refusal.found}; at boot it is {bond.mode!r}, as the bond has it"
+        findings.append(
+            refusal._replace(severity=STOP_UNLESS_BOOT, found=told, hint="remove the key bond-mode")
+        )
+        mode = own
     miimon = number("miimon", MIIMON_MS, 1, LONGEST_MS)
     settings = {
         "mode": mode,
@@ -100,9 +111,28 @@ def settings_of(bond: Bond, keys: Mapping[str, str]) -> BondSettings:
         elif key == "primary":
             if mode != ACTIVE_BACKUP:
                 tell(key, "has no effect: only active-backup has a primary member", "remove it")
-        elif key not in settings and key not in ("hashing-algorithm", "lacp-time", "lacp-aggregation-key"):
+        elif key not in ("mode", *NUMBERS, *CHOICES):
             tell(key, "is not known", "remove it")
     return BondSettings(settings, tuple(findings), values.get("primary", "") if mode == ACTIVE_BACKUP else "")
+
+
+def refused(key: str, value: str) -> Finding | None:
+    """Why a `bond-*` key, without that word, may not have a value, whatever bond it is for; None for a key that nobody
+    knows too: that one is told when the bond comes up, and does no harm."""
+    from hostagent.net.records import Bond
+
+    if key not in ("mode", *NUMBERS, *CHOICES):
+        return None
+    mode = value if key == "mode" else "lacp"  # where every number and choice has a meaning
+    of_two = Bond("", "", "", ("", ""), mode=mode)
+    return next(iter(settings_of(of_two, {key: value}).findings), None)
+
+
+def _mode(bond: Bond, name: str) -> int:
+    """The kernel's number of a mode; 0 for one that cannot be had."""
+    if name == "balance-slb" and len(bond.slaves) == 1:
+        return ACTIVE_BACKUP
+    return MODES.get(name, 0)
 
 
 def _refusal(bond: Bond, mode: str) -> Finding:
@@ -112,7 +142,7 @@ def _refusal(bond: Bond, mode: str) -> Finding:
         STOP,
         (bond.master,),
         f"bond mode {mode!r} cannot be had: {reason}",
-        "use active-backup, or lacp when the switch speaks it (Bond.set_mode)",
+        f"hostagent xe bond-set-mode uuid={bond.uuid} mode=active-backup, or mode=lacp where the switch speaks it",
         "VALUE_NOT_SUPPORTED",
         ("mode", mode, reason),
     )

@@ -17,7 +17,7 @@ from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, 
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.model import want
-from hostagent.net.noted import note_change, note_verified
+from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.settle import dark, settle
 from hostagent.net.shown import args_of, names_in
@@ -112,13 +112,19 @@ class Result(TypedDict):
     differences: list[dict[str, str]]
     told: list[str]
     """What is less than was asked for, and what was found on the way."""
+    undo_troubles: list[str]
+    """Of rolled-back: what undoing it could not do. Empty: the network is as before."""
     seconds: float
     source: str
     error: ErrorRecord | None
 
 
 def find(records: Records, request: Request) -> Pif:
-    """The PIF that is meant. Raises NoSuchPifError."""
+    """The PIF that is meant. Raises NoSuchPifError, also where no name is given: networks may have no bridge."""
+    if not request.pif and not request.bridge:
+        raise NoSuchPifError(
+            "no bridge is named, so no PIF is meant", hint="hostagent pif list", params=("PIF", "")
+        )
     if request.pif:
         found = records.pifs.get(request.pif)
         if found is None:
@@ -179,6 +185,7 @@ def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Res
         operations=[],
         differences=[],
         told=[],
+        undo_troubles=[],
         seconds=0.0,
         source=source,
         error=None,
@@ -238,6 +245,7 @@ def put_course(result: Result, course: Course) -> None:
     put_times(result, course.milliseconds)
     if course.outcome and (course.outcome != CHANGED or result["outcome"] == "unchanged"):
         result["outcome"] = course.outcome
+    result["undo_troubles"] += course.troubles
     less(result, course.less)
     if change is not None and course.outcome == WAITING:
         result["told"].append(
@@ -312,18 +320,15 @@ def recover(host: Host, result: Result) -> None:
 
 
 def confirm(host: Host) -> Result:
-    """Keep the change that waits for it, or whose maker died when all of it was done. Raises FileError, JournalError,
-    BusyError.
+    """Keep the change that waits for it, or whose maker died when all of it was done. Where there is none, outcome
+    `nothing` with an error: who asks wants a change kept. Raises FileError, JournalError, BusyError.
     """
     with journal.Lock(host.folder, f"{host.by} confirm", wait_s=10.0, sleep=host.wait):
         left = journal.pending(host.folder)
         whole = left is not None and left.state in (journal.APPLIED, journal.WAITING)
         if left is None or not whole or left.boot_id != host.boot:
             result = empty_result("confirm", outcome="nothing")
-            if left is not None:
-                result["told"].append(
-                    f"{left.what} is {left.state}, and not whole (hint: hostagent net undo)"
-                )
+            result["error"] = nothing_to_confirm(host, left).record()
             return result
         journal.commit(host.folder, left)
         # after the mark: an undo that waits for our lock then finds nothing to do

@@ -185,9 +185,20 @@ def read_verified(folder: Path) -> Cached | None:
 
 
 def minimal(
-    bridge: str, device: str, mac: str, *, mode: str, ip: str = "", netmask: str = "", gateway: str = ""
+    bridge: str,
+    device: str,
+    mac: str,
+    *,
+    mode: str,
+    ip: str = "",
+    netmask: str = "",
+    gateway: str = "",
+    host_uuid: str = "",
 ) -> Records:
-    """The records of first boot and reset: one management PIF on one network (networking.md 2.4)."""
+    """The records of first boot and reset: one management PIF on one network (networking.md 2.4).
+
+    `host_uuid` as the inventory has it: `read` passes over what is of another host.
+    """
     pif = Pif(
         ref="OpaqueRef:initial-pif",
         uuid=f"{device}Pif",
@@ -202,7 +213,7 @@ def minimal(
         gateway=gateway,
     )
     network = Network(pif.network, "InitialManagementNetwork", "Initial management network", bridge)
-    return Records("", {pif.ref: pif}, {network.ref: network}, {}, {}, bridge)
+    return Records(host_uuid, {pif.ref: pif}, {network.ref: network}, {}, {}, bridge)
 
 
 def _load(path: Path) -> Cached:

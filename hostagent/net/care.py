@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
 from hostagent.net import lacp, reachable
+from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.management import concerns
 from hostagent.net.settle import CARRIER_S, POLL_S
 
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
     from hostagent.net.change import Change
     from hostagent.net.devices import Kernel, WantedAddress
     from hostagent.net.management import Wire
-
-UP = 1
-"""IFF_UP."""
 
 
 class Care:
@@ -99,9 +97,7 @@ class Care:
             kernel = self._host.tools.netlink.look()
             index = next((i for i, one in kernel.links.items() if one.name == self._change.former), -1)
             addresses = [
-                one.text
-                for one in kernel.addresses
-                if one.device == index and one.scope < reachable.SCOPE_LINK
+                one.text for one in kernel.addresses if one.device == index and one.scope < SCOPE_LINK
             ]
             if addresses:
                 self._wire.announce(self._change.former, addresses)

@@ -185,7 +185,7 @@ def _unknown(ref: str) -> Finding:
 
 
 def _unmanaged(ref: str, part: Pif) -> Finding:
-    hint = "others configure it; PIF.introduce with managed=true would make it ours"
+    hint = "others configure it; ours with: hostagent xe pif-introduce host-uuid=… device=… managed=true"
     return Finding(31, STOP, (ref,), f"{text(part)} is not managed", hint, "PIF_UNMANAGED", (part.ref,))
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 SPARE_S = 30.0
 """Beside twice the time that a change of the management interface has to settle (a bond's partner, then answers): after
 so long without us, the timer undoes it. It waits for our lock in any case."""
+SOFT = "dns"
+"""What may differ afterwards, and is told: for its name servers no host loses its network."""
 ROLLED_BACK, WAITING, CHANGED = "rolled-back", "waiting", "changed"
 
 
@@ -60,13 +62,15 @@ class Change(NamedTuple):
 
 class Course:
     """How a change went: filled in while it is carried out. `outcome` is rolled-back, waiting or changed; empty while
-    nothing was touched. `less`: what is less than was asked for, in words. `at`: when its steps were done, on the
-    host's clock. `reached`: what answered the management interface before answers after it."""
+    nothing was touched. `less`: what is less than was asked for, in words; `troubles`: what undoing it could not do.
+    `at`: when its steps were done, on the host's clock. `reached`: what answered the management interface before
+    answers after it."""
 
     def __init__(self) -> None:
         self.change: Change | None = None
         self.outcome = ""
         self.less: list[str] = []
+        self.troubles: list[str] = []
         self.milliseconds: tuple[float, ...] = ()
         self.at = 0.0
         self.reached = False
@@ -102,9 +106,10 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
             digest="" if change.confirm_s else change.kept_as,
             what=change.what,
             check=_differing(change, host),
+            accept=lambda found: all(one.what == SOFT for one in found),
         )
         course.milliseconds, course.at = applied.milliseconds, host.clock()
-        course.less += [*host.soft, *applied.told]
+        course.less += [*host.soft, *applied.told, *map(_of_resolver, applied.differences)]
         if care is not None:
             course.less += care.after()
             course.reached = bool(care.baseline)
@@ -120,9 +125,11 @@ def carried_out(change: Change, host: Host, course: Course) -> Iterator[None]:
             course.outcome = ROLLED_BACK
         if isinstance(error, apply.RolledBackError):
             course.milliseconds = error.milliseconds
+            course.troubles += [trouble.found for trouble in error.troubles]
         troubles: tuple[apply.Trouble, ...] = ()
         if written is not None:
             troubles = apply.take_back(written, host.tools, host.folder, boot=host.boot)
+            course.troubles += [trouble.found for trouble in troubles]
         if timer_s:
             disarm(host)
         if care is not None:
@@ -163,3 +170,13 @@ def _differing(change: Change, host: Host) -> Callable[[Kernel], tuple[Differenc
         return differences(change.wanted, after, host.around(change.wanted, after))
 
     return differing
+
+
+def _of_resolver(differing: Difference) -> str:
+    found, wanted = (
+        "; ".join(line for line in text.splitlines() if line and not line.startswith("#")) or "nothing"
+        for text in (differing.found, differing.wanted)
+    )
+    return (
+        f"the resolver has not what it was given: it says {found}, not {wanted} (hint: hostagent net check)"
+    )

@@ -9,20 +9,15 @@ from typing import TYPE_CHECKING
 
 from hostagent.net import inet, model
 from hostagent.net.chains import bond_of, lower_of, members, text
-from hostagent.net.devices import GROUP, PROTOCOL
+from hostagent.net.devices import GROUP, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hostagent.net.devices import Device, Kernel, Link
     from hostagent.net.model import Survey
     from hostagent.net.records import Pif, Records
-
-UP = 1
-"""IFF_UP."""
-SCOPE_LINK = 253
-"""RT_SCOPE_LINK: addresses that the kernel gives by itself."""
 
 
 def check(
@@ -42,6 +37,19 @@ def check(
     up, down = tuple(up), tuple(down)
     links = kernel.by_name() if kernel else None
     found = model.survey(records, up, down=down, becoming_management=becoming_management, links=links)
+    return findings_of(records, found, becoming_management=becoming_management, kernel=kernel, boot=boot)
+
+
+def findings_of(
+    records: Records,
+    found: Survey,
+    *,
+    becoming_management: str = "",
+    kernel: Kernel | None = None,
+    boot: bool = False,
+) -> tuple[Finding, ...]:
+    """As `check`, for who has made the survey."""
+    links = kernel.by_name() if kernel else None
     findings = [
         *found.findings,
         *_management(records, found, becoming_management),
@@ -83,7 +91,7 @@ def _management(records: Records, found: Survey, becoming: str) -> list[Finding]
                 STOP,
                 (*causes, ref),
                 f"{text(pif)} is the management interface and would be taken down",
-                "move management first: host.management_reconfigure",
+                "hostagent xe host-management-reconfigure pif-uuid=…",
                 "PIF_IS_MANAGEMENT_INTERFACE",
                 (ref,),
             )
@@ -107,13 +115,14 @@ def _bonds(records: Records, found: Survey) -> list[Finding]:
         ]
         if len(with_ip) > 1:
             which = ", ".join(f"{slave.device} ({slave.ip or slave.ip_mode})" for slave in with_ip)
+            family = "ip" if with_ip[-1].ip_mode != "None" else "ipv6"
             findings.append(
                 Finding(
                     12,
                     STOP_UNLESS_BOOT,
                     (root, *uppers),
                     f"more than one member of {pif.device} has an address configuration: {which}",
-                    "keep at most one: PIF.reconfigure_ip of the others with mode None",
+                    f"hostagent xe pif-reconfigure-{family} uuid={with_ip[-1].uuid} mode=none",
                     "PIF_BOND_MORE_THAN_ONE_IP",
                     (),
                 )
@@ -182,12 +191,14 @@ def _records(records: Records, found: Survey) -> list[Finding]:
         other = devices.setdefault((pif.device, pif.vlan), pif)
         if other is not pif:
             what = f"{text(other)} and PIF {pif.uuid} are for the same device"
-            findings.append(Finding(63, DEGRADE, (pif.ref, other.ref), what, "forget one: PIF.forget"))
+            findings.append(
+                Finding(63, DEGRADE, (pif.ref, other.ref), what, f"hostagent xe pif-forget uuid={pif.uuid}")
+            )
         if pif.physical and pif.mac:
             other = macs.setdefault(pif.mac.lower(), pif)
             if other is not pif:
                 what = f"{text(other)} and {text(pif)} both have MAC {pif.mac}"
-                findings.append(Finding(29, DEGRADE, (pif.ref, other.ref), what, "scan again: PIF.scan"))
+                findings.append(Finding(29, DEGRADE, (pif.ref, other.ref), what, _scan(records)))
         if pif.management and (network := records.networks.get(pif.network)):
             bridges.append((pif, network.bridge))
     for pif, bridge in bridges:
@@ -196,7 +207,13 @@ def _records(records: Records, found: Survey) -> list[Finding]:
                 f"{text(pif)} is the management interface, on {bridge}; the inventory says {records.bridge}"
             )
             findings.append(
-                Finding(62, DEGRADE, (pif.ref,), what, "set it anew: host.management_reconfigure")
+                Finding(
+                    62,
+                    DEGRADE,
+                    (pif.ref,),
+                    what,
+                    f"hostagent xe host-management-reconfigure pif-uuid={pif.uuid}",
+                )
             )
     return [f for f in findings if f.row == 62 or not found.chains.attached.isdisjoint(f.refs)]
 
@@ -217,7 +234,7 @@ def _renamed(records: Records, findings: list[Finding], links: dict[str, Link]) 
                 ]
                 if names:
                     what = "the NIC " + " and ".join(names)
-                    finding = finding._replace(row=26, found=what, hint="scan again: PIF.scan")
+                    finding = finding._replace(row=26, found=what, hint=_scan(records))
                     break
         told.append(finding)
     return told
@@ -242,7 +259,7 @@ def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link
             continue
         pif = by_device.get(device.name)
         if pif and link.permanent_mac and pif.mac and link.permanent_mac != pif.mac.lower():
-            findings.append(_another_nic(pif, device, link, by_mac.get(pif.mac.lower())))
+            findings.append(_another_nic(records, pif, device, link, by_mac))
         master = kernel.links.get(link.master)
         if master and master.group != GROUP and master.name not in wanted:
             what = f"{link.name} is a port of {master.name}, which is not ours"
@@ -253,7 +270,10 @@ def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link
             hint = "take the NIC over with its address: hostagent net adopt"
             findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
         if link.flags & UP and not link.carrier:
-            what, hint = f"no carrier on {link.name}", "look at the cable, the switch port, the transceiver"
+            what, hint = (
+                f"no carrier on {link.name}: cable, switch port or transceiver",
+                f"ethtool {link.name}",
+            )
             findings.append(Finding(57, DEGRADE, device.serves, what, hint))
     return findings
 
@@ -269,24 +289,36 @@ def _ipv6(records: Records, found: Survey, links: dict[str, Link]) -> list[Findi
         return []
     if loopback.ipv6:
         why = "IPv6 is switched off for the whole host (net.ipv6.conf.all.disable_ipv6, or lo's)"
-        hint = "sysctl -w net.ipv6.conf.all.disable_ipv6=0, and below /etc/sysctl.d; or PIF.reconfigure_ipv6 mode=None"
+        hint = "sysctl -w net.ipv6.conf.all.disable_ipv6=0 (and below /etc/sysctl.d)"
     else:
         why = "this kernel has no IPv6"
-        hint = "take ipv6.disable=1 off its command line; or PIF.reconfigure_ipv6 mode=None"
+        hint = "take ipv6.disable=1 off its command line"
     return [
-        Finding(66, STOP_UNLESS_BOOT, (ref,), f"{text(pif)} is to have IPv6, and {why}", hint)
+        Finding(
+            66,
+            STOP_UNLESS_BOOT,
+            (ref,),
+            f"{text(pif)} is to have IPv6, and {why}",
+            f"{hint}; or hostagent xe pif-reconfigure-ipv6 uuid={pif.uuid} mode=none",
+        )
         for root, uppers in found.chains.made.items()
         for ref in (root, *uppers)
         if ref in found.chains.attached and (pif := records.pifs[ref]).ipv6_mode != "None"
     ]
 
 
-def _another_nic(pif: Pif, device: Device, link: Link, now: Link | None) -> Finding:
-    if now:
+def _scan(records: Records) -> str:
+    return f"hostagent xe pif-scan host-uuid={records.host_uuid or '…'}"
+
+
+def _another_nic(
+    records: Records, pif: Pif, device: Device, link: Link, by_mac: Mapping[str, Link]
+) -> Finding:
+    if now := by_mac.get(pif.mac.lower()):
         what = f"the NIC of {text(pif)} is now called {now.name}; {link.name} is another one ({link.permanent_mac})"
-        return Finding(26, STOP, device.serves, what, "scan again: PIF.scan")
+        return Finding(26, STOP, device.serves, what, _scan(records))
     what = f"{link.name} has MAC {link.permanent_mac}, and {text(pif)} {pif.mac}: another NIC is in its place"
-    return Finding(27, STOP_UNLESS_BOOT, device.serves, what, "take it over: PIF.scan, or forget the PIF")
+    return Finding(27, STOP_UNLESS_BOOT, device.serves, what, _scan(records))
 
 
 def _taken(found: Survey, kernel: Kernel, links: dict[str, Link]) -> list[Finding]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import bring, cache, emergency, ladder
 from hostagent.net.attached import works
+from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.operation import Operation
-from hostagent.net.settle import CARRIER_S, POLL_S, SCOPE_LINK
+from hostagent.net.settle import CARRIER_S, POLL_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 SOON_S = 20.0
 """For rungs 1 and 2 where rungs 3 and 4 can follow: the boot waits for all of them together."""
-UP = 1
-"""IFF_UP."""
 
 
 class Climbed(NamedTuple):

@@ -21,6 +21,10 @@ INDEX_FIRST, INDEX_LAST = 0x10000000, 0x1FFFFFFF
 """Indexes of devices that we make: known before they exist, so that a plan is written as a whole."""
 
 
+UP = 1
+"""IFF_UP, of a link's flags (include/uapi/linux/if.h)."""
+SCOPE_LINK = 253
+"""RT_SCOPE_LINK: what has less reaches beyond its link; addresses of that scope the kernel gives by itself."""
 OPTIMISTIC, DADFAILED, TENTATIVE = 0x04, 0x08, 0x40
 """IFA_F_…, include/uapi/linux/if_addr.h; of IPv6 addresses alone."""
 

@@ -16,6 +16,8 @@ from hostagent.net.devices import (
     INDEX_LAST,
     LEAVING,
     PROTOCOL,
+    SCOPE_LINK,
+    UP,
     Address,
     Device,
     Kernel,
@@ -27,8 +29,6 @@ from hostagent.net.restore import PERMANENT, address_add, creatable, made_again,
 from hostagent.net.sysctl import ipv6_files
 from hostagent.net.verify import (
     BY_KERNEL,
-    LINK_SCOPE,
-    UP,
     Around,
     family_of,
     metric_of,
@@ -70,7 +70,7 @@ class Draft:
                 next_index = index + 1
         self._next_index = next_index
         for address in kernel.addresses:
-            if address.scope < LINK_SCOPE:
+            if address.scope < SCOPE_LINK:
                 self.addresses.setdefault(address.device, []).append(address)
         self._held = {address.text for address in kernel.addresses}
         for route in kernel.routes:

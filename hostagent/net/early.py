@@ -16,8 +16,8 @@ from hostagent.net import bring, cache, climb, emergency, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.cards import cards_of
 from hostagent.net.chains import lower_of, members
-from hostagent.net.devices import GROUP
-from hostagent.net.remap import remapped
+from hostagent.net.devices import GROUP, SCOPE_LINK
+from hostagent.net.remap import fitted, seen_here
 from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ RENAMED_S = 3.0
 """A NIC that has another name for so long keeps it: udev gives it its own a moment after it comes."""
 TIMEOUT_S = 40.0
 """For the first try: carrier, and the first answers of a DHCP server."""
-SCOPE_LINK = 253
 STATE, RUN = "var/lib/hostagent", "run/hostagent"
 
 
@@ -126,7 +125,7 @@ def left_alone(
         return Raised(FOREIGN, (other,))
     if (pif.ip_mode, pif.ipv6_mode) == ("None", "None"):  # raised, it would lose whatever address there is
         what = f"{bring.name_of(pif)} is to have no address: there is nothing to raise"
-        return Raised(NONE, (f"{what} (PIF.reconfigure_ip gives it one)",))
+        return Raised(NONE, (f"{what} (hostagent xe pif-reconfigure-ip gives it one)",))
     return None
 
 
@@ -177,13 +176,7 @@ def raise_management(
 
 def _fitted(found: cache.Found, around: Around) -> tuple[cache.Found, list[str]]:
     """With the names that the NICs have now; as it is where they cannot be read."""
-    if around.seen is None:
-        return found, []
-    try:
-        cached, told = remapped(found.cached, around.seen())
-    except HostagentError as error:
-        return found, [f"the NICs could not be told apart: {error.found}"]
-    return found._replace(cached=cached), told
+    return (found, []) if around.seen is None else fitted(found, around.seen)
 
 
 def _with_nics(cached: cache.Cached, names: Sequence[str], host: bring.Host, wait_s: float) -> None:
@@ -299,7 +292,7 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         else:
             host = opened(root, found.cached.records.bridge)
             told = (*found.told, *recover(host))
-            around = around_of(root, _listed(root))._replace(seen=lambda: _seen(root, host))
+            around = around_of(root, _listed(root))._replace(seen=seen_here(root, host.tools.netlink))
             raised = raise_management(found, host, around, until=host.clock() + 4 * TIMEOUT_S, nics_s=NICS_S)
     except HostagentError as error:
         print(f"error: {error.found}\nhint: {error.hint}", file=sys.stderr)
@@ -308,12 +301,6 @@ def main(root: Path = Path("/"), *, open_host: Callable[[Path, str], bring.Host]
         print(line)
     print(f"management interface: {raised.outcome}")
     return 1 if raised.outcome == DOWN else 0
-
-
-def _seen(root: Path, host: bring.Host) -> Sequence[nics.Seen]:
-    from hostagent.net import nics_look
-
-    return nics_look.look(root, host.tools.netlink.look().links.values(), names_of=False)
 
 
 def _listed(root: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from hostagent.errors import HostagentError
 from hostagent.net import history, journal
 from hostagent.net.chains import lower_of, members
-from hostagent.net.devices import GROUP
+from hostagent.net.devices import GROUP, SCOPE_LINK, UP
 from hostagent.net.reason import Evidence
 
 if TYPE_CHECKING:
@@ -30,9 +30,6 @@ ANSWER_S = 1.0
 CONFLICT_S = 0.9
 LISTEN_S = 4.0
 """A switch that speaks LACP fast, and tags of a busy network, are heard in this; LACP slow and LLDP come every 30 s."""
-SCOPE_LINK = 253
-UP = 1
-"""IFF_UP."""
 
 
 class Asking(NamedTuple):

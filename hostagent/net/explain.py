@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.net.attached import UP, as_now, device_of
+from hostagent.net.attached import as_now, device_of
+from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of, members
 from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
+from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey
 from hostagent.net.reason import STOPS, TELLS, WARNS, Answer, Evidence, Reason, numbers, text
@@ -27,9 +29,7 @@ DAD_FAILED = 0x08
 """IFA_F_DADFAILED: another host has the IPv6 address."""
 COLLECTING, DISTRIBUTING, DEFAULTED = 0x10, 0x20, 0x40
 """LACP state bits (IEEE 802.1AX 6.4.2.3)."""
-ACTIVE_BACKUP, LACP = 1, 4
 NOBODY = "00:00:00:00:00:00"
-SCOPE_LINK = 253
 DIFFERENCES = 6
 CARRIER_LOSSES = 3
 GOING_BACK = 3
@@ -132,7 +132,12 @@ class _Explaining:
             peers = [name for name, system in self.evidence.lacpdus.items()
                      if system == self.evidence.lacpdus[nic.device]]  # fmt: skip
             told = f"the switch speaks LACP on {', '.join(peers)}, and {nic.device} is in no bond"
-            self._add(STOPS, told, *evidence, command="xe bond-create network-uuid=… pif-uuids=… mode=lacp")
+            self._add(
+                STOPS,
+                told,
+                *evidence,
+                command="hostagent xe bond-create network-uuid=… pif-uuids=… mode=lacp",
+            )
         program = self.evidence.foreign.get(nic.device)
         if program:
             told = f"{program} configures {nic.device} as well"
@@ -272,9 +277,7 @@ class _Explaining:
         ]
         if guests:
             told = f"guests on {bridge.name} have another MTU than its {bridge.mtu}"
-            self._add(
-                WARNS, told, ", ".join(guests), command="xe vif-unplug and vif-plug, or restart the guests"
-            )
+            self._add(WARNS, told, ", ".join(guests), command="xl reboot DOMAIN, of those guests")
         for router, carried in self.evidence.paths.items():
             told = f"the way to {router} carries {carried} bytes, and the MTU is {bridge.mtu}"
             self._add(WARNS, told, "larger packets that may not be cut up get no answer",
@@ -311,7 +314,9 @@ class _Explaining:
                     told = f"it owns the IPv{family} default route and has no gateway"
                     call = "reconfigure-ip" if family == 4 else "reconfigure-ipv6"
                     self._add(
-                        WARNS, told, command=f"xe pif-{call} uuid={self.pif.uuid} mode=static gateway=…"
+                        WARNS,
+                        told,
+                        command=f"hostagent xe pif-{call} uuid={self.pif.uuid} mode=static gateway=…",
                     )
                 if self.evidence.gateways.get(gateway) is False:
                     self._add(STOPS, f"the gateway {gateway} does not answer", *self._wire(self.root.device),
@@ -322,7 +327,7 @@ class _Explaining:
                 self._add(
                     TELLS,
                     told,
-                    command=f"xe pif-param-set uuid={self.pif.uuid} other-config:defaultroute=true",
+                    command=f"hostagent xe pif-param-set uuid={self.pif.uuid} other-config:defaultroute=true",
                 )
         if found.dns.ref == self.pif.ref:
             self._add(TELLS, f"it owns the name servers: {found.dns.reason}")

@@ -1,7 +1,8 @@
 """Which other network daemons have a card, what they give to it, and how to keep them from it.
 
 Two daemons on one card make its address come and go (networking.md 5, row 46), so nothing is begun on a card that
-has an owner; `hostagent net adopt` takes it over. Read from files below a root directory; nothing is asked or changed.
+has an owner; `hostagent net adopt` takes it over. Read from files (and processes) below a root directory; nothing is
+asked or changed.
 """
 
 from __future__ import annotations
@@ -49,7 +50,10 @@ def nic(name: str, root: Path) -> Nic:
 
 
 def owners(card: Nic, root: Path) -> tuple[Owner, ...]:
-    """Every daemon that has this card, the one that configures it first, then those that would write its files anew."""
+    """Every daemon that has this card, the one that configures it first, then those that would write its files anew.
+
+    Where no file names one, a DHCP client that somebody started on the card (networking.md 5, row 35).
+    """
     found = [
         foreign_networkd.owner(card, root),
         foreign_ifupdown.owner(card, root),
@@ -57,7 +61,7 @@ def owners(card: Nic, root: Path) -> tuple[Owner, ...]:
         _connman(card, root),
         *(_client(card, root, unit.format(name=card.name)) for unit in CLIENT_UNITS),
     ]
-    held = [owner for owner in found if owner is not None]
+    held = [owner for owner in found if owner is not None] or _running(card, root)
     if (cloud := _cloud_init(card, root)) is not None:
         held.append(cloud)
     return tuple(held)
@@ -118,6 +122,16 @@ def _connman(card: Nic, root: Path) -> Owner | None:
             value(parsed, service, "IPv6.method", "auto"), "None"
         ),
     )
+
+
+def _running(card: Nic, root: Path) -> list[Owner]:
+    from hostagent.net import dhcp_clients
+
+    return [
+        Owner(f"{client.program} (pid {client.pid})", card.name, "DHCP", disable=client.ending)
+        for client in dhcp_clients.foreign(card.name, root, {})
+        if client.device == card.name
+    ]
 
 
 def _client(card: Nic, root: Path, unit: str) -> Owner | None:

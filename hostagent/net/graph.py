@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.attached import attached, device_of
+from hostagent.net.devices import SCOPE_LINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,7 +25,6 @@ UP, DARK, MISSING, DETACHED, FOREIGN = "up", "no carrier", "missing", "not attac
 COLOURS = {UP: "#2e7d4f", DARK: "#d98324", MISSING: "#d1343b", DETACHED: "#8a93a0", FOREIGN: "#8e5bd0"}
 SGR = {UP: "32", DARK: "33", MISSING: "31", DETACHED: "2", FOREIGN: "35"}
 UP_FLAG = 1
-SCOPE_LINK = 253
 LEFT_PX, TOP_PX, BOX_PX, HIGH_PX, STEP_X_PX, STEP_Y_PX = 24, 76, 172, 40, 214, 54
 INK, FAINT, EDGE = "#20262e", "#66707d", "#aab2bd"
 UNPRINTABLE = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd]")

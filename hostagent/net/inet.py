@@ -60,3 +60,10 @@ def contains(subnet_of: str, prefix: int, text: str) -> bool:
         return False
     hosts = BITS[family(text)] - prefix
     return number(subnet_of) >> hosts == number(text) >> hosts
+
+
+def is_mac(text: str) -> bool:
+    """Whether a text is the MAC address of one device, in lower case: no group's, not all zeros."""
+    parts = text.split(":")
+    digits = all(len(part) == 2 and set(part) <= set("0123456789abcdef") for part in parts)
+    return len(parts) == 6 and digits and not int(parts[0], 16) & 1 and text != "00:00:00:00:00:00"

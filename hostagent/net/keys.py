@@ -20,7 +20,9 @@ MTU_LEAST, MTU_MOST = 68, 65535
 DUPLEX = ("half", "full")
 OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
 FLAGS = {"on": True, "true": True, "off": False, "false": False}
-INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
+DOMAIN_BYTES = 253
+DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
+INTERNAL_FIRST, INTERNAL_NETMASK = "169.254.0.1", "255.255.0.0"
 
 
 class KeyProblem(NamedTuple):
@@ -34,8 +36,8 @@ class KeyProblem(NamedTuple):
 
 
 class PifKeys(NamedTuple):
-    default_route: bool = False
-    peer_dns: bool = False
+    """All but `defaultroute` and `peerdns`, which the choice of the owners asks for alone."""
+
     domain: tuple[str, ...] = ()
     mtu: int = 0
     """Bytes; 0: as the network has it."""
@@ -56,22 +58,22 @@ class StaticRoute(NamedTuple):
 class NetworkKeys(NamedTuple):
     routes: tuple[StaticRoute, ...] = ()
     mtu: int = 0
-    """Bytes; 0: not given. From the time before networks had a field for it."""
+    """Bytes; 0: as the network's field has it. From the time before there was one; where it stands, it counts."""
     link: Mapping[str, int | str] = {}
     features: Mapping[str, bool] = {}
     persist: bool = False
-    guest_installer: bool = False
     host_internal: bool = False
     first: str = INTERNAL_FIRST
     """dom0's address on the host-internal network (`ip_begin`)."""
-    last: str = INTERNAL_LAST
     netmask: str = INTERNAL_NETMASK
     problems: tuple[KeyProblem, ...] = ()
 
 
-PIF_KEYS = frozenset(("defaultroute", "peerdns", "domain", "mtu"))
-NETWORK_FLAGS = ("persist", "is_guest_installer_network", "is_host_internal_management_network")
-NETWORK_KEYS = frozenset((*NETWORK_FLAGS, "static-routes", "mtu", "ip_begin", "ip_end", "netmask"))
+OWNER_KEYS = ("defaultroute", "peerdns")
+PIF_KEYS = frozenset((*OWNER_KEYS, "domain", "mtu"))
+NETWORK_KEYS = frozenset(
+    ("persist", "is_host_internal_management_network", "static-routes", "mtu", "ip_begin", "netmask")
+)
 NO_PIF_KEYS = PifKeys()
 NO_NETWORK_KEYS = NetworkKeys()
 
@@ -82,10 +84,10 @@ def of_pif(other_config: Mapping[str, str]) -> PifKeys:
         return NO_PIF_KEYS
     problems: list[KeyProblem] = []
     link, features = _ethtool(other_config, problems)
+    for key in OWNER_KEYS:
+        _flag(other_config, key, problems)
     return PifKeys(
-        default_route=_flag(other_config, "defaultroute", problems),
-        peer_dns=_flag(other_config, "peerdns", problems),
-        domain=words(other_config.get("domain", "")),
+        domain=_domains(other_config.get("domain", ""), problems),
         mtu=_mtu(other_config, problems),
         bond={key[5:]: value for key, value in other_config.items() if key.startswith("bond-")},
         link=link,
@@ -112,10 +114,8 @@ def of_network(other_config: Mapping[str, str]) -> NetworkKeys:
         link=link,
         features=features,
         persist=_flag(other_config, "persist", problems),
-        guest_installer=_flag(other_config, "is_guest_installer_network", problems),
         host_internal=_flag(other_config, "is_host_internal_management_network", problems),
         first=_ipv4(other_config, "ip_begin", INTERNAL_FIRST, problems),
-        last=_ipv4(other_config, "ip_end", INTERNAL_LAST, problems),
         netmask=netmask,
         problems=tuple(problems),
     )
@@ -130,7 +130,13 @@ def check_pif(other_config: Mapping[str, str]) -> None:
     """Raise INVALID_VALUE [other_config:KEY; value] for the first key of a PIF whose value cannot be used. Keys that
     nobody knows, and what the kernel has no longer, may stand: other programs keep theirs here too.
     """
-    _check(of_pif(other_config).problems)
+    from hostagent.net import bonds
+
+    read = of_pif(other_config)
+    _check(read.problems)
+    for name, value in read.bond.items():
+        if refusal := bonds.refused(name, value):
+            _check((KeyProblem(f"bond-{name}", value, refusal.found, refusal.hint),))
 
 
 def check_network(other_config: Mapping[str, str]) -> None:
@@ -148,17 +154,33 @@ def _check(problems: tuple[KeyProblem, ...]) -> None:
 
 def wants_default_route(other_config: Mapping[str, str]) -> bool:
     """The `defaultroute` key alone: the choice of the gateway asks it of every PIF."""
-    return FLAGS.get(other_config.get("defaultroute", "").lower(), False)
+    return _flag(other_config, "defaultroute", [])
 
 
 def wants_dns(other_config: Mapping[str, str]) -> bool:
     """The `peerdns` key alone."""
-    return FLAGS.get(other_config.get("peerdns", "").lower(), False)
+    return _flag(other_config, "peerdns", [])
 
 
 def words(text: str) -> tuple[str, ...]:
     """The elements of a list parted by commas, blanks taken off, empty ones left out, each once."""
     return tuple(dict.fromkeys(word for part in text.split(",") if (word := part.strip())))
+
+
+def _domains(text: str, problems: list[KeyProblem]) -> tuple[str, ...]:
+    """The search domains of a list parted by commas or, as in resolv.conf, blanks, each once.
+
+    What is no domain name is left out: a line break in it would be a line of its own in resolv.conf.
+    """
+    found: dict[str, None] = {}
+    for word in text.strip().replace(",", " ").replace("\t", " ").split(" "):
+        if len(word) > DOMAIN_BYTES or not DOMAIN_CHARACTERS.issuperset(word):
+            told = f"has {word!r}, which is no domain name"
+            hint = f"letters, digits, '-', '.' and '_', at most {DOMAIN_BYTES}, as in example.org,example.net"
+            problems.append(_problem("domain", text, told, hint))
+        elif word:
+            found[word] = None
+    return tuple(found)
 
 
 def static_routes(text: str) -> tuple[tuple[StaticRoute, ...], list[KeyProblem]]:
@@ -174,9 +196,9 @@ def static_routes(text: str) -> tuple[tuple[StaticRoute, ...], list[KeyProblem]]
         if element:
             route = _static_route(element)
             if isinstance(route, str):
-                problems.append(_element(text, count, column, part, route))
+                problems.append(_element(count, column, part, route))
             elif route.destination in routes:
-                problems.append(_element(text, count, column, part, f"a second route to {route.destination}"))
+                problems.append(_element(count, column, part, f"a second route to {route.destination}"))
             else:
                 routes[route.destination] = route
         column += len(part) + 1
@@ -207,11 +229,11 @@ def _static_route(element: str) -> StaticRoute | str:
     return StaticRoute(f"{net}/{prefix}", gateway)
 
 
-def _element(text: str, count: int, column: int, part: str, found: str) -> KeyProblem:
+def _element(count: int, column: int, part: str, found: str) -> KeyProblem:
     column += len(part) - len(part.lstrip())
     return KeyProblem(
         "static-routes",
-        text,
+        f"element {count}, column {column}: {part.strip()}",
         f"static-routes, element {count} (column {column}, {part.strip()!r}): {found}",
         "write net/length/gateway, parted by commas, as in 10.8.0.0/16/10.1.1.254",
     )

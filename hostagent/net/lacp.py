@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of
 
 if TYPE_CHECKING:
     from hostagent.net.devices import Kernel
     from hostagent.net.records import Records
 
-LACP = 4
-"""Of the setting `mode`: 802.3ad."""
 NOBODY = "00:00:00:00:00:00"
 
 

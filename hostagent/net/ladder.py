@@ -255,14 +255,29 @@ def console_message(
     lines = ["The management network of this host is down.", ""]
     lines += [f"  rung {rung.number} ({rung.why}): {reason}" for rung, reason in failed]
     lines += ["", *(_card_line(card, situation.listed) for card in situation.cards)]
+    lines += [f"  {told}" for told in unknown(situation)]
     lines += [f"  reachable from the same segment: {each}" for each in local]
     lines += [
         "",
         "Log in here as root, then: hostagent net status; hostagent net emergency-reset --help",
     ]
     if not situation.listed:
-        lines.append("Cards that may be used in an emergency can be listed in the settings (none is).")
+        lines.append(
+            "Cards that may be used in an emergency are named with hostagent net emergency-reset --nic NIC,"
+            " or in the setting net.emergency-nics (none is)."
+        )
     return "\n".join(lines) + "\n"
+
+
+def unknown(situation: Situation) -> list[str]:
+    """The listed names that no card has, in words."""
+    names = [card.name for card in situation.cards]
+    there = ", ".join(names) or "none"
+    return [
+        f"there is no NIC {name}; there are: {there}"
+        for name in dict.fromkeys(situation.listed)
+        if name not in names
+    ]
 
 
 def _card_line(card: Seen, listed: Collection[str]) -> str:

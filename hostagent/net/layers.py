@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hostagent.net.devices import Wanted
+from hostagent.net.devices import UP, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.resolv_conf import is_other, render
@@ -12,7 +12,6 @@ from hostagent.net.verify import (
     BY_ADVERTISEMENT,
     FOREVER,
     NO_PREFIX_ROUTE,
-    UP,
     Around,
     Layer3,
     family_of,

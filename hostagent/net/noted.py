@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from hostagent.errors import HostagentError
+from hostagent.errors import CallerError, HostagentError
 from hostagent.net import cache, history
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from hostagent.net.bring import Host, Result
     from hostagent.net.change import Course
+    from hostagent.net.journal import Journal
     from hostagent.net.records import Records
 
 
@@ -56,6 +58,22 @@ def note_course(host: Host, course: Course, seconds: float, error: BaseException
     ]
     found = [error.found if isinstance(error, HostagentError) else type(error).__name__] if error else []
     _note(host, change.what, course.outcome, seconds, change.digest, steps, (*course.less, *found))
+
+
+def nothing_to_confirm(host: Host, left: Journal | None) -> CallerError:
+    """Why no change can be confirmed: the one in the journal is none to keep, or there is none (any more)."""
+    if left is not None:
+        why = "is of before this boot" if left.boot_id != host.boot else f"is {left.state}, and not whole"
+        return CallerError(f"{left.what} {why}: it cannot be confirmed", hint="hostagent net undo")
+    last: tuple[history.Entry, ...] = ()
+    with contextlib.suppress(HostagentError):
+        last = history.read(host.folder, most=1)
+    became = ""
+    if last and last[0].outcome in ("undone", "undo-failed"):
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(last[0].at_s))
+        in_part = ", in part" if last[0].outcome != "undone" else ""
+        became = f": {last[0].what} was undone at {when}{in_part}"
+    return CallerError(f"no change waits for confirmation{became}", hint="hostagent net history")
 
 
 def _note(

@@ -37,7 +37,8 @@ FLAGS = {
     "-h": "help",
 }
 CONFIG = ("device", "mac", "mode", "ip", "netmask", "gateway")
-LONGEST_S = 86400.0
+LONGEST_S = 3600.0
+"""A change may take so long, and may wait so long for its confirmation: with the daemon and without it."""
 
 HELP = """\
 usage: interface-reconfigure PIF up|down         bring an interface up, or take it down
@@ -171,6 +172,8 @@ def _checked(options: Options) -> Options:
             _check_config(options)
         elif config:
             raise UsageError(f"{config[0]} goes with --force BRIDGE rewrite")
+        elif options.plan:
+            raise UsageError("--plan goes with up, down, or --force BRIDGE rewrite")
         given = [
             name
             for name in ("check", "confirm", "explain", "keep_old", "management")
@@ -208,7 +211,7 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0 < seconds <= LONGEST_S:
+    if not 0 < seconds <= LONGEST_S:  # so is nan refused, too
         raise UsageError(f"--timeout takes seconds above 0, at most {LONGEST_S:g}, not {text!r}")
     return seconds
 

@@ -29,11 +29,11 @@ from __future__ import annotations
 from typing import Any
 
 from hostagent.net.affected import Work, carrying, to_delete, where_guests_go
-from hostagent.net.devices import GROUP, Device, Kernel, Link, Wanted
+from hostagent.net.devices import GROUP, UP, Device, Kernel, Link, Wanted
 from hostagent.net.draft import Draft
 from hostagent.net.layers import addresses_off, addresses_on, around_off, around_on, dns, dns_left
 from hostagent.net.operation import Operation, Plan
-from hostagent.net.verify import UP, Around, is_member, is_uplink, settings_of
+from hostagent.net.verify import Around, is_member, is_uplink, settings_of
 
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*

@@ -325,5 +325,5 @@ def _bytes(address: str) -> bytes:
     """An address as the wire has it: 4 bytes or 16."""
     try:
         return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a NUL, and what is not ASCII
         raise ProbeError(f"{address!r} is no address", hint="give an IPv4 or IPv6 address") from error

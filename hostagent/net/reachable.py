@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError, KernelError
 from hostagent.net import inet
+from hostagent.net.bonds import LACP
+from hostagent.net.devices import SCOPE_LINK
 from hostagent.net.probe import Probe
 
 if TYPE_CHECKING:
@@ -34,10 +36,8 @@ LONG_SETTLE_S = 75.0
 """Where a NIC goes down or comes up, a lease is wanted, or a bond needs a partner: a switch port with spanning tree
 forwards 30 s (2 forward delays, IEEE 802.1D) after its link is up, which takes 3 s; a DHCP client asks in between with
 growing pauses; a partner that speaks LACP slowly, each 30 s, is taken for a partner after the second time."""
-LACP_MODE = 4
 """802.3ad, include/uapi/linux/if_bonding.h."""
 POLL_S = 0.5
-SCOPE_LINK = 253
 
 
 class Baseline(NamedTuple):
@@ -104,7 +104,7 @@ def settle_s(wanted: Wanted, plan: Plan, kernel: Kernel) -> float:
         and not {"up", "master"}.isdisjoint(step.do.args)
         for step in plan.steps
     )
-    lacp = any(one.settings.get("mode") == LACP_MODE for one in wanted.devices)
+    lacp = any(one.settings.get("mode") == LACP for one in wanted.devices)
     return LONG_SETTLE_S if moved or lacp or wanted.leases else SETTLE_S
 
 

@@ -73,8 +73,9 @@ def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: Te
 
 def exit_of(result: Any) -> int:
     """The exit code that a result stands for. What could not be undone whole is a failure."""
-    error = result.get("error")
-    if result["outcome"] == "rolled-back" and error and "undoing it failed" in error["found"]:
+    if result["outcome"] == "rolled-back" and result.get("undo_troubles"):
+        return FAILED
+    if result["outcome"] == "nothing" and result["error"]:  # asked to keep a change, and there is none
         return FAILED
     return EXITS.get(result["outcome"], DONE)
 
@@ -98,6 +99,10 @@ def _work(options: Options, open_host: OpenHost) -> Any:
     found = cache.read(folder, host_uuid(root))
     found = found._replace(told=(*told, *found.told))
     host = open_host(root, found.cached.records.bridge)
+    if found.cached.positions:
+        from hostagent.net.remap import fitted_here
+
+        found = fitted_here(found, root, host.tools.netlink)
     if options.explain:
         return _explained(options, found, host)
     from hostagent.net.bring import bring
@@ -155,21 +160,43 @@ def _rewrite(options: Options, folder: Path) -> Any:
             raise OperatorError(
                 f"{name!r} can be no device's name", hint="names have 1 to 15 bytes, no blanks"
             )
+    if options.force == options.device:
+        raise OperatorError(
+            f"{options.force} cannot be the NIC and its bridge",
+            hint="the NIC's name goes with --device: ip link",
+        )
+    mac = options.mac.lower()
+    if not inet.is_mac(mac):
+        raise OperatorError(
+            f"--mac={options.mac} is no MAC address of a device", hint=f"ip link show {options.device}"
+        )
     records = cache.minimal(
         options.force,
         options.device,
-        options.mac,
+        mac,
         mode=options.mode,
         ip=options.ip,
         netmask=options.netmask,
         gateway=options.gateway,
+        host_uuid=host_uuid(Path(options.root_prefix)),
     )
+    _check(records)
     what = f"rewrite {options.force} on {options.device}"
     if options.plan:
         return {"what": what, "outcome": "planned", "operations": [], "differences": [], "told": []}
     written = cache.write(folder, records)
     told = [f"generation {written.generation}; bring it up: interface-reconfigure --force {options.force} up"]
     return {"what": what, "outcome": "changed", "operations": [], "differences": [], "told": told}
+
+
+def _check(records: Any) -> None:
+    """What is never to come up must not displace a good copy. Raises OperatorError."""
+    from hostagent.net.finding import DEGRADE
+    from hostagent.net.model import survey
+
+    for finding in survey(records, list(records.pifs)).findings:
+        if finding.severity != DEGRADE:
+            raise OperatorError(finding.found, hint=finding.hint)
 
 
 def _explained(options: Options, found: cache.Found, host: Any) -> Any:

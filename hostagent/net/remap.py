@@ -1,20 +1,51 @@
 """A cached generation on the NICs of today: where a NIC has another name now, the records follow, with no database.
 
-By the same rules of identity as the database's PIFs (`nics.py`): the permanent MAC address, then the slot. Pure.
+By the same rules of identity as the database's PIFs (`nics.py`): the permanent MAC address, then the slot.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.errors import HostagentError
 from hostagent.net import nics
 from hostagent.net.nics_types import Nic
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-    from hostagent.net.cache import Cached
+    from hostagent.net.apply import Netlink
+    from hostagent.net.cache import Cached, Found
     from hostagent.net.records import Pif
+
+
+def fitted(found: Found, seen: Callable[[], Sequence[nics.Seen]]) -> tuple[Found, list[str]]:
+    """What was read, with the names that NICs have now, and what was changed; as it is where they cannot be read."""
+    if not found.cached.positions:
+        return found, []
+    try:
+        cached, told = remapped(found.cached, seen())
+    except HostagentError as error:
+        return found, [f"the NICs could not be told apart: {error.found}"]
+    return found._replace(cached=cached), told
+
+
+def fitted_here(found: Found, root: Path, netlink: Netlink) -> Found:
+    """`fitted` to this host's NICs, with what was changed in `told`."""
+    found, told = fitted(found, seen_here(root, netlink))
+    return found._replace(told=(*found.told, *told))
+
+
+def seen_here(root: Path, netlink: Netlink) -> Callable[[], Sequence[nics.Seen]]:
+    """What looks at the NICs of this host: files below `root`, permanent MAC addresses by the kernel."""
+
+    def seen() -> Sequence[nics.Seen]:
+        from hostagent.net import nics_look
+
+        return nics_look.look(root, netlink.look().links.values(), names_of=False)
+
+    return seen
 
 
 def remapped(cached: Cached, seen: Sequence[nics.Seen]) -> tuple[Cached, list[str]]:

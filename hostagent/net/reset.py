@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.errors import HostagentError
+from hostagent.errors import BusyError, HostagentError
 from hostagent.net import bring, climb, emergency, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.unfinished import unfinished
@@ -32,30 +32,44 @@ def reset(
     listed: tuple[str, ...] = (),
     timeout_s: float = 60.0,
 ) -> bring.Result:
-    """Bring up the management interface of `found`; if it does not work then, climb. The result of the try that works,
-    else of the first one, with outcome `failed` and the console message. Raises CallerError where there is none."""
+    """Bring up the management interface of `found`; if it does not work then, or there is none, climb. The result of
+    the try that works, else of the first one, with outcome `failed` and the console message.
+
+    Raises NoSuchPifError where no record says what management is, and no NIC is `listed`; NetlinkError; FileError
+    where the lock of all changes cannot be had: then nothing could be tried.
+    """
     records = found.cached.records
     request = bring.Request(bring.UP, bridge=records.bridge, management=True, timeout_s=timeout_s, boot=True)
-    pif = bring.find(records, request)
+    pif, tried = None, FIRST
+    try:
+        pif = bring.find(records, request)
+    except bring.NoSuchPifError as error:
+        if not listed and ladder.management(records) is None:
+            raise
+        first = bring.empty_result("up the management interface")
+        first["error"] = error.record()
+        first["told"] += found.told
+        tried = set()
     cleared = _cleared(host)
-    first = climb.attempt(found, request, host)
+    if pif is not None:
+        first = climb.attempt(found, request, host)
     first["told"] = [*cleared, *first["told"]]
-    if works(records, pif, host.tools.netlink.look()):
+    if pif is not None and works(records, pif, host.tools.netlink.look()):
         first["told"] += emergency.end(host, records.bridge)
         return first
-    # whatever daemon has them: an operator named these NICs
-    climbed = climb.climb(
-        lambda: ladder.Situation(records, None, tuple(cards()), listed, climb.last_lease(records, host)),
-        host,
-        tried=FIRST,
-    )
+
+    def situation() -> ladder.Situation:  # whatever daemon has them: an operator named these NICs
+        return ladder.Situation(records, None, tuple(cards()), listed, climb.last_lease(records, host))
+
+    nobody = ladder.unknown(situation())
+    climbed = climb.climb(situation, host, tried=tried)
     failed = [
         f"the generation {found.cached.generation}: {'; '.join(climb.said(first)) or 'no carrier or no address'}",
         *climbed.told,
     ]
     if climbed.rung is not None and climbed.result is not None:
         rung, result = climbed.rung, climbed.result
-        result["told"] = [*failed, f"rung {rung.number} of the ladder: {rung.why}", *result["told"]]
+        result["told"] = [*failed, *nobody, f"rung {rung.number} of the ladder: {rung.why}", *result["told"]]
         result["outcome"] = "degraded"
         return result
     first["outcome"] = "failed"
@@ -67,7 +81,14 @@ def _cleared(host: bring.Host) -> list[str]:
     """End what an earlier change has left, also one that waits for its confirmation: it must not be in the way."""
     try:
         with journal.Lock(host.folder, f"{host.by} emergency-reset", wait_s=LOCK_S, sleep=host.wait):
-            told = unfinished(host, insist=True)
-    except HostagentError as error:
-        return [f"what may be left of an earlier change was not resolved: {error.found} (hint: {error.hint})"]
+            try:
+                told = unfinished(host, insist=True)
+            except HostagentError as error:
+                return [_unresolved(error)]
+    except BusyError as error:
+        return [_unresolved(error)]
     return [told] if told else []
+
+
+def _unresolved(error: HostagentError) -> str:
+    return f"what may be left of an earlier change was not resolved: {error.found} (hint: {error.hint})"

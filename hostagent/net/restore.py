@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hostagent.net.bonds import LACP
+from hostagent.net.devices import UP
 from hostagent.net.operation import Operation
 from hostagent.net.sysctl import ipv6_files
-from hostagent.net.verify import FOREVER, UP
+from hostagent.net.verify import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Address, Link, Route
 
 PERMANENT = 0x80  # IFA_F_PERMANENT
-LACP = 4
 WITH_PRIMARY = (1, 5, 6)  # active-backup, balance-tlb, balance-alb
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.net.devices import SCOPE_LINK
+
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
     from hostagent.net.devices import Kernel, Wanted
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 CARRIER_S = 6.0
 """A copper port takes some 3 s to find its speed."""
 POLL_S = 0.1
-SCOPE_LINK = 253
 
 
 def settle(

@@ -63,7 +63,8 @@ class Sniffed(NamedTuple):
 def sniff(devices: Iterable[str], seconds: float) -> dict[str, Sniffed]:
     """Listen on all of these at once, for so long, unless all go down; LACP speaks every 1 or 30 s, LLDP every 30 s.
 
-    Raises SniffError, before it listens, for a device that is not there or not up.
+    Raises SniffError: before it listens, for a device that is not there or not up; afterwards where one fails that did
+    not go away.
     """
     heard = {device: Heard() for device in devices}
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
@@ -75,7 +76,12 @@ def sniff(devices: Iterable[str], seconds: float) -> dict[str, Sniffed]:
         while (left := end - time.monotonic()) > 0 and selector.get_map():
             for key, _ in selector.select(left):
                 device, control = key.data
-                if not _take(key.fileobj, heard[device], control=control):  # type: ignore[arg-type]
+                listening = key.fileobj  # type: ignore[assignment]
+                try:
+                    goes_on = _take(listening, heard[device], control=control)
+                except OSError as error:
+                    raise _failed(device, error) from error
+                if not goes_on:
                     selector.unregister(key.fileobj)
     return {device: each.told() for device, each in heard.items()}
 

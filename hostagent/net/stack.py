@@ -21,8 +21,10 @@ MTU = 1500
 
 
 def mtu_of(pif: Pif | None, network: Network) -> int:
-    """The MTU wanted for a PIF on a network: the PIF's `mtu` key, else the network's (networking.md 3.2)."""
+    """The MTU wanted for a PIF on a network: the PIF's `mtu` key, else the network's key of that name, else its field
+    (networking.md 1.6, 3.2)."""
     own = keys.of_pif(pif.other_config).mtu if pif and pif.other_config else 0
+    own = own or (keys.of_network(network.other_config).mtu if network.other_config else 0)
     return own or (network.mtu if keys.MTU_LEAST <= network.mtu <= keys.MTU_MOST else MTU)
 
 
@@ -90,9 +92,7 @@ class Stack:
         absent = [part for part in slaves or parts if not self._is_there(part)]
         if absent and len(absent) == len(slaves or parts):
             words = f"{text(root)}: " + ", ".join(f"{part.device} ({part.mac})" for part in absent)
-            return Finding(
-                30, STOP, (root.ref,), f"{words} is not in this host", "compare: hostagent pif list"
-            )
+            return Finding(30, STOP, (root.ref,), f"{words} is not in this host", self._gone_hint(root))
         for part in absent:
             found = f"{part.device} ({part.mac}), a member of {root.device}, is not in this host"
             self.findings.append(
@@ -104,6 +104,12 @@ class Stack:
                 if finding.severity == STOP:
                     return finding
         return None
+
+    def _gone_hint(self, root: Pif) -> str:
+        refs = (root.ref, *self.chains.above.get(root.ref, ()))
+        if any(self.records.pifs[ref].management for ref in refs):
+            return "hostagent net emergency-reset --nic NIC"
+        return f"hostagent xe pif-scan host-uuid={self.records.host_uuid or '…'}"
 
     def _is_there(self, nic: Pif) -> bool:
         return self.links is None or nic.device in self.links

@@ -7,7 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from hostagent.net.devices import GROUP, PROTOCOL, Address, Device, Kernel, Lease, Link, Route, Wanted
+from hostagent.net.devices import (
+    GROUP,
+    PROTOCOL,
+    SCOPE_LINK,
+    UP,
+    Address,
+    Device,
+    Kernel,
+    Lease,
+    Link,
+    Route,
+    Wanted,
+)
 from hostagent.net.inet import contains
 from hostagent.net.resolv_conf import is_other, render
 from hostagent.net.sysctl import Ipv6, ipv6_files
@@ -15,9 +27,7 @@ from hostagent.net.sysctl import Ipv6, ipv6_files
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-UP = 1  # IFF_UP
 FOREVER = 0xFFFFFFFF
-LINK_SCOPE = 253
 BY_KERNEL, BY_ADVERTISEMENT = 2, 9
 """Protocols of the routes that come with an address, and of those from router advertisements."""
 NO_PREFIX_ROUTE = 0x200
@@ -105,7 +115,7 @@ class Layer3:
         return by_router or (name, family) in self.leases
 
     def address_is_stale(self, name: str, address: Address) -> bool:
-        if address.scope >= LINK_SCOPE or (name, address.text, address.prefix) in self.addresses:
+        if address.scope >= SCOPE_LINK or (name, address.text, address.prefix) in self.addresses:
             return False
         return not self.by_others(name, family_of(address.text)) or self._of_nobody(name, address)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeAlias
 
 from hostagent.errors import BugError
-from hostagent.net.devices import LEAVING, PROTOCOL
+from hostagent.net.devices import LEAVING, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.netlink_names import BOND_SETTINGS, BRIDGE_SETTINGS
 
 if TYPE_CHECKING:
@@ -27,11 +27,10 @@ RTM_NEWLINKPROP, RTM_DELLINKPROP = 108, 109
 REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 REPLACE, EXCLUSIVE, CREATE, APPEND = 0x100, 0x200, 0x400, 0x800
 NESTED = 0x8000
-UP = 1
 TABLE_MAIN = 254
 UNICAST = 1
 CLONED = 0x200
-SCOPE_GLOBAL, SCOPE_LINK, SCOPE_ANY = 0, 253, 255
+SCOPE_GLOBAL, SCOPE_ANY = 0, 255
 SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS
 METRIC6 = 1024
 """What the kernel makes of metric 0 of an IPv6 route, and shows."""

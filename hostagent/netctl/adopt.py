@@ -120,7 +120,10 @@ def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
     taking.commit()
     result["told"] += host.soft
     note_done(taking, result, began)
-    cache.mark_verified(host.folder, cached)
+    try:
+        cache.mark_verified(host.folder, cached)
+    except HostagentError as error:  # the card is ours by now
+        result["told"].append(f"the generation could not be marked as verified: {error.found}")
 
 
 class _Card(NamedTuple):

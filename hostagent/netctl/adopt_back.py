@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from hostagent.errors import HostagentError
 from hostagent.net import adopt, adopt_files, apply, bring, client_ids, journal
 from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.devices import SCOPE_LINK
 from hostagent.net.foreign_daemons import TAKE
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import LostError
 from hostagent.net.unfinished import arm, disarm, state_of, unfinished
-from hostagent.net.verify import LINK_SCOPE, differences
+from hostagent.net.verify import differences
 from hostagent.netctl import adopt_objects
 from hostagent.netctl.adopt_place import (
     SPARE_S,
@@ -122,7 +123,7 @@ class _Giving(Network):
             raise PlannedError(self.plan)
         before = answers(self.place.site.ask, probes(kernel, bridge, ()))
         had = {
-            one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < LINK_SCOPE
+            one.text for one in kernel.addresses if one.device == bridge.ifindex and one.scope < SCOPE_LINK
         }
         arm(host, self.request.timeout_s + SPARE_S)
         written = None

@@ -72,11 +72,14 @@ def taking(
             found = next((one for one in nics if one.name == nic), None)
             if found is None:
                 raise CannotAdoptError(
-                    f"{nic} is no card that a PIF is made for", hint="hostagent net status; PIF.scan"
+                    f"{nic} is no card that a PIF is made for",
+                    hint="hostagent net status; hostagent xe pif-scan host-uuid=…",
                 )
             ref = objects_nics.introduce(transaction, references, host, found, now)
         if text(transaction, "PIF", ref, "bond_slave_of"):
-            raise CannotAdoptError(f"the PIF of {nic} is a member of a bond", hint="Bond.destroy it first")
+            raise CannotAdoptError(
+                f"the PIF of {nic} is a member of a bond", hint="hostagent xe bond-destroy uuid=…"
+            )
         network = text(transaction, "PIF", ref, "network")
         transaction.update("network", network, {"bridge": bridge, "managed": True})
         after = with_settings(records_of(transaction, host, bridge), ref, taken, bridge).pifs[ref]

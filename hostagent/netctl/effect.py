@@ -62,8 +62,15 @@ class Effect(Protocol):
     def has_bridge(self, name: str) -> bool:
         """Whether the kernel has a bridge of that name."""
 
-    def foreign_vlan(self, device: str, tag: int) -> str:
-        """Name of a VLAN device with that tag on `device` that somebody else has made, empty for none."""
+    def has_address(self, device: str, family: str) -> bool:
+        """Whether the device has an address of that family (IPv4 or IPv6) that others can reach, or will in a moment:
+        the kernel may be checking it. Raises NetlinkError, FileError.
+        """
+
+    def foreign_vlans(self) -> Mapping[tuple[str, int], str]:
+        """VLAN devices that somebody else has made, by the device below them and their tag. A look at all devices:
+        not for within a transaction.
+        """
 
     def mode_refused(self, mode: str) -> str:
         """Why a bond of this mode (Bond.mode) cannot be made here, in words; empty when it can."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import stamp
 from hostagent.netctl.fields import text, texts
+from hostagent.netctl.objects_network import free_bridge
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -127,13 +128,17 @@ def measurements(nic: Nic, now: dt.datetime) -> dict[str, object]:
 
 
 def _network(transaction: Transaction, references: References, host: str, nic: Nic, *, managed: bool) -> str:
-    """That with the bridge of the NIC's position, unless it is taken on this host; else a new one."""
+    """That with the bridge of the NIC's position, unless it is taken on this host; else a new one, then with a bridge
+    of another name: no two networks share one.
+    """
     bridge = f"xenbr{nic.position}" if managed else ""
-    if bridge:
-        for ref, record in transaction.records("network"):
-            pifs = texts(transaction, "network", ref, "PIFs") if record["bridge"] == bridge else [""]
-            if all(pif and text(transaction, "PIF", pif, "host") != host for pif in pifs):
-                return ref
+    for ref, record in transaction.records("network") if bridge else ():
+        if record["bridge"] != bridge:
+            continue
+        pifs = texts(transaction, "network", ref, "PIFs")
+        if all(text(transaction, "PIF", pif, "host") != host for pif in pifs):
+            return ref
+        bridge = free_bridge(transaction)
     return references.create(
         transaction,
         "network",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.dbsync.change import MADE, Change, put
+from hostagent.net import keys
 from hostagent.netctl import objects_nics, objects_pif
 from hostagent.netctl.control import References
 from hostagent.netctl.fields import flag, pairs, text, texts
@@ -181,7 +182,7 @@ def idle_bridges(view: View, host: str, bridges: Sequence[str]) -> list[str]:
             for vif in texts(view, "network", ref, "VIFs")
             if view.exists("VIF", vif)
         )
-        if of_pif or of_guest or pairs(view, "network", ref, "other_config").get("persist") == "true":
+        if of_pif or of_guest or keys.of_network(pairs(view, "network", ref, "other_config")).persist:
             needed.add(str(record["bridge"]))
     return [bridge for bridge in bridges if bridge not in needed]
 

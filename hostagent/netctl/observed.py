@@ -13,6 +13,7 @@ from hostagent.dbsync.change import Change, put
 from hostagent.net import early, owners
 from hostagent.net.attached import as_now, attached
 from hostagent.net.chains import bond_of, lower_of, members
+from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.ladder import netmask_of
 from hostagent.netctl.fields import text
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Link
     from hostagent.net.records import Pif, Records
 
-LINK_SCOPE = 253
-UP = 1
 LACP = "lacp"
 MII_UP = 0
 """BOND_LINK_UP: the bond uses this member."""
@@ -103,7 +102,7 @@ def management_address(kernel: Kernel, device: str, family: str) -> str:
             address.text
             for address in kernel.addresses
             if link is not None and address.device == link.ifindex and (":" in address.text) == wants6
-            if address.scope < LINK_SCOPE and not address.text.startswith(("127.", "fe80:"))
+            if address.scope < SCOPE_LINK and not address.text.startswith(("127.", "fe80:"))
             if address.usable
         ),
         "",
@@ -114,7 +113,7 @@ def awaits_address(kernel: Kernel, device: str) -> bool:
     """Whether the device has an IPv6 address that the kernel is checking: it can be listened on in a second or two."""
     link = kernel.by_name().get(device)
     return link is not None and any(
-        one.device == link.ifindex and one.scope < LINK_SCOPE and one.checking for one in kernel.addresses
+        one.device == link.ifindex and one.scope < SCOPE_LINK and one.checking for one in kernel.addresses
     )
 
 
@@ -167,7 +166,7 @@ def _named(transaction: Transaction, pif: str, changes: list[Change]) -> list[Ch
 def _by_device(kernel: Kernel) -> dict[int, list[tuple[str, int]]]:
     found: dict[int, list[tuple[str, int]]] = {}
     for address in kernel.addresses:
-        if address.scope < LINK_SCOPE:
+        if address.scope < SCOPE_LINK:
             found.setdefault(address.device, []).append((address.text, address.prefix))
     return found
 

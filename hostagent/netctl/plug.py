@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
 from hostagent.net import cache, early, emergency, journal
+from hostagent.net.bonds import MODES, SLB_REASON
 from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
@@ -24,6 +25,7 @@ from hostagent.net.records import Records
 from hostagent.net.unfinished import meant, state_of, unfinished
 from hostagent.netctl.generation import keep
 from hostagent.netctl.merged import bridges_of, guests_moved, mtus, together
+from hostagent.netctl.observed import awaits_address, management_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -41,8 +43,6 @@ log = logging.getLogger(__name__)
 
 LOCK_S = 60.0
 POLL_S = 0.5
-SLB = "the kernel's bonding has no balance-slb: use active-backup, or lacp where the switch speaks it"
-MODES = ("active-backup", "lacp")
 FOREIGN_ROW = 46
 """Of the failure catalogue: what another program has is never taken from it in passing."""
 
@@ -188,6 +188,13 @@ class Network:
             wanted = self._wanted(together(records, records, kernel), refs, kernel)
             return plan_of(wanted, kernel, host.around(wanted, kernel))
 
+    def planned_bridge(self, records: Records, network: str) -> Plan:
+        """What `attach` of this network would do now. Raises as it does."""
+        with self.opened() as host:
+            kernel = host.tools.netlink.look()
+            wanted = want_network(records, network)
+            return plan_of(wanted, kernel, host.around(wanted, kernel))
+
     # --- looks ---
 
     def management_bridge(self) -> str:
@@ -199,24 +206,25 @@ class Network:
     def has_bridge(self, name: str) -> bool:
         return self._site.has_bridge(name)
 
-    def foreign_vlan(self, device: str, tag: int) -> str:
+    def has_address(self, device: str, family: str) -> bool:
         with self.opened() as host:
             kernel = host.tools.netlink.look()
-        lower = kernel.by_name().get(device)
-        return next(
-            (
-                link.name
-                for link in kernel.links.values()
-                if lower and link.kind == "vlan" and (link.lower, link.vlan_id) == (lower.ifindex, tag)
-                if link.group != GROUP
-            ),
-            "",
-        )
+        waits = family == "IPv6" and awaits_address(kernel, device)
+        return waits or bool(management_address(kernel, device, family))
+
+    def foreign_vlans(self) -> Mapping[tuple[str, int], str]:
+        with self.opened() as host:
+            kernel = host.tools.netlink.look()
+        return {
+            (kernel.links[link.lower].name, link.vlan_id): link.name
+            for link in kernel.links.values()
+            if link.kind == "vlan" and link.group != GROUP and link.lower in kernel.links
+        }
 
     def mode_refused(self, mode: str) -> str:
         if mode in MODES:
             return ""
-        return SLB if mode == "balance-slb" else f"no such bond mode: {mode}"
+        return SLB_REASON if mode == "balance-slb" else f"no such bond mode: {mode}"
 
     def nics(self) -> Sequence[Nic]:
         return self._site.nics()

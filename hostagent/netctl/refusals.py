@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import NULL_REF
+from hostagent.net.chains import TAG_MOST
 from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag, number, text, texts
 
@@ -185,6 +186,13 @@ def ha_plan(view: View, network: str) -> None:
                 found=f"'{label_of(view, vm, 'VM')}' could not be restarted here without '{label_of(view, network)}'",
                 hint="take the guest out of high availability first",
             )
+
+
+def vlan_tag(tag: int) -> None:
+    if not 0 <= tag <= TAG_MOST:
+        raise RefusedError(
+            "VLAN_TAG_INVALID", str(tag), found=f"{tag} is no VLAN tag", hint=f"0 to {TAG_MOST}"
+        )
 
 
 def mac(value: str) -> str:

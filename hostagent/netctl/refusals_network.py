@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError
 from hostagent.net import keys
+from hostagent.net.names import is_name
 from hostagent.netctl import refusals, refusals_pif
 from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag, pairs, text, texts
 from hostagent.netctl.refusals import label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from hostagent.db.view import View
 
@@ -44,6 +45,35 @@ def bridge(view: View, name: str) -> None:
             name,
             found=f"another network has the bridge '{name}'",
             hint="leave it out: one is chosen",
+        )
+
+
+def introduced(bridge: str, octets: int, keys_given: dict[str, str]) -> None:
+    """What a record that is taken over from another database must be: names that are ours to give are right there."""
+    if bridge:
+        device_name("bridge", bridge)
+    mtu(octets)
+    other_config(keys_given)
+
+
+def introduced_pif(values: Mapping[str, object]) -> None:
+    """As `introduced`, for the fields of a PIF."""
+    device_name("device", str(values["device"]))
+    if isinstance(octets := values["MTU"], int):
+        mtu(octets)
+    if isinstance(tag := values["VLAN"], int) and tag != -1:
+        refusals.vlan_tag(tag)
+    if isinstance(given := values["other_config"], dict):
+        keys.check_pif({str(key): str(item) for key, item in given.items()})
+
+
+def device_name(field: str, name: str) -> None:
+    if not is_name(name):
+        raise InvalidValueError(
+            field,
+            name,
+            f"{name!r} can be no device's name",
+            hint=f"1 to {NAME_BYTES} bytes, without blanks, '/' and ':'",
         )
 
 

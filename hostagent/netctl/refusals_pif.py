@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import InvalidValueError
+from hostagent.net import addressing, inet
+from hostagent.net.devices import WantedAddress
 from hostagent.netctl import refusals
 from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.fields import flag, text, texts
 from hostagent.netctl.refusals import device_of, label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from hostagent.db.view import View
     from hostagent.net.nics_types import Nic
@@ -106,6 +108,11 @@ def reconfigure_ip(view: View, pif: str, wanted: Ipv4) -> None:
     _valid("IP", wanted.address, refusals.is_ipv4, needed=is_static)
     _valid("netmask", wanted.netmask, refusals.is_netmask, needed=is_static)
     _valid("gateway", wanted.gateway, refusals.is_ipv4)
+    if is_static:
+        prefix = inet.prefix_of(wanted.netmask)
+        if not addressing.is_host(wanted.address, prefix):
+            raise _unusable("IP", wanted.address, f"is no host's with the netmask {wanted.netmask}")
+        _gateway_on_link(wanted.gateway, wanted.address, prefix)
     _valid_dns(wanted.dns)
     _stays_reachable(view, pif, "IPv4", wanted.mode)
     fields = ("ip_configuration_mode", "IP", "netmask", "gateway")
@@ -125,6 +132,8 @@ def reconfigure_ipv6(view: View, pif: str, wanted: Ipv6) -> None:
                 hint="for example 2001:db8::7/64",
             )
     _valid("gateway", wanted.gateway, refusals.is_ipv6)
+    if wanted.mode == "Static" and (own := inet.cidr(wanted.address)):
+        _gateway_on_link(wanted.gateway, *own)
     _valid_dns(wanted.dns)
     _stays_reachable(view, pif, "IPv6", wanted.mode)
     present = (
@@ -154,12 +163,23 @@ def _unprotected(view: View, pif: str) -> None:
 
 def _valid(name: str, value: str, is_valid: Callable[[str], bool], *, needed: bool = False) -> None:
     if (value or needed) and not is_valid(value):
-        raise RefusedError(
-            "INVALID_IP_ADDRESS_SPECIFIED",
-            name,
-            found=f"{name}: '{value}' is not an address that can be used for it",
-            hint="an address as it is written in numbers, of the family that the call is for",
-        )
+        raise _unusable(name, value, "is not an address that can be used for it")
+
+
+def _gateway_on_link(gateway: str, address: str, prefix: int) -> None:
+    """What the gateway is asked for when the PIF comes up (`addressing`), already when it is said."""
+    found = inet.address(gateway)
+    if found and not addressing.on_link(found, [WantedAddress("", address, prefix)]):
+        raise _unusable("gateway", gateway, f"is no other host in the subnet of {address}/{prefix}")
+
+
+def _unusable(name: str, value: str, why: str) -> RefusedError:
+    return RefusedError(
+        "INVALID_IP_ADDRESS_SPECIFIED",
+        name,
+        found=f"{name}: '{value}' {why}",
+        hint="an address as it is written in numbers, of the family that the call is for",
+    )
 
 
 def _valid_dns(servers: str) -> None:
@@ -256,8 +276,10 @@ def destroy(view: View, pif: str) -> str:
     return vlan
 
 
-def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic]) -> Nic:
-    """The NIC that `PIF.introduce` means."""
+def introduce(
+    view: View, host: str, mac: str, device: str, nics: Iterable[Nic], known: Mapping[str, Nic]
+) -> Nic:
+    """The NIC that `PIF.introduce` means. `known`: which NIC each PIF is (`objects_nics.match`)."""
     wanted = refusals.mac(mac) if mac else ""
     for _, record in view.records("PIF"):
         if record["host"] == host and record["device"] == device and record["physical"] is True:
@@ -269,6 +291,7 @@ def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic])
             )
     for nic in nics:
         if nic.present and nic.name == device and wanted in ("", nic.mac.lower()):
+            _is_new(view, nic, known)
             return nic
     raise RefusedError(
         "COULD_NOT_FIND_NETWORK_INTERFACE_WITH_SPECIFIED_DEVICE_NAME_AND_MAC_ADDRESS",
@@ -277,6 +300,18 @@ def introduce(view: View, host: str, mac: str, device: str, nics: Iterable[Nic])
         found=f"this host has no NIC {device}" + (f" with the MAC address {mac}" if mac else ""),
         hint="`ip link` lists them",
     )
+
+
+def _is_new(view: View, nic: Nic, known: Mapping[str, Nic]) -> None:
+    """A NIC that was renamed, or put in the place of another one, has its PIF still."""
+    for pif, other in known.items():
+        if other == nic:
+            raise RefusedError(
+                "DUPLICATE_PIF_DEVICE_NAME",
+                nic.name,
+                found=f"{nic.name} has a PIF already, by the name {device_of(view, pif)}",
+                hint="PIF.scan gives that PIF the name of now",
+            )
 
 
 def management(view: View, pif: str) -> None:
@@ -294,6 +329,23 @@ def management(view: View, pif: str) -> None:
             found=f"{device_of(view, pif)} has no address of its primary family",
             hint="give it one: PIF.reconfigure_ipv6" if is_ipv6 else "give it one: PIF.reconfigure_ip",
         )
+    _same_family(view, pif)
+
+
+def _same_family(view: View, pif: str) -> None:
+    """Hosts of a pool reach each other by one family: only a host that is alone can change it."""
+    if len(view.refs("host")) < 2:
+        return
+    host, family = text(view, "PIF", pif, "host"), text(view, "PIF", pif, "primary_address_type")
+    for _, record in view.records("PIF"):
+        is_present = record["host"] == host and record["management"] is True
+        if is_present and record["primary_address_type"] != family:
+            raise RefusedError(
+                "PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE",
+                pif,
+                found=f"{device_of(view, pif)} is of {family}, and management of the other family",
+                hint="choose another PIF, or make its primary family the same: PIF.set_primary_address_type",
+            )
 
 
 def management_disable(view: View, host: str) -> None:

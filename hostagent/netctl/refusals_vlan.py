@@ -10,26 +10,18 @@ from hostagent.netctl.fields import flag, text, texts
 from hostagent.netctl.refusals import device_of, label_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from hostagent.db.view import View
 
-TAG_LAST = 4094
-
 
 def create(
-    view: View, tagged: str, tag: int, network: str, host: str, foreign_vlan: Callable[[str, int], str]
+    view: View, tagged: str, tag: int, network: str, host: str, foreign: Mapping[tuple[str, int], str]
 ) -> None:
-    """`foreign_vlan` as `Effect.foreign_vlan`."""
+    """`foreign` as `Effect.foreign_vlans`."""
     refusals.managed(view, tagged)
     refusals.managed_network(view, network)
-    if not 0 <= tag <= TAG_LAST:
-        raise RefusedError(
-            "VLAN_TAG_INVALID",
-            str(tag),
-            found=f"{tag} is no VLAN tag",
-            hint=f"0 to {TAG_LAST}",
-        )
+    refusals.vlan_tag(tag)
     _can_carry_vlans(view, tagged)
     for _, record in view.records(
         "VLAN"
@@ -45,7 +37,7 @@ def create(
     _network_fits(view, network, sriov=bool(texts(view, "PIF", tagged, "sriov_logical_PIF_of")))
     refusals.not_sriov(view, tagged)
     device = text(view, "PIF", tagged, "device")
-    holder = foreign_vlan(device, tag)
+    holder = foreign.get((device, tag))
     if holder:
         raise RefusedError(
             "VLAN_IN_USE",

@@ -18,10 +18,9 @@ from hostagent.dbsync.change import put
 from hostagent.errors import HostagentError
 from hostagent.net import cache, owners
 from hostagent.net.attached import as_now, attached
-from hostagent.net.devices import Dns, Kernel, Link, Route
-from hostagent.net.finding import FindingError
+from hostagent.net.devices import UP, Dns, Kernel, Link, Route
 from hostagent.net.layers import routes_due
-from hostagent.net.model import want
+from hostagent.net.model import survey
 from hostagent.net.verify import differences
 from hostagent.netctl import observed
 
@@ -48,7 +47,6 @@ CLASSES = ("PIF", "network", "Bond", "VLAN", "pool")
 REPAIR = "repair-drift"
 REPAIRS, REPAIRS_S = 3, 600.0
 """So often in so many seconds a PIF is repaired: who undoes it each time is a person's business."""
-UP = 1
 
 
 class Following(Protocol):
@@ -243,11 +241,9 @@ class Keeper:
             self._make_routes(now)
 
     def _make_routes(self, now: Records) -> None:
-        up = [ref for ref, pif in now.pifs.items() if pif.currently_attached and pif.managed]
         try:
-            due = routes_due(want(now, up, links=self._kernel.by_name()), self._kernel)
-            if due.steps:
-                self._eyes.carry_out([step.do for step in due.steps])
+            if operations := late_routes(now, self._kernel):
+                self._eyes.carry_out(operations)
         except HostagentError as error:
             log.warning("static routes of addresses that came: %s; %s", error.found, error.hint)
 
@@ -328,14 +324,24 @@ class Keeper:
 # --- pure ---
 
 
+def late_routes(now: Records, kernel: Kernel) -> list[Operation]:
+    """What makes the static routes that can be by now. A PIF whose records cannot be stops no other's."""
+    due = routes_due(survey(now, _up(now), links=kernel.by_name()).wanted, kernel)
+    return [step.do for step in due.steps]
+
+
 def drifted(records: Records, kernel: Kernel) -> tuple[Difference, ...]:
-    """What of the chains that are up is not as the records want it, as far as the kernel's devices show it."""
+    """What of the chains that are up is not as the records want it, as far as the kernel's devices show it.
+
+    A PIF whose records cannot be (a key that was set after it came up) is left out, and stops nobody's check:
+    `hostagent net check` tells of it.
+    """
     now = as_now(records, kernel)
-    up = [ref for ref, pif in now.pifs.items() if pif.currently_attached and pif.managed]
-    try:
-        return differences(want(now, up, links=kernel.by_name()), kernel)
-    except FindingError:  # records that cannot be: the change that made them was told so
-        return ()
+    return differences(survey(now, _up(now), links=kernel.by_name()).wanted, kernel)
+
+
+def _up(now: Records) -> list[str]:
+    return [ref for ref, pif in now.pifs.items() if pif.currently_attached and pif.managed]
 
 
 def taken_in(kernel: Kernel, events: Sequence[Event]) -> Kernel | None:

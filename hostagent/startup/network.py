@@ -18,7 +18,7 @@ from hostagent.netctl.observed import Speed, awaits_address, management_address
 from hostagent.netctl.plug import Network, Site
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from hostagent.config import Config
@@ -126,13 +126,23 @@ def positions(config: Config) -> Sequence[Nic]:
 
     Raises FileError, NicListError, NetlinkError, CommandError.
     """
-    from hostagent.net import nic_policy
-
     found = assigned(config, look(config))
+    keep_positions(config, found)
+    return with_policy(config, found.nics)
+
+
+def keep_positions(config: Config, found: nics.Assignment) -> None:
+    """Raises FileError."""
     if found.changes:
         folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
         nics.store(folder(config) / nics.FILE, found.nics)
-    return nic_policy.marked(found.nics, nic_policy.read(config.paths.root))
+
+
+def with_policy(config: Config, found: Iterable[Nic]) -> Sequence[Nic]:
+    """The NICs, and which of them the host boots from. Raises CommandError."""
+    from hostagent.net import nic_policy
+
+    return nic_policy.marked(found, nic_policy.read(config.paths.root))
 
 
 # --- the inventory and the listener ---

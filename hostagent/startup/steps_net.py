@@ -317,7 +317,9 @@ def operation_change(verb: str, device: str, args: object) -> Change:
 
 
 def scan_nics(context: Context, warnings: list[str], *, plan: bool) -> tuple[Change, ...]:
-    """Every NIC has its PIF; positions are kept in a file. Skipped while the host has no record."""
+    """Every NIC has its PIF; positions are kept in a file. Skipped while the host has no record, and where it is not
+    known which NICs the host boots from: one of them in a bridge would cost it its root disk.
+    """
     if _of_database(context, "") is None:
         return ()
     try:
@@ -325,7 +327,8 @@ def scan_nics(context: Context, warnings: list[str], *, plan: bool) -> tuple[Cha
         warnings += found.problems
         stored = _positions(context, found.changes)
         if not plan:
-            network.positions(context.config)
+            network.keep_positions(context.config, found)
+        present = network.with_policy(context.config, found.nics)
     except HostagentError as error:
         warnings.append(f"{error.found} ({error.hint})")
         return ()
@@ -333,7 +336,7 @@ def scan_nics(context: Context, warnings: list[str], *, plan: bool) -> tuple[Cha
 
     def work(transaction: Transaction) -> list[RowChange]:
         host = host_ref(transaction, context)
-        return objects_sync.scan(transaction, host, found.nics, bridge, moment) if host else []
+        return objects_sync.scan(transaction, host, present, bridge, moment) if host else []
 
     return (*stored, *rows_of(context, work, plan=plan))
 

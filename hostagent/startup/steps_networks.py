@@ -5,12 +5,13 @@ As in `steps_net.py`, a NIC that another network daemon configures is left to it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING
 
 from hostagent.dbsync.change import Change as Row
 from hostagent.errors import HostagentError
-from hostagent.net import early, emergency
+from hostagent.net import early, emergency, keys
 from hostagent.net.devices import GROUP
 from hostagent.net.shown import args_of, names_in
 from hostagent.netctl import objects_sync, observed
@@ -187,9 +188,10 @@ def plan_internal_network(context: Context) -> tuple[Change, ...]:
 
 
 def raise_networks(context: Context) -> Outcome:
-    """S47. Bring up the other networks, each for itself: one that fails is a warning and stops no other. What is right
-    is not touched; NICs that another daemon has are left to it, which is a warning for those that have settings here;
-    so is what management stands on after rung 3 or 4 of the ladder; the management interface was S23's.
+    """S47. Bring up the other networks, each for itself: one that fails is a warning and stops no other. Of networks
+    without a PIF, the bridges of those that persist are made (networking.md 1.6, 3.10). What is right is not touched;
+    NICs that another daemon has are left to it, which is a warning for those that have settings here; so is what
+    management stands on after rung 3 or 4 of the ladder; the management interface was S23's.
     """
     if skipped := without_records(context):
         return skipped
@@ -202,9 +204,11 @@ def raise_networks(context: Context) -> Outcome:
     with control.turn():
         records, refs = _to_raise(context, effect, warnings)
         done, operations = _raise_all(context, effect, records, refs, warnings)
+        bridges, made = _make_bridges(context, effect, records, warnings)
         changes = rows_of(context, lambda transaction: _mark_up(transaction, done), plan=False)
-    note = f"{len(done)} networks" if done else "nothing to bring up"
-    return outcome_of((*operations, *changes), note, warnings)
+    count = len(done) + len(bridges)
+    note = f"{count} networks" if count else "nothing to bring up"
+    return outcome_of((*operations, *made, *changes), note, warnings)
 
 
 def plan_networks(context: Context) -> tuple[Change, ...]:
@@ -222,6 +226,9 @@ def plan_networks(context: Context) -> tuple[Change, ...]:
             done += group
         except HostagentError:  # the run warns of it
             continue
+    for ref in _persisting(records):
+        with contextlib.suppress(HostagentError):  # as above
+            operations += _operations(effect.planned_bridge(records, ref), kernel)
     return (*operations, *plan_rows(context, lambda transaction: _mark_up(transaction, done)))
 
 
@@ -287,6 +294,36 @@ def _raise_all(
                 groups = [[ref] for ref in group]
             else:
                 warnings.append(f"PIF {records.pifs[group[0]].uuid} is not up: {error.found} ({error.hint})")
+    return done, operations
+
+
+def _persisting(records: Records) -> list[str]:
+    """Networks that no PIF is on, and whose bridge is to be there all the same."""
+    with_pif = {pif.network for pif in records.pifs.values()}
+    return [
+        ref
+        for ref, one in records.networks.items()
+        if ref not in with_pif and one.managed and one.bridge and keys.of_network(one.other_config).persist
+    ]
+
+
+def _make_bridges(
+    context: Context, effect: Network, records: Records, warnings: list[str]
+) -> tuple[list[str], list[Change]]:
+    """The networks that persist and have their bridge, and what was done for it."""
+    done: list[str] = []
+    operations: list[Change] = []
+    kernel = network.look(context.config)
+    for ref in _persisting(records):
+        try:
+            planned = effect.planned_bridge(records, ref)
+            with effect.attach(records, ref, was=records):
+                operations += _operations(planned, kernel)
+            done.append(ref)
+        except HostagentError as error:
+            warnings.append(
+                f"network {records.networks[ref].uuid} has no bridge: {error.found} ({error.hint})"
+            )
     return done, operations
 
 

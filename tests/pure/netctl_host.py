@@ -42,6 +42,7 @@ class FakeNetwork:
         self.undone = []
         self.bridge, self.family = "xenbr0", "IPv4"
         self.bridges = {"xenbr0"}
+        self.addressed = {("xenbr0", "IPv4")}
         self.foreign = {}
         self.modes_refused = {}
         self.found = list(NICS)
@@ -101,8 +102,11 @@ class FakeNetwork:
     def has_bridge(self, name):
         return name in self.bridges
 
-    def foreign_vlan(self, device, tag):
-        return self.foreign.get((device, tag), "")
+    def has_address(self, device, family):
+        return (device, family) in self.addressed
+
+    def foreign_vlans(self):
+        return self.foreign
 
     def mode_refused(self, mode):
         return self.modes_refused.get(mode, "")

@@ -195,7 +195,7 @@ def test_while_start_up_runs_the_caller_is_told_to_wait(daemon):
     [
         "up", {}, {"action": "sideways"}, {"action": "up", "nic": "eth0"}, {"action": "up", "mode": "maybe"},
         {"action": "up", "timeout_s": 0}, {"action": "up", "timeout_s": True}, {"action": "up", "pif": 5},
-        {"action": "up", "confirm": "yes"}, {"action": ["up"]},
+        {"action": "up", "confirm": "yes"}, {"action": ["up"]}, {"action": "up", "boot": True},
     ],
 )  # fmt: skip
 def test_what_is_no_request_is_named(daemon, given):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,7 +11,9 @@ from hostagent.__main__ import main
 from hostagent.cli import netrecords
 from hostagent.errors import BusyError
 from hostagent.net import ask, cache, history, journal
-from tests.pure.net_machine import Machine, no_daemon, records
+from hostagent.net.devices import Link
+from hostagent.net.records import Network, Pif
+from tests.pure.net_machine import MAC, UUID, Machine, nic_link, no_daemon, records
 from tests.pure.startup_tree import make_paths
 
 
@@ -57,7 +60,7 @@ def test_plan_shows_the_operations_and_check_what_differs(hostagent):
 
     hostagent.machine.up()
 
-    assert hostagent("net", "check")[:2] == (0, "check: right (from the generation 1)\n")
+    assert hostagent("net", "check")[:2] == (0, "check: right (from the records of generation 1)\n")
     assert json.loads(hostagent("net", "plan", "--json")[1])["operations"] == []
 
 
@@ -88,7 +91,7 @@ def test_history_lists_and_shows_one(hostagent):
 def test_confirm_keeps_and_undo_takes_back(hostagent):
     hostagent.machine.up(confirm=True)
     assert hostagent("net", "confirm")[1].endswith(": confirmed\n")
-    assert hostagent("net", "undo")[1] == "undo: nothing\n"
+    assert hostagent("net", "undo")[:2] == (0, "undo: nothing\n")
 
     found = cache.read(hostagent.machine.folder)
     from hostagent.net import bring
@@ -139,7 +142,7 @@ def test_adopt_asks_nobody_and_says_so(hostagent):
     code, _, err = hostagent("net", "adopt")
     assert code != 0
     assert "--dry-run" in err
-    assert hostagent("net", "release", "--yes", "--timeout", "0")[0] != 0
+    assert hostagent("net", "release")[0] == 1
 
 
 def test_adopt_without_a_daemon_takes_the_database_for_itself(hostagent):
@@ -165,3 +168,131 @@ def test_adopt_by_the_daemon_shows_files_and_operations(hostagent, monkeypatch):
     assert asked == [("hostagent.net_adopt", "eth0", "plan", 60.0)]
     assert "would write /etc/x" in out
     assert "one thing" in out
+
+
+# what is wanted, and cannot be had
+
+
+def told(hostagent, *words):
+    code, out, _ = hostagent("net", *words, "--json")
+    result = json.loads(out)
+    return code, result["outcome"], " ".join(result["told"])
+
+
+def up(hostagent):
+    hostagent.machine.up()
+    assert told(hostagent, "check") == (0, "right", "")
+    assert told(hostagent, "plan") == (0, "planned", "")
+
+
+def test_a_management_nic_that_is_gone_is_not_right(hostagent):
+    up(hostagent)
+    hostagent.machine.kernel.links.pop(2)
+
+    code, outcome, words = told(hostagent, "check")
+
+    assert (code, outcome) == (4, "differs")
+    assert f"eth0 ({MAC}) is not in this host" in words
+    assert told(hostagent, "plan")[:2] == (4, "degraded")
+
+
+@pytest.mark.parametrize(
+    ("link", "words"),
+    [
+        ({"permanent_mac": "52:54:00:00:00:99"}, "another NIC is in its place"),
+        ({"name": "eth7"}, "is now called eth7"),
+        ({"max_mtu": 1400}, "eth0 takes at most 1400"),
+    ],
+)
+def test_what_stops_a_pif_is_not_right_though_nothing_else_differs(hostagent, link, words):
+    up(hostagent)
+    vars(hostagent.machine.kernel.links[2]).update(link)
+
+    code, outcome, found = told(hostagent, "check")
+
+    assert (code, outcome) == (4, "differs")
+    assert words in found
+    assert told(hostagent, "plan")[:2] == (4, "degraded")
+
+
+def test_no_carrier_is_told_and_is_as_wanted(hostagent):
+    up(hostagent)
+    hostagent.machine.kernel.links[2].carrier = False
+
+    code, outcome, found = told(hostagent, "check")
+
+    assert (code, outcome) == (0, "right")
+    assert "no carrier on eth0" in found
+
+
+def test_what_nobody_wants_up_may_be_as_it_likes(hostagent):
+    """A PIF whose NIC is gone and one whose NIC another program has, none of them up."""
+    spare = Pif("spare", "uuid-spare", "eth8", "n8", mac="52:54:00:00:00:08", physical=True)
+    taken = Pif("taken", "uuid-taken", "eth9", "n9", mac="52:54:00:00:00:09", physical=True)
+    known = records()
+    networks = {**known.networks, **{ref: Network(ref, ref, ref, f"xen{ref}") for ref in ("n8", "n9")}}
+    known = known._replace(pifs={**known.pifs, "spare": spare, "taken": taken}, networks=networks)
+    cache.write(hostagent.machine.folder, known)
+    nic = nic_link()._replace(ifindex=50, name="eth9", permanent_mac="52:54:00:00:00:77", master=51, flags=1)
+    for link in (nic, Link(51, "br9", "bridge", nic.mac, 1500, 0, 0, 1, 0, carrier=True, operstate=6)):
+        hostagent.machine.kernel.links[link.ifindex] = SimpleNamespace(
+            **link._asdict(), up=True, mac_set=True, mtu_set=False, original=(link.mac, 1500)
+        )
+
+    up(hostagent)
+
+
+# too late to confirm
+
+
+def test_a_confirmation_that_comes_too_late_fails_and_says_what_became_of_the_change(hostagent):
+    code, out, _ = hostagent("net", "confirm")
+    assert code == 1
+    assert "error: no change waits for confirmation\nhint: hostagent net history" in out
+
+    hostagent.machine.up(confirm=True)
+    assert hostagent("net", "undo")[0] == 0
+    code, out, _ = hostagent("net", "confirm")
+
+    assert code == 1
+    assert f"no change waits for confirmation: up PIF {UUID} (eth0) was undone at 20" in out
+    assert json.loads(hostagent("net", "confirm", "--json")[1])["outcome"] == "nothing"
+
+
+def test_a_change_that_is_not_whole_is_not_confirmed(hostagent, monkeypatch):
+    hostagent.machine.up(confirm=True)
+    monkeypatch.setattr(
+        journal, "pending", lambda _, read=journal.pending: read(_)._replace(state=journal.BEGUN)
+    )
+    code, out, _ = hostagent("net", "confirm")
+    assert code == 1
+    assert "begun, and not whole: it cannot be confirmed\nhint: hostagent net undo" in out
+
+
+def test_a_confirmed_change_is_not_told_of_as_undone(hostagent):
+    hostagent.machine.up(confirm=True)
+    hostagent("net", "undo")
+    hostagent.machine.up(confirm=True)
+    assert hostagent("net", "confirm")[0] == 0
+    code, out, _ = hostagent("net", "confirm")
+    assert (code, "was undone" in out) == (1, False)
+
+
+# words
+
+
+@pytest.mark.parametrize("words", [("plan",), ("check",), ("confirm",), ("undo",), ("adopt",), ("release",)])
+def test_the_help_has_the_exit_codes(hostagent, capsys, words):
+    with pytest.raises(SystemExit):
+        hostagent("net", *words, "--help")
+    assert "exit codes:" in capsys.readouterr().out
+
+
+def test_a_long_note_is_cut_in_the_list_and_whole_in_the_entry(hostagent):
+    note = "no carrier " * 60
+    entry = history.Entry(0.0, "up", "degraded", 1.0, "me", told=(note,))
+    history.append(hostagent.machine.folder, entry)
+
+    assert max(map(len, hostagent("net", "history")[1].splitlines())) < 160
+    assert note in hostagent("net", "history", "1")[1]
+    assert json.loads(hostagent("net", "history", "--json")[1])[0]["told"] == [note]

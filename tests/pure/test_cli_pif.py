@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hostagent.__main__ import main
+from hostagent.api import calls_adopt, calls_net
+from hostagent.api.methods import WrongTypeError
 from hostagent.cli import netrecords
-from hostagent.net import ask, bring, cache, evidence
+from hostagent.cli.parser import seconds
+from hostagent.net import ask, bring, cache, evidence, options
 from tests.pure.net_host import kernel, records
 from tests.pure.startup_tree import make_paths
 
@@ -111,3 +117,56 @@ def test_changes_are_handed_on_and_their_outcome_is_the_exit_code(hostagent, mon
 
     assert hostagent("pif", *words)[0] == 3
     assert asked == [expected]
+
+
+TIMES = ["nan", "inf", "-inf", "-5", "0", "-0.0", "3600.1", "1e400", "soon", "", "0x10", "5 5"]
+
+
+@pytest.mark.parametrize("given", TIMES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("pif", "plug", "eth2", "--confirm"), ("pif", "unplug", "eth2"), ("net", "emergency-reset", "--plan"),
+        ("net", "adopt", "--dry-run"), ("net", "release", "--dry-run"),
+    ],
+)  # fmt: skip
+def test_no_time_that_makes_no_sense_is_taken(hostagent, monkeypatch, capsys, words, given):
+    monkeypatch.setattr(netrecords, "change", lambda *_: pytest.fail("it was tried"))
+
+    with pytest.raises(SystemExit) as ended:
+        hostagent(*words, f"--timeout={given}")
+
+    assert ended.value.code == 2
+    assert f"seconds above 0, at most 3600, not {given!r}" in capsys.readouterr().err
+
+
+def test_the_longest_time_is_the_same_wherever_it_is_given():
+    for most in ("3600", "3600.5"):
+        taken = []
+        for parse in (
+            lambda text: options.parse(["--pif-uuid", "u", "up", f"--timeout={text}"]).timeout_s,
+            seconds,
+            lambda text: calls_net.asked({"action": "up", "timeout_s": float(text)})["timeout_s"],
+            lambda text: calls_adopt.seconds(float(text)),
+        ):
+            try:
+                taken.append(parse(most))
+            except (options.UsageError, argparse.ArgumentTypeError, WrongTypeError):
+                taken.append(None)
+        assert taken == [3600.0 if most == "3600" else None] * 4
+
+
+@given(st.text() | st.floats().map(str))
+def test_any_word_is_a_time_or_a_usage_error(word):
+    try:
+        assert 0 < seconds(word) <= options.LONGEST_S
+    except argparse.ArgumentTypeError:
+        return
+
+
+def test_a_plan_waits_for_no_confirmation(hostagent, capsys):
+    with pytest.raises(SystemExit) as ended:
+        hostagent("pif", "plug", "eth2", "--plan", "--confirm")
+
+    assert ended.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err

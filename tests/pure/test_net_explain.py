@@ -38,7 +38,7 @@ def test_not_the_gateway_names_the_owner_and_how_to_change_it():
     told = reason(answer("nic2"), "not the IPv4 gateway")
 
     assert "uuid-master (bond0)" in told.found
-    assert told.command == "xe pif-param-set uuid=uuid-nic2 other-config:defaultroute=true"
+    assert told.command == "hostagent xe pif-param-set uuid=uuid-nic2 other-config:defaultroute=true"
 
 
 def test_what_nobody_brought_up_is_plugged_next():

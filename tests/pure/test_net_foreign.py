@@ -152,3 +152,23 @@ def test_no_value_breaks_networkds_reader(key, value):
     found = foreign_networkd.describe(CARD, foreign_files.sections(f"[Network]\n{key}={value}"), {})
 
     assert found.device == "eth0"
+
+
+@pytest.mark.parametrize(("words", "held"), [("dhcpcd: eth0 [ip4]", True), ("dhcpcd: xenbr0 [ip4]", False)])
+def test_a_dhcp_client_that_somebody_started_on_the_card_has_it_and_is_named(root, words, held):
+    root.put("proc/2548/comm", "dhcpcd\n")
+    root.put("proc/2548/cmdline", f"{words}\0")
+    root.put("proc/2548/cgroup", "0::/system.slice/others.service\n")
+
+    found = [(owner.daemon, owner.mode, owner.disable) for owner in root.owners()]
+
+    assert found == ([("dhcpcd (pid 2548)", "DHCP", "systemctl stop others.service")] if held else [])
+
+
+def test_a_client_of_a_daemon_whose_files_name_the_card_is_that_daemons(root):
+    root.put("proc/2548/comm", "dhclient\n")
+    root.put("proc/2548/cmdline", "dhclient\0eth0\0")
+    root.put("etc/network/interfaces", "auto eth0\niface eth0 inet dhcp\n")
+    root.enable("networking.service")
+
+    assert [owner.daemon for owner in root.owners()] == ["ifupdown"]

@@ -36,8 +36,6 @@ def test_every_key_of_a_pif():
     }
 
     assert keys.of_pif(given_keys) == PifKeys(
-        default_route=True,
-        peer_dns=True,
         domain=("example.org", "example.net"),
         mtu=9000,
         bond={"miimon": "50", "hashing-algorithm": "src_mac"},
@@ -67,10 +65,8 @@ def test_every_key_of_a_network():
         mtu=1400,
         features={"tx": False},
         persist=True,
-        guest_installer=True,
         host_internal=True,
         first="172.30.0.1",
-        last="172.30.0.9",
         netmask="255.255.255.0",
     )
     keys.check_network(given_keys)
@@ -79,8 +75,7 @@ def test_every_key_of_a_network():
 def test_nothing_said_is_nothing_set():
     assert keys.of_pif({}) == PifKeys()
     assert keys.of_network({"automatic": "false"}) == NetworkKeys()
-    assert (NetworkKeys().first, NetworkKeys().last) == ("169.254.0.1", "169.254.255.254")
-    assert NetworkKeys().netmask == "255.255.0.0"
+    assert (NetworkKeys().first, NetworkKeys().netmask) == ("169.254.0.1", "255.255.0.0")
 
 
 @pytest.mark.parametrize(
@@ -124,7 +119,6 @@ def test_what_does_nothing_is_told_and_may_be_set(key, value):
     [
         ("persist", "x"),
         ("ip_begin", "169.254.0"),
-        ("ip_end", "fe80::1"),
         ("netmask", "255.0.255.0"),
         ("mtu", "-1"),
     ],

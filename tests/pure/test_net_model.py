@@ -26,6 +26,7 @@ def test_a_plain_pif():
         (WantedAddress("xenbr0", "10.1.0.2", 24),),
         (WantedRoute("xenbr0", "default4", "10.1.0.1"),),
         dns=Dns(("10.1.0.1",)),
+        dns_bridge="xenbr0",
     )
 
 
@@ -84,6 +85,7 @@ def test_a_bond_takes_the_bridges_of_its_members_away():
         (WantedAddress("xapi0", "10.1.0.2", 24),),
         (WantedRoute("xapi0", "default4", "10.1.0.1"),),
         dns=Dns(("10.1.0.1",)),
+        dns_bridge="xapi0",
         gone=("xenbr1", "xenbr0"),
     )
 
@@ -114,6 +116,7 @@ def test_management_on_a_vlan_on_a_bond():
         (WantedAddress("xapi1", "10.1.0.2", 24),),
         (WantedRoute("xapi1", "default4", "10.1.0.1"),),
         dns=Dns(("10.1.0.1",)),
+        dns_bridge="xapi1",
         gone=("xenbr0", "xenbr1"),
     )
 

@@ -93,7 +93,8 @@ def test_one_that_is_not_whole_cannot_be_confirmed_and_says_so(machine):
     result = bring.confirm(machine.host())
 
     assert result["outcome"] == "nothing"
-    assert "up the VLAN is begun" in result["told"][0]
+    assert result["error"] is not None
+    assert "up the VLAN is begun" in result["error"]["found"]
 
 
 # --- that waits for an operator ---

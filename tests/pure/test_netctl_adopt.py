@@ -9,7 +9,6 @@ import pytest
 from hostagent.errors import HostagentError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
-from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.net.unfinished import state_of, unfinished
@@ -321,14 +320,13 @@ def test_release_dry_run_changes_nothing(host, site):
     assert (host.files(), host.addresses(), site.everything()) == before
 
 
-def test_file_edited_since_is_not_overwritten(tmp_path, site):
+def test_file_edited_since_keeps_the_edit(tmp_path, site):
     host = Host(tmp_path, site.db)
     host.put("/etc/network/interfaces", INTERFACES)
     take(host.place, Request("eth0"))
     host.put("/etc/network/interfaces", host.files()["etc/network/interfaces"] + "# by hand\n")
-    with pytest.raises(CannotAdoptError, match="edited"):
-        release(host.place, Request("eth0"))
-    assert adopted(host)
+    release(host.place, Request("eth0"))
+    assert host.files()["etc/network/interfaces"] == INTERFACES + "# by hand\n"
 
 
 def test_guest_on_the_bridge_stops_a_release(host):

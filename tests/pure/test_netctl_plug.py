@@ -274,9 +274,7 @@ def test_a_vlan_device_of_somebody_else_is_told(net, host):
 
     host.kernel.one(Operation("link-add", "fcoe5", 901, {"kind": "vlan", "lower": 3, "vlan_id": 5}))
 
-    assert net.foreign_vlan("eth1", 5) == "fcoe5"
-    assert net.foreign_vlan("eth1", 6) == ""
-    assert net.foreign_vlan("nothing", 5) == ""
+    assert net.foreign_vlans() == {("eth1", 5): "fcoe5"}
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,6 @@ from nested_xen.frames import Ethernet, EtherType, Lacpdu, LacpEnd
 from tests.xen.net_look import assert_bridge, assert_vlan, await_that, bonding, look
 from tests.xen.net_operator import DEGRADED, DONE, FAILED, PREFIX, checked, refusal
 from tests.xen.net_segment import IN_USE, PARTNER, PREFIX6, Background, is_announcement, lacp_partner
-
-if TYPE_CHECKING:
-    import threading
 from tests.xen.net_shapes import (
     ADDRESS,
     BOND_A,
@@ -32,6 +29,9 @@ from tests.xen.net_shapes import (
     says,
     up,
 )
+
+if TYPE_CHECKING:
+    import threading
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
