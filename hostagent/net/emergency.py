@@ -15,7 +15,7 @@ from hostagent.files import read_bounded, write_atomic
 from hostagent.net import journal
 from hostagent.net.attached import works
 from hostagent.net.change import Change, Course, carried_out
-from hostagent.net.devices import GROUP, Device, Wanted
+from hostagent.net.devices import GROUP, SCOPE_LINK, Device, Wanted
 from hostagent.net.management import chain
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.records import Records
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 FILE = "net/emergency.json"
 LIMIT_BYTES = 4096
 LOCK_S = 30.0
-SCOPE_LINK = 253
 
 
 class Standing(NamedTuple):
