@@ -203,9 +203,12 @@ def test_drift_is_found_and_reported(net):
         (nic.bridge, "forward_delay"),
         (nic.bridge, "address"),
     }
-    for what in ("forward_delay", "address"):  # and by the agent itself
-        log = f"journalctl -u hostagent -o cat --since '{since}' | grep -F 'drift: {nic.bridge}: {what} is '"
-        await_that(lambda log=log: net.host.exec(log, check=False).stdout, f"the agent tells of {what}")
+
+    def told(what):  # by the agent itself
+        drift = f"drift: {nic.bridge}: {what} is "
+        return drift in net.host.exec(f"journalctl -u hostagent -o cat --since '{since}'").stdout
+
+    await_that(lambda: told("forward_delay") and told("address"), "the agent tells of both")
     assert up(net, nic.pif).code == DONE
     assert checked(net.host).code == DONE
     assert look(net.host).addresses(nic.bridge) == {f"{ADDRESS}/{PREFIX}"}
