@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import time
@@ -13,9 +14,11 @@ from nested_xen.machine import GATEWAY
 
 from tests.xen.agent import WAIT
 from tests.xen.net_look import Look, await_that, console, look, look_from_console
-from tests.xen.net_operator import Net, await_start, run
+from tests.xen.net_operator import Net, await_start, opened, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from nested_xen.host import Host
 
 MANAGEMENT, SECOND = 0, 1
@@ -91,10 +94,15 @@ def bonding_both(net: Net) -> str:
 
 
 def begin_and_hold(host: Host, order: str, point: str) -> bool:
+    """As `hold_at`, with the agent up and its start over."""
+    await_start(host)
+    return hold_at(host, order, point)
+
+
+def hold_at(host: Host, order: str, point: str) -> bool:
     """Begin a move in a unit of its own and wait until it is held at the point; False when it ended without coming
     there. The console is used: the network is what is being moved.
     """
-    await_start(host)
     script = f"""
 {WAIT}
 systemctl reset-failed network-move 2>/dev/null
@@ -108,7 +116,7 @@ cat /run/hostagent/held 2>/dev/null || echo 'not held'
     said = console(host, script)
     held = f"{STEP}:{point} " in said
     if held:
-        journal = json.loads(console(host, f"cat {JOURNAL}"))
+        journal = json.loads(console(host, f"head -n 1 {JOURNAL}"))
         assert journal["state"] == ("applied" if point == "applied" else "begun")
     return held
 
@@ -118,16 +126,20 @@ def places_of(host: Host, order: str) -> list[str]:
     journal, and the move is let go on and undone by hand.
     """
     assert begin_and_hold(host, order, "begun"), "the move is not held at its beginning"
-    steps = json.loads(console(host, f"cat {JOURNAL}"))["steps"]
+    steps = json.loads(console(host, f"head -n 1 {JOURNAL}"))["steps"]
+    kill(host)
+    return places_in([do[0] for do, *_ in steps])
+
+
+def places_in(verbs: Sequence[str]) -> list[str]:
+    """Every place at which a plan of operations with these verbs can be held."""
     places, after = ["begun"], 0
-    verbs = [do[0] for do, *_ in steps]
     while after < len(verbs):
         after += 1
         if verbs[after - 1].startswith(NETLINK_VERBS):  # those that stand in a row go out together
             while after < len(verbs) and verbs[after].startswith(NETLINK_VERBS):
                 after += 1
         places.append(f"step-{after}")
-    kill(host)
     return [*places, "applied"]
 
 
@@ -142,7 +154,7 @@ def kill(host: Host) -> None:
 def assert_whole(host: Host) -> None:
     """Reachable where it was, with nothing half done and nothing that waits to be undone."""
     assert_reachable(host)
-    await_that(lambda: _journal_state(host) in ("", "committed", "undone"), "the journal is over")
+    await_journal(host)
     seen = look_from_console(host)
     bridge = management_of(seen, host)
     inventory = host.exec(
@@ -154,6 +166,52 @@ def assert_whole(host: Host) -> None:
             assert len(seen.uplinks(name)) == 1, f"{name} is a bridge without its uplink"
 
 
+def await_journal(host: Any) -> None:
+    """Nothing waits to be undone or kept."""
+    await_that(lambda: _journal_state(host) in ("", "committed", "undone"), "the journal is over")
+
+
 def _journal_state(host: Any) -> str:
-    done = host.exec(f"cat {JOURNAL}", check=False)
+    # behind the first line stands how far a change has come
+    done = host.exec(f"head -n 1 {JOURNAL}", check=False)
     return str(json.loads(done.stdout)["state"]) if done.code == 0 else ""
+
+
+def as_before(host: Host, before: Look) -> None:
+    """The management network is what it was, by the kernel's own indexes."""
+    assert_whole(host)
+    seen, bridge = look(host), management_of(before, host)
+    assert management_of(seen, host) == bridge
+    assert seen.uplinks(bridge) == before.uplinks(bridge)
+    assert seen.addresses(bridge) == before.addresses(bridge)
+    assert seen.routes4 == before.routes4
+
+
+def management_pif(net: Net) -> str:
+    (ref,) = [ref for ref, record in net.api.PIF.get_all_records().items() if record["management"]]
+    return str(ref)
+
+
+@contextlib.contextmanager
+def on_one_segment(host: Host) -> Iterator[None]:
+    """The second NIC is on the management segment too; what bonds the two goes afterwards."""
+    second_cable(host)
+    yield
+    assert_reachable(host)
+    with opened(host) as net:
+        for bond in net.api.Bond.get_all():
+            net.api.Bond.destroy(bond)
+        for ref, record in net.api.network.get_all_records().items():
+            if record["name_label"].startswith(("management bond", "a bond")) and not record["PIFs"]:
+                net.api.network.destroy(ref)
+    unplugged_second_cable(host)
+    assert management_of(look(host), host) == "xenbr0"
+
+
+def at_the_console(host: Host, *words: str) -> tuple[int, str]:
+    """A command typed at the console, to its end, whatever becomes of the network meanwhile: its exit code, and what it
+    said itself.
+    """
+    said = console(host, f"{{ {' '.join(words)}; }} 2>&1; echo exit $?", check=False, deadline_s=BACK_S + 60)
+    text, _, code = said.rpartition("exit ")
+    return int(code), text

@@ -28,6 +28,10 @@ ANSWER_S = 60
 ECHO_REQUEST, ECHO_REPLY = 8, 0
 ICMP, DONT_FRAGMENT = 1, 0x4000
 UDP = 17
+IPV6, ICMPV6 = 0x86DD, 58
+ROUTER_ADVERTISEMENT, NEIGHBOUR_ADVERTISEMENT = 134, 136
+SOLICITED = 0x40
+"""Among the flags of a neighbour advertisement."""
 UNSPECIFIED = "0.0.0.0"  # noqa: S104 - the sender of a probe, nothing is bound
 DHCP_CLIENT, DHCP_SERVER = 68, 67
 PREFIX6 = "2001:db8:64::"
@@ -127,6 +131,23 @@ def is_ipv4(frame: Ethernet, protocol: int, *, source: str = "", destination: st
         return False
     ends = (socket.inet_ntoa(frame.payload[12:16]), socket.inet_ntoa(frame.payload[16:20]))
     return source in ("", ends[0]) and destination in ("", ends[1])
+
+
+def _icmpv6(frame: Ethernet) -> bytes:
+    """The message; empty for another frame."""
+    packet = frame.payload
+    return packet[40:] if frame.type == IPV6 and len(packet) >= 64 and packet[6] == ICMPV6 else b""
+
+
+def is_router_advertisement(frame: Ethernet) -> bool:
+    return _icmpv6(frame)[:1] == bytes([ROUTER_ADVERTISEMENT])
+
+
+def is_announcement6(frame: Ethernet, address: str) -> bool:
+    """An unsolicited neighbour advertisement for the address (RFC 4861, section 7.2.6)."""
+    message = _icmpv6(frame)
+    told = message[:1] == bytes([NEIGHBOUR_ADVERTISEMENT]) and not message[4] & SOLICITED
+    return told and message[8:24] == socket.inet_pton(socket.AF_INET6, address)
 
 
 def is_dhcp_request(frame: Ethernet, mac: str) -> bool:

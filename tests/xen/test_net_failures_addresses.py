@@ -5,13 +5,15 @@ A test's name begins with its row, as in test_net_failures.py.
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
-from nested_xen import faults, services, wire
+from nested_xen import network, process, services, wire
 
 from tests.xen.net_look import await_that, look
-from tests.xen.net_operator import DEGRADED, DONE, FAILED, PREFIX, STATIC, USAGE, reconfigure, refusal
+from tests.xen.net_moves import adopt
+from tests.xen.net_operator import DEGRADED, DONE, FAILED, PREFIX, STATIC, USAGE, opened, reconfigure, refusal
 from tests.xen.net_segment import PREFIX6, SERVER6, holder, is_dhcp_request, router6
 from tests.xen.net_shapes import ADDRESS, BOND_A, DEAD_ADDRESS, STORAGE, addressed, pair, says, up
 
@@ -29,9 +31,14 @@ def test_row_34_a_dhcp_client_that_was_killed_comes_back(net):
         await_that(lambda: look(net.host).addresses(nic.bridge), "an address by DHCP")
         held = look(net.host).addresses(nic.bridge)
         unit = f"hostagent-dhcp-{nic.bridge}.service"
-        faults.kill_daemon(net.host, unit)
+        # killed for good: systemd does not start it again, its pid file stays, its address goes
+        gone = f"systemctl kill --signal=KILL {unit}; systemctl stop {unit}"
+        net.host.exec(f"{gone}; ip address flush dev {nic.bridge} scope global")
+        assert net.host.exec(f"systemctl is-active {unit}", check=False).stdout != "active\n"
+        assert look(net.host).addresses(nic.bridge) == set()
         done = up(net, nic.pif)
         assert done.code == DONE, done.said
+        assert "lease-start" in [one["verb"] for one in done.value["operations"]]
         await_that(
             lambda: net.host.exec(f"systemctl is-active {unit}", check=False).stdout == "active\n", "a client"
         )
@@ -46,12 +53,18 @@ def test_row_35_a_dhcp_client_of_somebody_else_is_named_and_lives(net):
             f"systemd-run --quiet --unit others dhcpcd -4 -B --nohook resolv.conf --noipv4ll {nic.name}"
         )
         pid = net.host.exec("systemctl show others -p MainPID --value").stdout.strip()
+        group = "/sys/fs/cgroup/system.slice/others.service/cgroup.procs"
         try:
             await_that(lambda: look(net.host).addresses(nic.name), "the other client has its address")
             net.api.PIF.reconfigure_ip(nic.pif, "DHCP", "", "", "", "")
             done = up(net, nic.pif)
-            assert done.code in (FAILED, DEGRADED), done.said
-            assert "dhcpcd" in done.said or pid in done.said
+            assert done.code == FAILED, done.said
+            # it has helpers, each a process of the same name
+            theirs = net.host.exec(f"cat {group}").stdout.split()
+            assert pid in theirs
+            named = re.search(rf"{nic.name} is configured by dhcpcd \(pid (\d+)\)", done.said)
+            assert named, done.said
+            assert named[1] in theirs
             assert net.host.exec(f"kill -0 {pid}", check=False).code == 0
         finally:
             net.host.exec(f"systemctl stop others; ip address flush dev {nic.name}")
@@ -75,7 +88,7 @@ def test_row_36_without_a_dhcp_server_the_plug_ends_and_the_client_goes_on_tryin
 
 
 @pytest.mark.full
-def test_rows_2_and_37_two_pifs_in_one_subnet_are_both_named(net):
+def test_row_37_two_pifs_in_one_subnet_are_both_named(net):
     one, two = pair(net)
     net.static(one.pif, ADDRESS)
     net.api.PIF.plug(one.pif)
@@ -84,7 +97,6 @@ def test_rows_2_and_37_two_pifs_in_one_subnet_are_both_named(net):
     assert done.code == DEGRADED, done.said
     assert ADDRESS in done.said
     assert STATIC.format(12) in done.said
-    assert look(net.host).gateways(two.bridge) == []
 
 
 @pytest.mark.full
@@ -94,17 +106,26 @@ def test_row_39_bringing_up_what_is_up_sends_no_event_and_breaks_no_mount(net):
     with services.nfs(net.host.lab, "storage") as server:
         net.host.exec(
             f"mkdir -p /mnt/nfs && mount -t nfs -o vers=4.2,hard,timeo=50 {server.source()} /mnt/nfs;"
-            " systemd-run --quiet --unit monitor sh -c 'exec ip monitor link address route >/run/monitor.txt'"
+            " systemd-run --quiet --unit monitor sh -c 'exec ip monitor link address route >>/run/monitor.txt'"
         )
+
+        def monitored():
+            return net.host.exec("cat /run/monitor.txt").stdout
+
         try:
+            net.host.exec("ip link set lo alias before")
+            await_that(monitored, "an event is seen before")
+            net.host.exec("sleep 1; : >/run/monitor.txt")
             for _ in range(5):
                 assert up(net, nic.pif).code == DONE
                 net.api.PIF.plug(nic.pif)
                 net.host.exec("echo still here >/mnt/nfs/file && sync -f /mnt/nfs")
-            assert net.host.exec("cat /run/monitor.txt").stdout == ""
+            assert monitored() == ""
+            net.host.exec("ip link set lo alias after")
+            await_that(monitored, "an event is seen afterwards")
             assert (server.export / "file").read_text() == "still here\n"
         finally:
-            net.host.exec("systemctl stop monitor; umount -l /mnt/nfs")
+            net.host.exec("systemctl stop monitor; ip link set lo alias ''; umount -l /mnt/nfs")
 
 
 def test_row_40_an_address_that_another_host_has_is_refused_with_its_mac(net):
@@ -126,7 +147,9 @@ def test_row_40_an_ipv6_address_that_another_host_has_is_told(net):
     with router6(net.host.lab, "storage", leases=False):
         said = refusal(net.api.PIF.reconfigure_ipv6, nic.pif, "Static", f"{SERVER6}/64", "", "")
         assert said[0] == "PIF_CONFIGURATION_ERROR"
-        assert SERVER6 in " ".join(said)
+        shown = ["ip", "-j", "link", "show", "dev", network.SERVER_DEVICE]
+        [server] = json.loads(process.run(network.inside(net.host.lab, shown, segment="storage")).stdout)
+        assert f"another host, {server['address']}, has {SERVER6}" in " ".join(said)
         assert look(net.host).addresses(nic.bridge, "inet6") == set()
 
 
@@ -175,8 +198,8 @@ def test_row_46_a_nic_that_networkd_configures_is_refused_with_the_line_that_fre
         await_that(lambda: look(net.host).addresses(nic.name), "networkd has configured the NIC")
         done = up(net, nic.pif)
         assert done.code == FAILED, done.said
-        assert "systemd-networkd" in done.said
-        assert nic.name in done.said
+        assert f"{nic.name} is configured by systemd-networkd ({file})" in done.said
+        assert "hostagent net adopt takes it over" in done.said
         seen = look(net.host)
         assert seen.addresses(nic.name) == {f"{ADDRESS}/24"}
         assert seen.master(nic.name) == ""
@@ -194,3 +217,30 @@ def test_row_49_a_packet_filter_on_bridges_is_told(net):
         assert "bridge-nf-call-iptables" in done.said
     finally:
         net.host.exec("sysctl -qw net.bridge.bridge-nf-call-iptables=0; modprobe -r br_netfilter")
+
+
+@pytest.mark.full
+def test_row_37_an_address_of_a_dhcp_server_in_a_subnet_that_is_there_is_told_and_brings_no_gateway(
+    clean_host,
+):
+    """Last of this file: the management interface is hostagent's from here on."""
+    host = clean_host
+    adopt(host)
+    router = [f"option:router,{DEAD_ADDRESS}"]
+    with opened(host) as net, services.dhcp(host.lab, "bond-b", options=router) as server:
+        one, two = pair(net)
+        net.static(one.pif, ADDRESS)
+        net.api.PIF.plug(one.pif)
+        before = look(host).gateways()
+        net.api.PIF.reconfigure_ip(two.pif, "DHCP", "", "", "", "")
+        net.api.PIF.plug(two.pif)
+        await_that(lambda: look(host).addresses(two.bridge), "an address by DHCP")
+        [lease] = server.leases()
+        await_that(lambda: net.record(two.pif)["IP"] == lease.address, "the record has the address")
+        done = up(net, two.pif)
+        assert done.code == DEGRADED, done.said
+        assert ADDRESS in done.said
+        assert lease.address in done.said
+        seen = look(host)
+        assert seen.gateways(two.bridge) == []
+        assert seen.gateways() == before != []

@@ -16,6 +16,7 @@ from tests.xen.net_moves import adopt, assert_reachable, assert_whole
 from tests.xen.net_operator import (
     DEGRADED,
     DONE,
+    FAILED,
     PREFIX,
     STATIC,
     checked,
@@ -25,7 +26,7 @@ from tests.xen.net_operator import (
     refusal,
     run,
 )
-from tests.xen.net_segment import ping
+from tests.xen.net_segment import PREFIX6, ping
 from tests.xen.net_shapes import ADDRESS, STORAGE, TESTER, addressed, pair, says, up
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
@@ -157,6 +158,24 @@ def test_row_62_a_stale_management_entry_is_told_and_nothing_is_cut(xen_host):
 
 
 @pytest.mark.full
+def test_row_66_ipv6_that_is_switched_off_for_the_whole_host_is_told_with_the_way_back(net):
+    nic = net.nic(STORAGE)
+    net.api.PIF.reconfigure_ipv6(nic.pif, "Static", f"{PREFIX6}11/64", "", "")
+    setting = "sysctl -w net.ipv6.conf.all.disable_ipv6="
+    net.host.exec(f"{setting}1")
+    try:
+        done = up(net, nic.pif)
+        assert done.code == FAILED, done.said
+        assert "IPv6 is switched off for the whole host" in done.said
+        assert f"{setting}0" in done.said
+        assert nic.bridge not in look(net.host).links
+    finally:
+        net.host.exec(f"{setting}0")
+    assert up(net, nic.pif).code == DONE
+    assert look(net.host).addresses(nic.bridge, "inet6") == {f"{PREFIX6}11/64"}
+
+
+@pytest.mark.full
 def test_row_68_a_missing_kernel_module_is_named(net):
     one, two = pair(net)
     block = "/etc/modprobe.d/no-bonding.conf"
@@ -174,6 +193,7 @@ def test_drift_is_found_and_reported(net):
     nic = addressed(net)
     net.api.PIF.plug(nic.pif)
     assert checked(net.host).code == DONE
+    since = net.host.exec("date +@%s").stdout.strip()
     net.host.exec(
         f"ip link set {nic.bridge} type bridge forward_delay 1500; ip address add 10.9.9.9/24 dev {nic.bridge}"
     )
@@ -183,6 +203,12 @@ def test_drift_is_found_and_reported(net):
         (nic.bridge, "forward_delay"),
         (nic.bridge, "address"),
     }
+
+    def told(what):  # by the agent itself
+        drift = f"drift: {nic.bridge}: {what} is "
+        return drift in net.host.exec(f"journalctl -u hostagent -o cat --since '{since}'").stdout
+
+    await_that(lambda: told("forward_delay") and told("address"), "the agent tells of both")
     assert up(net, nic.pif).code == DONE
     assert checked(net.host).code == DONE
     assert look(net.host).addresses(nic.bridge) == {f"{ADDRESS}/{PREFIX}"}

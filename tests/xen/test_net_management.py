@@ -1,6 +1,7 @@
-"""The management interface is never lost: taken over, moved, moved wrongly, and stopped in the middle of it.
+"""The management interface is never lost: taken over, moved, and stopped in the middle of it.
 
 Every test ends with a new ssh connection to the address the host had, and nobody has touched the host in between.
+Moves that are wrong are in test_net_undone.py.
 """
 
 from __future__ import annotations
@@ -14,33 +15,32 @@ from nested_xen.machine import GATEWAY
 from nested_xen.rotation import rotating
 
 from tests.xen.agent import WAIT, power_on, start
-from tests.xen.net_look import assert_bridge, assert_vlan, await_that, bonding, console, look
+from tests.xen.net_look import assert_bridge, bonding, console, look, look_from_console
 from tests.xen.net_moves import (
-    BACK_S,
     MANAGEMENT,
     SECOND,
     adopt,
+    as_before,
     assert_reachable,
     assert_whole,
+    at_the_console,
     begin_and_hold,
     bonding_both,
     kill,
     management_of,
+    management_pif,
+    on_one_segment,
     places_of,
     reachable,
-    second_cable,
-    unplugged_second_cable,
 )
-from tests.xen.net_operator import DONE, UNDONE, await_start, opened, reconfigure, refusal, run
+from tests.xen.net_operator import DEGRADED, DONE, await_start, opened, run
+from tests.xen.nics import nic_name
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(2400)]
 
 NETMASK = str(machine.SUBNET.netmask)
-NOBODYS = "203.0.113.9"
-WRONG_TAG = 999
 PLACES = 16
 """The places of a move are spread over so many cases; no move may have more."""
-CONFIRM_S = 30
 
 
 @pytest.fixture
@@ -53,40 +53,8 @@ def host(xen_host):
 @pytest.fixture
 def two_cables(host):
     """A host with two NICs on the management segment; what bonds them goes after the test."""
-    second_cable(host)
-    yield host
-    assert_reachable(host)
-    with opened(host) as net:
-        for bond in net.api.Bond.get_all():
-            net.api.Bond.destroy(bond)
-        for ref, record in net.api.network.get_all_records().items():
-            if record["name_label"].startswith(("management bond", "a bond")) and not record["PIFs"]:
-                net.api.network.destroy(ref)
-    unplugged_second_cable(host)
-    assert management_of(look(host), host) == "xenbr0"
-
-
-def management_pif(net):
-    (ref,) = [ref for ref, record in net.api.PIF.get_all_records().items() if record["management"]]
-    return ref
-
-
-def as_before(host, before):
-    """The management network is what it was, by the kernel's own indexes."""
-    assert_whole(host)
-    seen, bridge = look(host), management_of(before, host)
-    assert management_of(seen, host) == bridge
-    assert seen.uplinks(bridge) == before.uplinks(bridge)
-    assert seen.addresses(bridge) == before.addresses(bridge)
-    assert seen.routes4 == before.routes4
-
-
-def at_the_console(host, *words):
-    """A command typed at the console, whose end nobody waits for on the network; its unit is `typed`."""
-    console(host, f"systemd-run --quiet --unit typed --property=RemainAfterExit=no {' '.join(words)}")
-    over = f"{WAIT}\nis_over() {{ ! systemctl is-active -q typed; }}\nuntil_true {BACK_S} is_over"
-    console(host, over, deadline_s=BACK_S + 60)
-    return console(host, "journalctl -u typed -o cat; systemctl reset-failed typed 2>/dev/null", check=False)
+    with on_one_segment(host):
+        yield host
 
 
 # taking over, and giving back
@@ -181,9 +149,10 @@ def test_an_operator_brings_it_back_with_no_agent_from_the_cached_copy(host):
 @pytest.mark.full
 def test_an_emergency_reset_goes_back_to_what_was_verified_without_a_reboot(host):
     boot = host.exec("cat /proc/sys/kernel/random/boot_id").stdout
+    nic = nic_name(host, MANAGEMENT)
     host.exec("systemctl stop hostagent")
     try:
-        console(host, "ip address flush dev xenbr0; ip link set xenbr0 down; ip link set enp0s2 nomaster")
+        console(host, f"ip address flush dev xenbr0; ip link set xenbr0 down; ip link set {nic} nomaster")
         said = console(host, "hostagent net emergency-reset; echo exit $?", check=False)
         assert "exit 0" in said
         assert_reachable(host)
@@ -238,150 +207,47 @@ def test_it_moves_to_another_nic_when_that_reaches_the_gateway(two_cables):
     assert_whole(host)
 
 
-# wrong moves: each is undone by itself
-
-
-def test_a_wrong_address_is_undone(host):
-    before = look(host)
-    with opened(host) as net:
-        uuid = net.api.PIF.get_uuid(management_pif(net))
-    said = at_the_console(
-        host,
-        f"hostagent-xe pif-reconfigure-ip uuid={uuid} mode=static IP={NOBODYS} netmask=255.255.255.0",
-        "gateway=203.0.113.1",
-    )
-    as_before(host, before)
-    assert "203.0.113.1" in said  # what was tried and did not answer is named
-    with opened(host) as net:
-        assert net.record(management_pif(net))["IP"] == host.machine.address
-
-
 @pytest.mark.full
-def test_a_wrong_vlan_is_undone(host):
-    before = look(host)
-    with opened(host) as net:
-        vlan = net.vlan(net.nic(MANAGEMENT).pif, WRONG_TAG)
-        net.api.PIF.reconfigure_ip(vlan, "Static", str(machine.SUBNET[77]), NETMASK, str(GATEWAY), "")
-        uuid = net.api.PIF.get_uuid(vlan)
-        untagged = net.api.PIF.get_VLAN_master_of(vlan)
-        assert_vlan(look(host), net.nic(MANAGEMENT).name, WRONG_TAG, net.bridge(vlan))
-        net.api.PIF.unplug(vlan)
-    at_the_console(host, f"hostagent-xe host-management-reconfigure pif-uuid={uuid}")
-    as_before(host, before)
-    with opened(host) as net:
-        assert management_pif(net) == net.nic(MANAGEMENT).pif
-        net.api.VLAN.destroy(untagged)
-
-
-@pytest.mark.full
-def test_a_wrong_gateway_is_undone(host):
-    before = look(host)
-    with opened(host) as net:
-        uuid = net.api.PIF.get_uuid(management_pif(net))
-    wrong = str(machine.SUBNET[250])
-    at_the_console(
-        host,
-        f"hostagent-xe pif-reconfigure-ip uuid={uuid} mode=static IP={host.machine.address}",
-        f"netmask={NETMASK} gateway={wrong}",
-    )
-    as_before(host, before)
-    assert wrong not in str(look(host).routes4)
-
-
-def test_a_bond_whose_mode_does_not_fit_the_switch_is_undone(two_cables):
-    """LACP where nobody answers it: as a new bond, and as a new mode of one that works."""
+@pytest.mark.parametrize("keep_old", [False, True])
+def test_row_2_the_old_interface_has_no_address_in_the_subnet_after_a_move_unless_it_is_to(
+    two_cables, keep_old
+):
     host = two_cables
-    before = look(host)
+    other, prefix = str(machine.SUBNET[110 + host.machine.index]), machine.SUBNET.prefixlen
+    own = f"{host.machine.address}/{prefix}"
     with opened(host) as net:
-        members = ",".join(net.api.PIF.get_uuid(net.nic(n).pif) for n in (MANAGEMENT, SECOND))
-        uuid = net.api.network.get_uuid(net.network("a bond, refused"))
-    command = f"hostagent-xe bond-create network-uuid={uuid} pif-uuids={members} mode=lacp"
-    said = at_the_console(host, command)
-    as_before(host, before)
-    assert "LACP" in said
-    with opened(host) as net:
-        assert net.api.Bond.get_all() == []
-
-
-@pytest.mark.full
-def test_a_working_bond_is_not_changed_to_a_mode_that_does_not_fit_the_switch(two_cables):
-    host = two_cables
-    with opened(host) as net:
-        bond, _ = net.bond([net.nic(MANAGEMENT).pif, net.nic(SECOND).pif], "active-backup")
-        uuid = net.api.Bond.get_uuid(bond)
-        assert refusal(net.api.Bond.set_mode, bond, "balance-slb")[0] == "VALUE_NOT_SUPPORTED"
-    before = look(host)
-    at_the_console(host, f"hostagent-xe bond-set-mode uuid={uuid} mode=lacp")
-    as_before(host, before)
-    device = next(name for name in before.made() if before.kind(name) == "bond")
-    assert bonding(host, device)[0]["Bonding Mode"] == "fault-tolerance (active-backup)"
-
-
-@pytest.mark.full
-def test_a_change_that_nobody_confirms_is_undone_also_with_the_agent_dead(host):
-    before = look(host)
-    with opened(host) as net:
-        uuid = net.api.PIF.get_uuid(management_pif(net))
-        net.api.network.set_MTU(net.api.PIF.get_network(management_pif(net)), "1400")
+        first, second = net.nic(MANAGEMENT), net.nic(SECOND)
+        was = net.record(first.pif)
+        net.api.PIF.reconfigure_ip(second.pif, "Static", other, NETMASK, str(GATEWAY), "")
+    words = ("interface-reconfigure", "--no-syslog", "--pif-uuid", second.uuid, "--management")
+    code, said = at_the_console(host, *words, *["--keep-old"] * keep_old, "up")
     try:
-        done = reconfigure(
-            host, "--pif-uuid", uuid, "--management", "--confirm", f"--timeout={CONFIRM_S}", "up"
-        )
-        assert (done.code, done.value["outcome"]) == (DONE, "waiting"), done.said
-        assert look(host).links["xenbr0"]["mtu"] == 1400
-        host.exec("systemctl kill -s KILL hostagent; systemctl stop hostagent")
-        await_that(
-            lambda: look(host).links["xenbr0"]["mtu"] == 1500, "the change is undone", deadline_s=BACK_S
-        )
-        as_before(host, before)
+        seen = look_from_console(host)
+        assert seen.addresses(second.bridge) == {f"{other}/{prefix}"}
+        assert seen.gateways() == seen.gateways(second.bridge) == [str(GATEWAY)]
+        assert seen.addresses("xenbr0") == ({own} if keep_old else set())
+        assert host.machine.address in said
+        if keep_old:
+            assert code == DEGRADED, said
+            assert "are in the same subnet" in said
+        else:
+            assert code == DONE, said
+            assert f"was the management interface in the same subnet and loses {host.machine.address}" in said
+            assert "--keep-old" in said
     finally:
-        start(host)
+        if not keep_old:
+            back = (
+                f"IP={host.machine.address}",
+                f"netmask={NETMASK}",
+                f"gateway={GATEWAY}",
+                f"DNS={was['DNS']}",
+            )
+            at_the_console(
+                host, "hostagent-xe", "pif-reconfigure-ip", f"uuid={first.uuid}", "mode=static", *back
+            )
+        at_the_console(host, "hostagent-xe", "host-management-reconfigure", f"pif-uuid={first.uuid}")
         with opened(host) as net:
-            net.api.network.set_MTU(net.api.PIF.get_network(management_pif(net)), "1500")
-
-
-@pytest.mark.full
-def test_a_change_that_is_confirmed_stays(host):
-    with opened(host) as net:
-        pif = management_pif(net)
-        uuid, ref = net.api.PIF.get_uuid(pif), net.api.PIF.get_network(pif)
-        net.api.network.set_MTU(ref, "1400")
-    done = reconfigure(host, "--pif-uuid", uuid, "--management", "--confirm", f"--timeout={CONFIRM_S}", "up")
-    assert done.value["outcome"] == "waiting", done.said
-    assert run(host, "hostagent", "net", "confirm").code == DONE
-    host.exec(f"sleep {CONFIRM_S + 5}")
-    assert look(host).links["xenbr0"]["mtu"] == 1400
-    with opened(host) as net:
-        net.api.network.set_MTU(ref, "1500")
-        net.api.PIF.plug(pif)
-    assert_whole(host)
-
-
-@pytest.mark.full
-def test_a_step_that_the_kernel_refuses_is_told_and_everything_before_it_is_undone(host):
-    """A device in the way of one that is to be made, put there between plan and execution."""
-    before = look(host)
-    with opened(host) as net:
-        vlan = net.vlan(net.nic(SECOND).pif, 6)
-        net.api.PIF.unplug(vlan)
-        uuid, bridge = net.api.PIF.get_uuid(vlan), net.bridge(vlan)
-        owner = net.api.PIF.get_VLAN_master_of(vlan)
-    assert begin_and_hold(host, f"interface-reconfigure --json --pif-uuid {uuid} up", "begun")
-    console(host, f"ip link add {bridge} type bridge; rm /run/hostagent/hold")
-    over = f"{WAIT}\nis_over() {{ ! systemctl is-active -q network-move; }}\nuntil_true 120 is_over"
-    console(host, over)
-    status = console(host, "journalctl -u network-move -o cat | grep -c EEXIST", check=False)
-    try:
-        assert int(status.split()[-1]) >= 1
-        seen = look(host)
-        assert seen.made() == before.made()
-        again = reconfigure(host, "--pif-uuid", uuid, "up")
-        assert again.code in (1, UNDONE), again.said
-        assert bridge in again.said
-    finally:
-        console(host, f"ip link delete {bridge}", check=False)
-        with opened(host) as net:
-            net.api.VLAN.destroy(owner)
+            net.no_address(second.pif)
     assert_whole(host)
 
 

@@ -33,6 +33,12 @@ def installed(host):
     return host
 
 
+def told_of_nics(began):
+    """What a start tells of the list of NICs: position and what became of it, with what was before and is after."""
+    changes = [change for change in began.changes if "nics.json#" in change["what"]]
+    return {change["what"].partition("nics.json#")[2]: (change["old"], change["new"]) for change in changes}
+
+
 def rebuilt(host, **hardware):
     """The same host with the same disks after somebody had it open: other cards, or other slots; cold-booted."""
     host.power_off()
@@ -64,6 +70,17 @@ def segment_of(host, mac):
 
 
 def test_row_32_every_real_nic_has_a_pif_at_its_position_and_nothing_else_has(net):
+    ghosts = f"""
+ip link add ghost0 type dummy; ip link add ghost1 type veth peer name ghost2
+ip link add ghost3 link {net.nic(STORAGE).name} type vlan id 77
+ip tuntap add dev ghost4 mode tap; ip link add ghost5 type bridge
+"""
+    net.host.exec(ghosts)
+    try:
+        net.api.PIF.scan(net.me)
+        assert {f"ghost{number}" for number in range(6)} <= look(net.host).links.keys()
+    finally:
+        net.host.exec("for n in 0 1 3 4 5; do ip link delete ghost$n; done")
     macs = [nic.mac for nic in net.host.machine.nics]
     physical = [record for record in net.api.PIF.get_all_records().values() if record["physical"]]
     assert sorted(record["MAC"] for record in physical) == sorted(macs)
@@ -106,7 +123,10 @@ def test_row_26_in_another_order_every_nic_keeps_its_network_its_address_and_its
             assert (now.pif, now.bridge, now.mac) == (before.pif, before.bridge, before.mac)
             assert_bridge(look(host), now.bridge, {now.name}, mac=now.mac)
             assert answers_on(host, segment_of(host, now.mac), number) == now.mac
-        assert {number for number in nics if net.nic(number).name != nics[number].name}
+        names = {number: (nics[number].name, net.nic(number).name) for number in nics}
+    renamed = {f"{number} renamed": pair for number, pair in names.items() if pair[0] != pair[1]}
+    assert renamed
+    assert renamed.items() <= told_of_nics(began).items()
 
 
 @pytest.mark.full
@@ -161,6 +181,7 @@ def test_row_27_a_card_in_the_slot_of_one_that_vanished_takes_its_place(odd_host
     macs = [machine.mac(1, MANAGEMENT), machine.mac(1, STORAGE), NEW_CARD]
     began = rebuilt(host, macs=macs)
     assert began.report["ending"] == "complete", began.troubles
+    assert told_of_nics(began)[f"{BOND_A} replaced"] == (former.mac, NEW_CARD)
     with opened(host) as net:
         now = net.nic(BOND_A)
         assert (now.pif, now.bridge, now.mac) == (former.pif, former.bridge, NEW_CARD)
@@ -171,8 +192,13 @@ def test_row_27_a_card_in_the_slot_of_one_that_vanished_takes_its_place(odd_host
 @pytest.mark.full
 def test_row_27_with_every_nic_exchanged_the_host_is_reachable_by_the_places_of_its_cards(odd_host):
     host = installed(odd_host())
-    rebuilt(host, macs=[f"02:00:00:00:01:{number:02x}" for number in range(4)])
+    former = [nic.mac for nic in host.machine.nics]
+    macs = [f"02:00:00:00:01:{number:02x}" for number in range(4)]
+    began = rebuilt(host, macs=macs)
     assert_reachable(host)
+    told = told_of_nics(began)
+    for number, both in enumerate(zip(former, macs, strict=True)):
+        assert told[f"{number} replaced"] == both
     assert management_of(look(host), host) == "xenbr0"
 
 
