@@ -14,7 +14,7 @@ from tests.xen.interruptions import POINTS, PREPARE, WHOLE, put_back
 pytestmark = [pytest.mark.destructive]
 
 
-@pytest.mark.parametrize("point", rotating(POINTS, count=3))
+@pytest.mark.parametrize("point", rotating(POINTS, count=1))
 def test_killed_in_the_middle_of_a_step_the_next_start_is_clean(xen_host, point):
     identity = xen_host.exec("cat /etc/hostagent/inventory /etc/hostagent/ptoken").stdout
 

@@ -10,7 +10,7 @@ from tests.xen.interruptions import OF_COORDINATORS, PREPARE, WHOLE, put_back
 pytestmark = [pytest.mark.destructive]
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_power_cut_in_the_middle_of_the_first_writes(take_hosts):
     """Everything the agent had written durably is there after the cut; what it had not, the next start makes."""
     (host,) = take_hosts(1, "installed")
