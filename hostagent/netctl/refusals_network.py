@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
 
 NAME_BYTES = 15
 """IFNAMSIZ less the final zero."""
-RESERVED = ("xen", "xapi", "vif", "tap", "eth")
+RESERVED = ("xen", "xapi", "vif", "tap", "eth", "bond")
+"""Beginnings of names that NICs, guests' devices and ours have."""
+TAKEN = ("lo", "all", "default")
+"""The loopback device, and what stands for all devices below /proc/sys/net."""
+BRIDGE = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{NAME_BYTES - 1}}}")
+"""It becomes a word of command lines, a file's name and a key of settings; a hyphen in front would be an option."""
 SYSTEM = ("is_guest_installer_network", "is_host_internal_management_network")
 """Keys of other_config of networks that the host needs itself."""
 EXCLUSIVE = {"nbd": "insecure_nbd", "insecure_nbd": "nbd"}
@@ -29,15 +35,14 @@ MTU_FIRST, MTU_LAST = 68, 65535
 
 def bridge(view: View, name: str) -> None:
     """An operator's name for a bridge."""
-    usable = (
-        name.isascii() and name.isprintable() and not set(name) & set(" /:'\"") and name not in (".", "..")
-    )
-    if not usable or len(name) > NAME_BYTES or name.startswith(RESERVED):
+    devices = {record["device"] for _, record in view.records("PIF")}
+    if not BRIDGE.fullmatch(name) or name.startswith(RESERVED) or name in (*TAKEN, *devices):
         raise InvalidValueError(
             "bridge",
             name,
             f"a bridge cannot be called '{name}'",
-            hint=f"at most {NAME_BYTES} characters, not beginning with {', '.join(RESERVED)}; or none: one is chosen",
+            hint=f"at most {NAME_BYTES} of letters, digits, _ . and -, not beginning with -, {', '.join(RESERVED)};"
+            " or none: one is chosen",
         )
     if any(record["bridge"] == name for _, record in view.records("network")):
         raise RefusedError(

@@ -7,6 +7,8 @@ import pytest
 from hostagent.errors import KernelError
 from tests.pure.netctl_host import STATIC, opened
 
+NOT_DEVICES = ("a" * 16, "a b", "a/b", "é", "..", "a\tb", "lab\n")
+
 
 @pytest.fixture
 def site(tmp_path):
@@ -32,7 +34,22 @@ def test_a_network_gets_a_bridge_of_its_own(site):
 
 
 @pytest.mark.parametrize(
-    "name", ["a" * 16, "xenbr7", "xapi7", "vifx", "tap0", "eth0", "a b", "a/b", "é", "..", "a\tb"]
+    "name",
+    [
+        *NOT_DEVICES,
+        "xenbr7",
+        "xapi7",
+        "vifx",
+        "tap0",
+        "eth0",
+        "bond0",
+        "lo",
+        "all",
+        "default",
+        "-k",
+        "a;b",
+        "%n",
+    ],
 )
 def test_names_that_a_bridge_cannot_have(site, name):
     assert site.fails("network.create", {"name_label": "a", "bridge": name}) == [
