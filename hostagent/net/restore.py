@@ -66,7 +66,7 @@ def made_again(
 
 
 def creatable(settings: Mapping[str, int]) -> dict[str, int]:
-    """The settings of a bond as the kernel shows them, without those that it refuses in that mode."""
+    """The settings of a bond as the kernel shows them, without those that it refuses in that mode, or without members."""
     mode = settings.get("mode", 0)
     timed = settings.get("miimon", 0)
     return {
@@ -76,4 +76,5 @@ def creatable(settings: Mapping[str, int]) -> dict[str, int]:
         and (mode in WITH_PRIMARY or not name.startswith("primary"))
         and (timed or name not in ("updelay", "downdelay", "peer_notif_delay"))
         and not (name == "primary" and not value)
+        and name != "active_slave"
     }

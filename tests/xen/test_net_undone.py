@@ -197,6 +197,7 @@ def test_a_change_that_nobody_confirms_is_undone_also_with_the_agent_dead(host):
         start(host)
         with opened(host) as net:
             net.api.network.set_MTU(net.api.PIF.get_network(management_pif(net)), "1500")
+            net.api.PIF.plug(management_pif(net))  # the start has brought it up as the database had it
 
 
 @pytest.mark.full
