@@ -66,7 +66,7 @@ def made_again(
 
 
 def creatable(settings: Mapping[str, int]) -> dict[str, int]:
-    """The settings of a bond as the kernel shows them, without those that it refuses in that mode, or without members."""
+    """The settings of a bond as the kernel shows them, without those it refuses in that mode or without members."""
     mode = settings.get("mode", 0)
     timed = settings.get("miimon", 0)
     return {
