@@ -65,6 +65,18 @@ def made_again(
     return again + [operation for each in on_it for operation in each]
 
 
+ARP_MODES = (0, 1, 2, 3)
+ONLY_IN = {
+    "packets_per_slave": (0,),
+    "tlb_dynamic_lb": (5, 6),
+    "lacp_active": (LACP,),
+    **dict.fromkeys(
+        ("arp_interval", "arp_validate", "arp_ip_target", "ns_ip6_target", "missed_max"), ARP_MODES
+    ),
+}
+"""The modes of a bond in which the kernel takes these at all (EACCES in others), also with the value it shows."""
+
+
 def creatable(settings: Mapping[str, int]) -> dict[str, int]:
     """The settings of a bond as the kernel shows them, without those it refuses in that mode or without members."""
     mode = settings.get("mode", 0)
@@ -77,4 +89,5 @@ def creatable(settings: Mapping[str, int]) -> dict[str, int]:
         and (timed or name not in ("updelay", "downdelay", "peer_notif_delay"))
         and not (name == "primary" and not value)
         and name != "active_slave"
+        and mode in ONLY_IN.get(name, (mode,))
     }
