@@ -122,10 +122,14 @@ def _of_bridge(found: Evidence, kernel: Kernel, pif: Pif, bridge: str, asking: A
         with contextlib.suppress(HostagentError):
             if mac := asking.holder(bridge, address, CONFLICT_S):
                 conflicts[address] = mac
-    for route in kernel.routes:
-        gateway = route.gateway
-        if route.device != index or not gateway or not route.destination.startswith("default"):
-            continue
+    asked = [
+        route.gateway
+        for route in kernel.routes
+        if route.device == index and route.gateway and route.destination.startswith("default")
+    ]
+    if pif.ip_mode == "Static" and pif.gateway and mine:  # also where another PIF has the default route
+        asked.append(pif.gateway)
+    for gateway in dict.fromkeys(asked):
         source = next((text for text in mine if (":" in text) == (":" in gateway)), "")
         with contextlib.suppress(HostagentError):
             from hostagent.net.probe import Probe

@@ -65,6 +65,19 @@ def around(host, ref="master", look=None, known=None, **options):
     return ask_around(Evidence(), known, look or kernel(), known.pifs[ref], host.asking(), **options)
 
 
+def test_the_gateway_of_a_pif_is_asked_also_where_another_pif_has_the_default_route(host):
+    known, look = records(), kernel()
+    pif = known.pifs["master"]._replace(ip_mode="Static", gateway="192.0.2.77")
+    host.answers = False
+
+    found = around(
+        host, look=look._replace(routes=()), known=known._replace(pifs={**known.pifs, "master": pif})
+    )
+
+    assert found.gateways == {"192.0.2.77": False}
+    assert host.listened != []
+
+
 def test_a_pif_whose_gateway_answers_is_not_listened_for(host):
     found = around(host)
 
@@ -78,7 +91,7 @@ def test_a_pif_whose_gateway_answers_is_not_listened_for(host):
     ("change", "listened"),
     [
         ({"look": kernel(eth1={"carrier": False})}, [("eth0",)]),
-        ({"look": kernel()._replace(routes=())}, [("eth0", "eth1")]),
+        ({"look": kernel()._replace(routes=(), addresses=())}, [("eth0", "eth1")]),
         ({"ref": "upper"}, [("eth0", "eth1")]),
         ({"ref": "nic2"}, []),  # down: nothing can be heard
         ({"listen": True}, [("eth0", "eth1")]),
