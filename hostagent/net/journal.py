@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hostagent.errors import BusyError, HostagentError, OperatorError
-from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.files import FileError, read_bounded, sync_directory, write_atomic
 from hostagent.net.operation import Operation, Plan, Step
 
 if TYPE_CHECKING:
@@ -105,11 +105,7 @@ def commit(folder: Path, journal: Journal) -> None:
         path = folder / NAME
         try:
             path.unlink(missing_ok=True)
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync_directory(folder)
         except OSError as failed:
             raise FileError(
                 f"{error.found}; and {path} could not be removed: {failed.strerror}",

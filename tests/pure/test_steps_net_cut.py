@@ -12,7 +12,7 @@ from hostagent.net.operation import Operation, Plan, Step
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.step import Change
 from hostagent.xen import inventory
-from tests.pure.startup_network import BOOT, nic_files
+from tests.pure.startup_network import BOOT
 
 STATIC = {
     "ip_configuration_mode": "Static",
@@ -25,25 +25,6 @@ STATIC = {
 @pytest.fixture(autouse=True)
 def no_power_cut(monkeypatch):
     monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.fixture
-def owners(monkeypatch):
-    """NIC → the daemon that has it."""
-    found: dict[str, Owner] = {}
-    from hostagent.net import foreign
-
-    monkeypatch.setattr(foreign, "owners", lambda nic, _root: (found[nic.name],) if nic.name in found else ())
-    return found
-
-
-@pytest.fixture
-def nics(paths, network_host, owners):
-    """eth0 and eth1."""
-    for number in range(2):
-        network_host.kernel.nic(f"eth{number}", number + 2, up=True)
-        nic_files(paths.root, f"eth{number}", number + 2)
-    return network_host
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tests on real Xen hosts: fixtures and options come from the lab."""
 
 import pytest
+from nested_xen import machine, network
 from nested_xen.fixtures import (  # noqa: F401 - fixtures and hooks are found by name
     lab_hosts,
     odd_host,
@@ -16,6 +17,7 @@ from nested_xen.fixtures import (  # noqa: F401 - fixtures and hooks are found b
 )
 
 from tests.xen.net_operator import clean, opened
+from tests.xen.net_shapes import BOND_B
 
 
 @pytest.fixture
@@ -31,3 +33,12 @@ def net(clean_host):
     """The network of such a host, through a session."""
     with opened(clean_host) as made:
         yield made
+
+
+@pytest.fixture
+def two_cables(xen_host):  # noqa: F811 - the fixture
+    """The NICs of a bond on one segment, as on one switch."""
+    tap = machine.tap_name(xen_host.name, BOND_B)
+    network.move(xen_host.lab, tap, "bond-a")
+    yield
+    network.move(xen_host.lab, tap, "bond-b")

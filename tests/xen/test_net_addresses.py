@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from nested_xen import faults, machine, network, services
+from nested_xen import faults, services
 
 from tests.xen.net_look import assert_vlan, await_that, look
 from tests.xen.net_operator import NETMASK, PREFIX, STATIC, opened, xe
@@ -26,7 +26,6 @@ from tests.xen.net_segment import (
 from tests.xen.net_shapes import (
     ADDRESS,
     ANOTHER,
-    BOND_B,
     JUMBO,
     JUMBO_PING,
     STORAGE,
@@ -38,15 +37,6 @@ from tests.xen.net_shapes import (
 )
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture
-def two_cables(xen_host):
-    """The NICs of a bond on one segment, as on one switch."""
-    tap = machine.tap_name(xen_host.name, BOND_B)
-    network.move(xen_host.lab, tap, "bond-a")
-    yield
-    network.move(xen_host.lab, tap, "bond-b")
 
 
 # internal networks

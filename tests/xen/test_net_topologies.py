@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from nested_xen import faults, machine, network, wire
+from nested_xen import faults, wire
 from nested_xen.frames import EtherType
 
 from tests.xen.agent import power_on
@@ -46,15 +46,6 @@ def assert_nothing_to_do(net, pif):
         n: row["ifindex"] for n, row in before.links.items()
     }
     assert checked(net.host).value["outcome"] == "right"
-
-
-@pytest.fixture
-def two_cables(xen_host):
-    """The NICs of a bond on one segment, as on one switch."""
-    tap = machine.tap_name(xen_host.name, BOND_B)
-    network.move(xen_host.lab, tap, "bond-a")
-    yield
-    network.move(xen_host.lab, tap, "bond-b")
 
 
 # plain PIFs and VLANs

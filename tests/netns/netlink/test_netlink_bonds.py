@@ -4,26 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
-from hostagent.net.netlink import Netlink
-from tests.netns.netlink_links import BRIDGE, A, B, add, change, device, ip, link, needs, own_namespace
+from tests.netns.netlink_links import BRIDGE, A, B, add, change, device, ip, link, needs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def segments(kernel: None) -> Iterator[None]:
-    """Instead of a lab's segments."""
-    with own_namespace():
-        yield
-
-
-@pytest.fixture
-def netlink(segments: None) -> Iterator[Netlink]:
-    with Netlink() as made:
-        yield made
+    from hostagent.net.netlink import Netlink
 
 
 def test_a_bond_is_made_with_all_its_settings_and_its_port_tells_its_state(netlink: Netlink) -> None:

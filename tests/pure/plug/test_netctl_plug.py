@@ -9,7 +9,7 @@ import contextlib
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import cache, history, journal
+from hostagent.net import history, journal
 from hostagent.net.attached import attached
 from hostagent.net.finding import FindingError
 from hostagent.net.foreign_files import Owner
@@ -18,42 +18,13 @@ from hostagent.net.unfinished import state_of
 from hostagent.netctl import merged, plug
 from hostagent.netctl.plug import Network
 from tests.pure.netctl_plugs import (
-    Files,
     Refused,
     a_host,
     a_host_without_vlan,
-    a_network,
     bonded,
     raised,
     state,
-    three_nics,
 )
-
-
-@pytest.fixture(autouse=True)
-def no_power_cut(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.fixture
-def host():
-    return three_nics()
-
-
-@pytest.fixture
-def files():
-    return Files()
-
-
-@pytest.fixture
-def net(host, files, tmp_path):
-    return a_network(host, files, tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / cache.FOLDER
-
 
 # --- done, kept, undone ---
 

@@ -4,28 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
-
 from hostagent.net.devices import Address, Link, Route
 from hostagent.net.follow import Follower
-from hostagent.net.netlink import Netlink
-from tests.netns.netlink_links import BRIDGE, SOON_S, A, add, change, ip, link, own_namespace
+from tests.netns.netlink_links import BRIDGE, SOON_S, A, add, change, ip, link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture(autouse=True)
-def segments(kernel: None) -> Iterator[None]:
-    """Instead of a lab's segments."""
-    with own_namespace():
-        yield
-
-
-@pytest.fixture
-def netlink(segments: None) -> Iterator[Netlink]:
-    with Netlink() as made:
-        yield made
+    from hostagent.net.netlink import Netlink
 
 
 def test_what_happens_is_told_in_order(netlink: Netlink) -> None:

@@ -9,37 +9,11 @@ import contextlib
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import bring, cache, journal
+from hostagent.net import bring, journal
 from hostagent.net.apply import RolledBackError
 from hostagent.net.attached import attached
 from hostagent.netctl.plug import Network
-from tests.pure.netctl_plugs import Files, Refused, a_host, a_network, bonded, raised, state, three_nics
-
-
-@pytest.fixture(autouse=True)
-def no_power_cut(monkeypatch):
-    monkeypatch.setattr("os.fsync", lambda _: None)
-
-
-@pytest.fixture
-def host():
-    return three_nics()
-
-
-@pytest.fixture
-def files():
-    return Files()
-
-
-@pytest.fixture
-def net(host, files, tmp_path):
-    return a_network(host, files, tmp_path)
-
-
-@pytest.fixture
-def folder(tmp_path):
-    return tmp_path / cache.FOLDER
-
+from tests.pure.netctl_plugs import Refused, a_host, bonded, raised, state
 
 # --- bonds ---
 

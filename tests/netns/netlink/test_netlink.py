@@ -13,25 +13,12 @@ import pytest
 from hostagent.net.devices import Address, Route
 from hostagent.net.netlink import Netlink, NetlinkError
 from hostagent.net.operation import Operation
-from tests.netns.netlink_links import BRIDGE, A, B, add, change, device, ip, ip_json, link, own_namespace
+from tests.netns.netlink_links import BRIDGE, A, B, add, change, device, ip, ip_json, link
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from hostagent.net.operation import Value
-
-
-@pytest.fixture(autouse=True)
-def segments(kernel: None) -> Iterator[None]:
-    """Instead of a lab's segments."""
-    with own_namespace():
-        yield
-
-
-@pytest.fixture
-def netlink(segments: None) -> Iterator[Netlink]:
-    with Netlink() as made:
-        yield made
 
 
 def test_a_bridge_is_there_as_asked_for_in_one_message(netlink: Netlink) -> None:
