@@ -10,7 +10,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import history, journal
+from hostagent.net import history, journal, nics
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP, SCOPE_LINK, UP
 from hostagent.net.reason import Evidence
@@ -57,6 +57,8 @@ def gather(folder: Path, boot: str) -> Evidence:
         left = journal.pending(folder)
         if left is not None and left.boot_id == boot:
             found = found._replace(pending=f"{left.what} ({left.state})")
+    with contextlib.suppress(HostagentError):
+        found = found._replace(missing=nics.missing_since(nics.load(folder / nics.FILE)))
     with contextlib.suppress(HostagentError):
         for entry in history.read(folder, most=1):
             told = f": {entry.told[-1]}" if entry.told else ""

@@ -113,10 +113,25 @@ class _Explaining:
             weight = STOPS if finding.severity == STOP else WARNS
             self._add(weight, finding.found, command=finding.hint)
 
+    def _absent(self, nic: Pif) -> None:
+        """That it stands in the way is told by the checks; here since when, and which NICs could be in its place."""
+        taken = {pif.device for pif in self.records.pifs.values() if pif.physical}
+        free = [
+            f"{name} ({link.permanent_mac or link.mac}), {'with' if link.carrier else 'without'} carrier, is no PIF's"
+            for name, link in sorted(self.links.items())
+            if link.parent and not link.kind and name not in taken and not name.startswith(GUESTS_PORTS)
+        ]
+        self._add(
+            TELLS,
+            " ".join([nic.device, f"({nic.mac}) is missing", self.evidence.missing.get(nic.mac, "")]).strip(),
+            *free,
+        )
+
     def _nic(self, nic: Pif) -> None:
         link = self.links.get(nic.device)
         if link is None:
-            return  # told by the checks
+            self._absent(nic)
+            return
         evidence = self._wire(nic.device)
         if not link.flags & UP:
             if self.pif.currently_attached or nic.bond_slave_of:

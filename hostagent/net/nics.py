@@ -7,6 +7,7 @@ caller says where. What there is to see, `nics_look.py` reads.
 from __future__ import annotations
 
 import json
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +38,7 @@ STORED: Mapping[str, type] = {
     "device_name": str,
     "pci_path": str,
     "driver": str,
+    "missing_since_s": int,
 }
 
 
@@ -184,6 +186,22 @@ def load(path: pathlib.Path) -> tuple[Nic, ...]:
         ) from error
 
 
+def dated(nics: Iterable[Nic], now_s: int) -> tuple[Nic, ...]:
+    """The same, where those that were first not found now have the time of it."""
+    return tuple(
+        nic if nic.present or nic.missing_since_s else nic._replace(missing_since_s=now_s) for nic in nics
+    )
+
+
+def missing_since(nics: Iterable[Nic]) -> dict[str, str]:
+    """MAC of each missing NIC → since when, in words."""
+    return {
+        nic.mac: time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(nic.missing_since_s))
+        for nic in nics
+        if nic.missing_since_s
+    }
+
+
 def store(path: pathlib.Path, nics: Sequence[Nic]) -> None:
     """Keep the list, durably. Raises FileError, BusyError."""
     write_atomic(path, encode(nics))
@@ -212,6 +230,8 @@ def decode(data: bytes) -> tuple[Nic, ...]:
                 raise ValueError(f"{field} is {value!r}")
         if not 0 <= fields["position"] <= MOST_POSITION:
             raise ValueError(f"position {fields['position']}")
+        if not 0 <= fields.get("missing_since_s", 0) < 1 << 35:
+            raise ValueError(f"missing_since_s {fields['missing_since_s']}")
         nics.append(Nic(**{**fields, "mac": fields["mac"].lower()}))
     return tuple(sorted(nics))
 

@@ -35,6 +35,8 @@ class Evidence(NamedTuple):
     """Gateway → the largest packet that gets there whole, where that is less than the MTU."""
     settings: Mapping[str, str] = {}
     """Path below /proc/sys → value."""
+    missing: Mapping[str, str] = {}
+    """MAC of a NIC that is not in this host → since when, in words."""
     pending: str = ""
     """A change that is not committed."""
     last: str = ""

@@ -112,7 +112,7 @@ def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
         with contextlib.suppress(HostagentError):
             if taking.recorded:
                 adopt_objects.restore(place, before)
-                place.site.set_management(*management)
+                place.site.set_management(*management, "")
                 place.site.serve(*management)
                 place.keep(adopt_objects.records(place, management[0]))
         note_undone(taking, result, began, error)

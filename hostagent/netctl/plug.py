@@ -56,8 +56,8 @@ class Site(NamedTuple):
     """Other network daemons that have a NIC."""
     management: Callable[[], tuple[str, str]]
     """Bridge and family, as the inventory has them."""
-    set_management: Callable[[str, str], None]
-    """Write the inventory."""
+    set_management: Callable[[str, str, str], None]
+    """Write the inventory: bridge, family, and during a move, until the database has it, the former bridge."""
     serve: Callable[[str, str], None]
     """Listen on the address of this bridge, or on none for an empty one."""
     nics: Callable[[], Sequence[Nic]]
@@ -155,14 +155,18 @@ class Network:
     def listen(self, bridge: str, address_type: str) -> Iterator[Mapping[str, int]]:
         """As `Effect.listen`. Raises FileError, InvalidValueError, OperatorError."""
         before = self._site.management()
-        self._site.set_management(bridge, address_type)
+        self._site.set_management(bridge, address_type, before[0])
         try:
             self._site.serve(bridge, address_type)
             yield {}
         except BaseException:
-            self._site.set_management(*before)
+            self._site.set_management(*before, "")
             self._site.serve(*before)
             raise
+        try:
+            self._site.set_management(bridge, address_type, "")
+        except HostagentError as error:  # the database has it, and the next start finds so
+            log.warning("the management interface is %s; %s (%s)", bridge, error.found, error.hint)
 
     def remove_bridges(self, names: Sequence[str], was: Records | None = None) -> tuple[str, ...]:
         """Remove bridges of ours that have no port; those that went. `was`: what the database says."""

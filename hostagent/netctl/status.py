@@ -93,6 +93,7 @@ class Keeper:
         self._eyes = eyes
         self._clock = clock
         self._kernel = Kernel({})
+        self._losses = 0
         self._generation = -1
         self._kept = ""
         self._address = ""
@@ -160,6 +161,9 @@ class Keeper:
     def _take_in(self, follower: Following) -> None:
         while (events := follower.read()) != []:
             after = taken_in(self._kernel, events) if events is not None else None
+            if events is None:
+                self._losses += 1
+                log.warning("the kernel dropped events: looking at everything anew (resync %d)", self._losses)
             self._kernel = self._eyes.look() if after is None else after
 
     def _write(self) -> list[Change]:

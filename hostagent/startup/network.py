@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 DISABLED = "MANAGEMENT_DISABLED"
 """Of the inventory, ours: an operator wants no management interface; without it, none was chosen yet."""
+FORMER = "MANAGEMENT_INTERFACE_FORMER"
+"""Of the inventory, ours: the bridge that a move leaves, until the database has the move."""
 PROBE_S = 1.5
 CHECKED_POLL_S, CHECKED_LOOKS = 0.2, 25
 """For the kernel to find that nobody else has an IPv6 address: it takes 1 to 2 s."""
@@ -135,7 +137,7 @@ def keep_positions(config: Config, found: nics.Assignment) -> None:
     """Raises FileError."""
     if found.changes:
         folder(config).mkdir(mode=0o755, parents=True, exist_ok=True)
-        nics.store(folder(config) / nics.FILE, found.nics)
+        nics.store(folder(config) / nics.FILE, nics.dated(found.nics, int(time.time())))
 
 
 def with_policy(config: Config, found: Iterable[Nic]) -> Sequence[Nic]:
@@ -156,13 +158,17 @@ def management(config: Config) -> tuple[str, str]:
     return found.management_interface, found.management_address_type.value
 
 
-def set_management(config: Config, host: HostState, bridge: str, family: str) -> None:
-    """Write it; an empty bridge is an operator's wish. Raises FileError, InvalidValueError."""
+def set_management(config: Config, host: HostState, bridge: str, family: str, former: str = "") -> None:
+    """Write it; an empty bridge is an operator's wish. `former`: the bridge of before, while the move is not in the
+    database. Raises FileError, InvalidValueError."""
     from hostagent.xen import inventory
 
     changes = {"MANAGEMENT_INTERFACE": bridge, "MANAGEMENT_ADDRESS_TYPE": family}
-    if not bridge or DISABLED in inventory.read(config.paths.inventory).values:
+    there = inventory.read(config.paths.inventory).values
+    if not bridge or DISABLED in there:
         changes[DISABLED] = "" if bridge else "true"
+    if former or FORMER in there:
+        changes[FORMER] = former
     host.inventory = inventory.update(config.paths.inventory, changes)
 
 
@@ -215,7 +221,7 @@ def site(config: Config, host: HostState, hold: Callable[[str], None] | None = N
         open=lambda bridge: holding(open_host(config, bridge), hold),
         owners=around(config).owners,
         management=lambda: management(config),
-        set_management=lambda bridge, family: set_management(config, host, bridge, family),
+        set_management=lambda bridge, family, former: set_management(config, host, bridge, family, former),
         serve=lambda bridge, family: _serve(config, host, bridge, family),
         nics=lambda: positions(config),
         has_bridge=has_bridge,

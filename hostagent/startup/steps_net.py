@@ -196,9 +196,9 @@ def _waiting(context: Context) -> str:
 
 
 def _follow_database(context: Context, *, dry: bool, undone: bool) -> tuple[Change, ...]:
-    """A move of the management interface that was broken off between inventory and database: the inventory names what
-    has no address, or is not there, or what the change was to make that was just `undone`; and the database has another
-    one, with its address. Its word counts: it is the last to be written.
+    """A move of the management interface that was broken off between inventory and database: the inventory says so, or
+    names what has no address, or is not there, or what the change was to make that was just `undone`; and the database
+    has another one, with its address. Its word counts: it is the last to be written.
     """
     named = inventory_of(context).management_interface
     records = _of_database(context, named) if named else None
@@ -207,13 +207,14 @@ def _follow_database(context: Context, *, dry: bool, undone: bool) -> tuple[Chan
     flagged = [pif for pif in records.pifs.values() if pif.management and _addressed(pif)]
     if len(flagged) != 1 or records.networks[flagged[0].network].bridge in ("", named):
         return ()
+    bridge, family = records.networks[flagged[0].network].bridge, flagged[0].primary_address_type
     there = early.management(records)
     link = network.look(context.config).by_name().get(named)
     if there is None and link is not None and link.group != GROUP:
         return ()
-    if there is not None and _addressed(there) and not undone:
+    moving = inventory_of(context).values.get(network.FORMER) == bridge
+    if there is not None and _addressed(there) and not undone and not moving:
         return ()
-    bridge, family = records.networks[flagged[0].network].bridge, flagged[0].primary_address_type
     if not dry:
         network.set_management(context.config, context.host, bridge, family)
         context.hold("inventory-written")

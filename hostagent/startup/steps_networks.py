@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.dbsync.change import Change as Row
 from hostagent.errors import HostagentError
-from hostagent.net import early, emergency, keys
+from hostagent.net import early, emergency, keys, nics
 from hostagent.net.devices import GROUP
 from hostagent.net.shown import args_of, names_in
 from hostagent.netctl import objects_sync, observed
@@ -242,6 +242,7 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
     links = kernel.by_name()
     owners = network.around(context.config).owners
     management = early.management(records)
+    since = nics.missing_since(nics.load(network.folder(context.config) / nics.FILE))
     left = emergency.left(context.config.paths.run, records, kernel)
     refs = []
     for ref, pif in records.pifs.items():
@@ -250,7 +251,8 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
             continue
         names = early.nics_of(records, pif)
         if names and not any(name in links for name in names):
-            warnings.append(f"PIF {pif.uuid}: the NIC {', '.join(names)} is missing")
+            what = " ".join([", ".join(names), "is missing", since.get(pif.mac, "")]).strip()
+            warnings.append(f"PIF {pif.uuid}: the NIC {what}")
         elif ref in left:
             warnings.append(left[ref])
         elif others := early.held(names, kernel, owners):

@@ -198,7 +198,7 @@ class Host:
     def _wait(self, seconds):
         self.now += seconds
 
-    def _manage(self, bridge, family):
+    def _manage(self, bridge, family, _former):
         self.management = (bridge, family)
         self.inventory.write_text(UUIDS.replace("INTERFACE=''", f"INTERFACE='{bridge}'"))
 

@@ -22,9 +22,14 @@ class Files:
         self.management = "xenbr0", "IPv4"
         self.served = []
         self.fails = False
+        self.former = ""
+        self.full = False
 
-    def set(self, bridge, family):
+    def set(self, bridge, family, former):
         self.management = bridge, family
+        self.former = former
+        if self.full and not former:
+            raise KernelError("no space left", hint="")
 
     def serve(self, bridge, family):
         self.served.append((bridge, family))

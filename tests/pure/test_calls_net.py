@@ -42,7 +42,7 @@ class Daemon:
                 open=lambda _: self.host.open(root),
                 owners=lambda _: (),
                 management=lambda: self.management,
-                set_management=lambda bridge, family: setattr(self, "management", (bridge, family)),
+                set_management=lambda bridge, family, _: setattr(self, "management", (bridge, family)),
                 serve=lambda *_: None,
                 nics=lambda: NICS,
                 has_bridge=lambda name: name in self.host.look().by_name(),

@@ -7,7 +7,7 @@ import pytest
 from hostagent.net import explain
 from hostagent.net.devices import Address
 from hostagent.net.explain import STOPS, TELLS, WARNS, Evidence
-from tests.pure.net_host import kernel, port, records
+from tests.pure.net_host import MACS, kernel, port, records
 
 SWITCH = "52:54:00:aa:aa:aa"
 
@@ -65,7 +65,16 @@ def test_no_carrier_stops_when_no_member_has_any(dark, weight):
 
 
 def test_a_missing_member_is_told():
-    assert "not in this host" in reason(answer(look=kernel(eth1=None)), "eth1").found
+    assert "eth1" in reason(answer(look=kernel(eth1=None)), "not in this host").found
+
+
+def test_since_when_a_nic_is_missing_and_what_could_be_in_its_place_is_told():
+    look = kernel(eth1=None, eth2={"name": "eth7", "parent": "0000:00:05.0"}, eth0={"parent": "0000:00:03.0"})
+
+    told = reason(answer(look=look, missing={MACS[1]: "since noon"}), "is missing")
+
+    assert told.found == f"eth1 ({MACS[1]}) is missing since noon"
+    assert told.evidence == (f"eth7 ({MACS[2]}), without carrier, is no PIF's",)
 
 
 def test_no_lacp_partner():

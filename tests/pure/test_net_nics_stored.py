@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.files import FileError
-from hostagent.net.nics import NicListError, decode, encode, load, store
+from hostagent.net.nics import NicListError, Seen, assign, dated, decode, encode, load, missing_since, store
 from hostagent.net.nics_types import Nic
 from tests.pure.net_nics import SLOT, A, B, known
 
@@ -40,6 +41,7 @@ def test_the_list_comes_back_as_it_was_stored(tmp_path):
         b'{"version": 1, "nics": [{"position": "0", "name": "eth0", "mac": ""}]}',
         b'{"version": 1, "nics": [{"position": true, "name": "eth0", "mac": ""}]}',
         b'{"version": 1, "nics": [{"position": -1, "name": "eth0", "mac": ""}]}',
+        b'{"version": 1, "nics": [{"position": 0, "name": "", "mac": "", "missing_since_s": 99999999999999}]}',
         b"\xff",
         b"[" * 100000,
     ],
@@ -53,6 +55,18 @@ def test_a_list_that_is_none_is_refused_with_its_path(tmp_path, content):
 
     assert str(path) in caught.value.found
     assert "remove it" in caught.value.hint
+
+
+def test_since_when_a_nic_is_missing_is_noted_once_and_forgotten_when_it_is_back():
+    there = known(0, "eth0", A)
+    gone = known(2, "eth1", B, present=False)
+
+    noted = dated([there, gone], 1000)
+
+    assert [nic.missing_since_s for nic in noted] == [0, 1000]
+    assert missing_since(noted) == {B: time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(1000))}
+    assert dated(decode(encode(noted)), 2000) == noted
+    assert [nic.missing_since_s for nic in assign(noted, [Seen(known(0, "eth1", B))]).nics] == [0, 0]
 
 
 def test_a_list_that_cannot_be_read_is_not_taken_for_none(tmp_path):

@@ -146,7 +146,7 @@ def test_a_batch_of_events_is_one_transaction(world):
     assert world.looks == looks
 
 
-def test_lost_events_are_made_up_for_by_a_look(world):
+def test_lost_events_are_made_up_for_by_a_look_and_told(world, caplog):
     keeper = world.keeper()
     world.raised(1)
     world.follower.lose()
@@ -154,6 +154,7 @@ def test_lost_events_are_made_up_for_by_a_look(world):
     keeper.refresh(world.follower)
 
     assert world.pif(1)["currently_attached"] is True
+    assert "resync 1" in caplog.text
 
 
 def test_a_round_waits_for_a_change_that_is_under_way(world):

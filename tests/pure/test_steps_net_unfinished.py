@@ -86,6 +86,21 @@ def test_a_management_interface_that_was_moved_by_hand_stays_where_it_has_an_add
     assert on(nics, "xenbr1") == {"198.51.100.7/24"}
 
 
+def test_a_move_that_the_inventory_calls_unfinished_did_not_happen_though_its_target_has_an_address(
+    adopted, nics
+):
+    with adopted.host.database.write() as w:
+        (ref,) = w.where("PIF", device="eth1")
+        w.update("PIF", ref, {**STATIC, "IP": "198.51.100.7"})
+    network.set_management(adopted.config, adopted.host, "xenbr1", "IPv4", "xenbr0")
+
+    steps_net.raise_management(adopted)
+
+    assert adopted.host.inventory.management_interface == "xenbr0"
+    assert on(nics, "xenbr0") == {"192.0.2.10/24"}
+    assert adopted.host.inventory.values[network.FORMER] == ""
+
+
 @pytest.mark.parametrize("content", [b"\0\0\0\0", b'{"version":99,"state":"applied"}\n'])
 def test_a_journal_that_cannot_be_read_does_not_keep_the_management_interface_down(adopted, nics, content):
     folder = network.folder(adopted.config)

@@ -107,6 +107,12 @@ kill -CONT $pid; systemctl service-watchdogs yes
     lost = int(net.host.exec(churn, timeout_s=900).stdout)
     assert lost > 0, "the flood was too small for the daemon to miss any of it"
     assert net.attached(nic.pif)
+    await_that(
+        lambda: (
+            net.host.exec("journalctl -u hostagent -b -g 'resync [0-9]' --no-pager", check=False).code == 0
+        ),
+        "the loss is told",
+    )
     # it still hears what comes after the flood
     net.host.exec(f"ip link set {nic.name} nomaster")
     await_that(lambda: not net.attached(nic.pif), "a later event is heard")

@@ -146,12 +146,23 @@ def test_a_timer_that_was_faster_than_its_being_stopped_finds_nothing_to_undo(
 
 def test_listeners_follow_and_come_back(net, files):
     with net.listen("xapi0", "IPv6"):
-        assert files.management == ("xapi0", "IPv6")
+        assert (files.management, files.former) == (("xapi0", "IPv6"), "xenbr0")
+    assert (files.management, files.former) == (("xapi0", "IPv6"), "")
     with contextlib.suppress(Refused), net.listen("", "IPv6"):
         raise Refused
 
     assert files.management == ("xapi0", "IPv6")
     assert files.served == [("xapi0", "IPv6"), ("", "IPv6"), ("xapi0", "IPv6")]
+
+
+def test_a_move_that_the_database_has_stands_though_the_inventory_cannot_say_so(net, files, caplog):
+    files.full = True
+
+    with net.listen("xapi0", "IPv4"):
+        pass
+
+    assert files.management == ("xapi0", "IPv4")
+    assert "no space left" in caplog.text
 
 
 def test_a_listener_that_cannot_be_leaves_the_former_one(net, files):
