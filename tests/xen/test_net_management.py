@@ -10,12 +10,12 @@ import contextlib
 import ssl
 
 import pytest
-from nested_xen import faults, machine, network
+from nested_xen import faults, machine, network, wire
 from nested_xen.machine import GATEWAY
 from nested_xen.rotation import rotating
 
 from tests.xen.agent import WAIT, power_on, start
-from tests.xen.net_look import assert_bridge, bonding, console, look, look_from_console
+from tests.xen.net_look import assert_bridge, assert_vlan, bonding, console, look, look_from_console
 from tests.xen.net_moves import (
     MANAGEMENT,
     SECOND,
@@ -33,12 +33,15 @@ from tests.xen.net_moves import (
     places_of,
     reachable,
 )
-from tests.xen.net_operator import DEGRADED, DONE, await_start, opened, run
+from tests.xen.net_operator import DEGRADED, DONE, PREFIX, await_start, opened, run
+from tests.xen.net_segment import holder, who_has
 from tests.xen.nics import nic_name
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(2400)]
 
 NETMASK = str(machine.SUBNET.netmask)
+TAG = 5
+TAGGED, TAGGED_GATEWAY, TAGGED_NEIGHBOUR = "203.0.113.20", "203.0.113.1", "203.0.113.30"
 PLACES = 16
 """The places of a move are spread over so many cases; no move may have more."""
 
@@ -205,6 +208,48 @@ def test_it_moves_to_another_nic_when_that_reaches_the_gateway(two_cables):
             net.api.host.management_reconfigure(first.pif)
             net.no_address(second.pif)
     assert_whole(host)
+
+
+@pytest.mark.full
+def test_row_14_management_on_a_vlan_of_a_nic_goes_onto_the_bond_with_it_and_back(two_cables):
+    host = two_cables
+    with wire.join(host.lab, "management", "gateway") as station, holder(station, TAGGED_GATEWAY):
+        with opened(host) as net:
+            first, second = net.nic(MANAGEMENT), net.nic(SECOND)
+            upper = net.vlan(first.pif, TAG)
+            net.static(upper, TAGGED, gateway=TAGGED_GATEWAY)
+            net.api.host.management_reconfigure(upper)
+            bridge = net.bridge(upper)
+        try:
+            seen = look(host)
+            assert_vlan(seen, first.name, TAG, bridge)
+            assert seen.gateways() == [TAGGED_GATEWAY]
+            with opened(host) as net:
+                bond, master = net.bond([first.pif, second.pif], "active-backup")
+                device = net.record(master)["device"]
+            on_management_vlan(host, device, bridge)
+            with opened(host) as net:
+                net.api.Bond.destroy(bond)
+            on_management_vlan(host, first.name, bridge)
+        finally:
+            with opened(host) as net:
+                net.api.host.management_reconfigure(net.nic(MANAGEMENT).pif)
+                (vlan,) = net.api.VLAN.get_all()
+                net.api.VLAN.destroy(vlan)
+    assert_whole(host)
+
+
+def on_management_vlan(host, device, bridge):
+    """Management is the VLAN on this device, whose gateway is asked under the tag; both answer there."""
+    seen = look(host)
+    assert_vlan(seen, device, TAG, bridge)
+    assert seen.addresses(bridge) == {f"{TAGGED}/{PREFIX}"}
+    assert seen.gateways() == [TAGGED_GATEWAY]
+    with opened(host) as net:
+        record = net.record(management_pif(net))
+        assert (record["VLAN"], record["device"], record["IP"]) == (str(TAG), device, TAGGED)
+    with wire.join(host.lab, "management", "neighbour") as port:
+        assert who_has(port, TAGGED, sender=TAGGED_NEIGHBOUR, tag=TAG) == seen.links[bridge]["address"]
 
 
 @pytest.mark.full
