@@ -37,14 +37,10 @@ DISABLED = "MANAGEMENT_DISABLED"
 FORMER = "MANAGEMENT_INTERFACE_FORMER"
 """Of the inventory, ours: the bridge that a move leaves, until the database has the move."""
 PROBE_S = 1.5
-CHECKED_POLL_S, CHECKED_LOOKS = 0.2, 25
+CHECKED_S = 5.0
 """For the kernel to find that nobody else has an IPv6 address: it takes 1 to 2 s."""
 HOLDS = {"begun": "plan-begun", "applied": "plan-applied"}
 """Points of a plan (`net.apply`) and what steps call them: its journal is written; it is done and not yet committed."""
-
-
-def wait(seconds: float) -> None:
-    time.sleep(seconds)
 
 
 def open_host(config: Config, bridge: str) -> Host:
@@ -197,14 +193,20 @@ def serve(config: Config, host: HostState, bridge: str, family: str) -> str:
 
 
 def _address(config: Config, bridge: str, family: str) -> str:
-    for _ in range(CHECKED_LOOKS):
-        kernel = look(config)
-        bridge = emergency.in_place_of(config.paths.run, bridge, kernel)
-        address = management_address(kernel, bridge, family)
-        if address or family != "IPv6" or not awaits_address(kernel, bridge):
-            return address
-        wait(CHECKED_POLL_S)
-    return ""
+    until = time.monotonic() + CHECKED_S
+    with contextlib.ExitStack() as stack:
+        follower: Following | None = None
+        if family == "IPv6":  # before the look: what changes behind it is told
+            follower = stack.enter_context(contextlib.closing(open_follower()))
+        while True:
+            kernel = look(config)
+            there = emergency.in_place_of(config.paths.run, bridge, kernel)
+            address = management_address(kernel, there, family)
+            left = until - time.monotonic()
+            if address or follower is None or left <= 0 or not awaits_address(kernel, there):
+                return address
+            follower.wait(left)
+            follower.read()
 
 
 # --- what steps and the daemon share ---

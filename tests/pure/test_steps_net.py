@@ -17,6 +17,7 @@ from hostagent.startup import network, steps_net
 from hostagent.startup.role import supporter_of
 from hostagent.xen import inventory
 from tests.pure.startup_management import STATIC, compared, links, on
+from tests.pure.startup_network import Silence
 from tests.pure.startup_tree import Hooks, context_of
 
 
@@ -111,6 +112,16 @@ def test_without_an_address_nothing_listens(adopted, nics, served):
     assert adopted.host.hooks.api.listeners == {}
 
 
+class Waited(Silence):
+    """A follower to whom something happens whenever it waits."""
+
+    waits = 0
+
+    def wait(self, _timeout_s):
+        self.waits += 1
+        return True
+
+
 @pytest.mark.parametrize(
     ("flags", "found"), [(0xC0, ""), (0x88, ""), (0xC4, "2001:db8::7"), (0x80, "2001:db8::7")]
 )
@@ -125,12 +136,13 @@ def test_an_ipv6_address_that_is_being_checked_is_waited_for_and_not_for_ever(sy
     link = Link(2, "xenbr0", "bridge", "52:54:00:00:00:01", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
     checking = Kernel({2: link}, (Address(2, "2001:db8::7", 64, 0xC0),))
     looks = iter([checking, checking, checking._replace(addresses=(Address(2, "2001:db8::7", 64),))])
-    waited: list[float] = []
+    follower = Waited()
     monkeypatch.setattr(network, "look", lambda _: next(looks, checking))
-    monkeypatch.setattr(network, "wait", waited.append)
+    monkeypatch.setattr(network, "open_follower", lambda: follower)
 
     assert network._address(synced.config, "xenbr0", "IPv6") == "2001:db8::7"
-    assert len(waited) == 2
+    assert (follower.waits, follower.closed) == (2, True)
+    monkeypatch.setattr(network, "CHECKED_S", 0.0)
     assert network._address(synced.config, "xenbr0", "IPv6") == ""
 
 
