@@ -14,8 +14,10 @@ from hostagent.errors import HostagentError
 from hostagent.files import read_bounded, write_atomic
 from hostagent.net import journal
 from hostagent.net.attached import works
+from hostagent.net.chains import text as name_of
 from hostagent.net.change import Change, Course, carried_out
 from hostagent.net.devices import GROUP, SCOPE_LINK, Device, Wanted
+from hostagent.net.finding import STOP, Finding
 from hostagent.net.management import chain
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.records import Records
@@ -94,6 +96,25 @@ def left(run: Path | None, records: Records, kernel: Kernel) -> dict[str, str]:
     return {ref: found.told for ref, pif in records.pifs.items() if not alone.isdisjoint(chain(records, pif))}
 
 
+def refuse(run: Path | None, records: Records, refs: Collection[str], kernel: Kernel) -> None:
+    """An operator may bring up the management interface again, and what lies on the rung's NIC; but not, beside that,
+    what would bring its fixed address along, onto a second bridge. Raises FindingError."""
+    found, alone = standing(run, kernel), left(run, records, kernel)
+    if found is None or any(_bridge(records, ref) == found.former for ref in refs):
+        return
+    for ref in refs:
+        if ref in alone and found.card not in chain(records, records.pifs[ref]):
+            pif = records.pifs[ref]
+            what = f"{name_of(pif)} lies on the management interface's NIC, and management stands on {found.bridge}"
+            hint = f"first back to {found.former}: hostagent net emergency-reset"
+            raise Finding(0, STOP, (ref,), what, hint).error()
+
+
+def _bridge(records: Records, ref: str) -> str:
+    network = records.networks.get(records.pifs[ref].network)
+    return network.bridge if network is not None else ""
+
+
 def end(host: Host, bridge: str) -> list[str]:
     """Management works on this bridge: the rung's loses its addresses, and the note goes. What is told."""
     found = _read(host.run)
@@ -111,10 +132,8 @@ def changed(host: Host, records: Records, refs: Collection[str], becoming: str =
         return []
     kernel = host.tools.netlink.look()
     for ref in refs:
-        pif = records.pifs[ref]
-        network = records.networks.get(pif.network)
-        bridge = network.bridge if network is not None else ""
-        if (ref == becoming or bridge == found.former) and works(records, pif, kernel):
+        bridge = _bridge(records, ref)
+        if (ref == becoming or bridge == found.former) and works(records, records.pifs[ref], kernel):
             told = [] if bridge == found.bridge else _tried(found.bridge, host)
             return [*told, *_forget(host)]
     if any(found.card in chain(records, records.pifs[ref]) for ref in refs):

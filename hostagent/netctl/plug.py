@@ -100,6 +100,8 @@ class Network:
         with self._host(was) as host:
             kernel = host.tools.netlink.look()
             both = together(records, was, kernel)
+            if not becoming_management:
+                emergency.refuse(host.run, both, refs, kernel)
             wanted = self._wanted(both, refs, kernel, down=down, becoming=becoming_management)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             planned = guests_moved(planned, kernel, bridges_of(both, moved or {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.net import cache, climb, emergency, ladder, reset
+from hostagent.net.finding import FindingError
 from tests.pure.net_machine import MAC, Machine, records
 from tests.pure.net_plans import BOND, PLAIN, a_kernel, carry_out
 
@@ -94,6 +95,21 @@ def test_the_rung_is_noted_until_management_works_again(machine):
     assert result["outcome"] in ("changed", "unchanged"), result["told"]
     assert holders(machine) == [("xenbr0", OWN)]
     assert not (machine.folder.parent / "run" / emergency.FILE).exists()
+
+
+def test_a_vlan_that_would_bring_the_fixed_address_back_beside_the_rung_is_refused(machine):
+    def refused(*refs):
+        return emergency.refuse(host(machine).run, records(), refs, machine.kernel.look())
+
+    refused("upper")
+    run(machine, listed=("eth1",))
+
+    with pytest.raises(FindingError) as caught:
+        refused("upper")
+    assert "management stands on breth1" in caught.value.found
+    assert "emergency-reset" in caught.value.hint
+    refused("nic", "upper")
+    refused("nic")
 
 
 def test_a_note_of_a_bridge_without_an_address_says_nothing(machine):
