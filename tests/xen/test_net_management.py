@@ -196,7 +196,7 @@ def test_it_moves_to_another_nic_when_that_reaches_the_gateway(two_cables):
     with opened(host) as net:
         first, second = net.nic(MANAGEMENT), net.nic(SECOND)
         net.api.PIF.reconfigure_ip(second.pif, "Static", other, NETMASK, str(GATEWAY), "")
-        net.api.host.management_reconfigure(second.pif)
+        net.api.pool.management_reconfigure(second.network)
         assert management_pif(net) == second.pif
     try:
         seen = look(host)
