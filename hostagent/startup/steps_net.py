@@ -71,8 +71,12 @@ def raise_management(context: Context) -> Outcome:
     config, host = context.config, context.host
     warnings: list[str] = []
     changes = list(_mend_journal(context, warnings, dry=False))
-    changes += _follow_database(context, dry=False, undone=any(one.new == UNDONE for one in changes))
-    changes += scan_nics(context, warnings, plan=False)
+    followed = _follow_database(context, dry=False, undone=any(one.new == UNDONE for one in changes))
+    warnings += [
+        f"the inventory named {one.old} as the management interface, the database has {one.new}: that is taken"
+        for one in followed
+    ]
+    changes += [*followed, *scan_nics(context, warnings, plan=False)]
     changes += _choose_management(context, dry=False)
     bridge, family = inventory_of(context).management_interface, inventory_of(context).management_address_type
     context.progress(f"bringing up {bridge or 'no management interface'}")

@@ -64,8 +64,9 @@ def test_a_move_that_was_broken_off_before_the_database_had_it_did_not_happen(ad
     path = adopted.config.paths.inventory
     assert Change(f"{path}#MANAGEMENT_INTERFACE", moved_to, "xenbr0") in steps_net.plan_management(adopted)
 
-    steps_net.raise_management(adopted)
+    outcome = steps_net.raise_management(adopted)
 
+    assert f"the inventory named {moved_to} as the management interface" in outcome.warnings[0]
     assert adopted.host.inventory.management_interface == "xenbr0"
     assert inventory.read(path).management_interface == "xenbr0"
     assert on(nics, "xenbr0") == {"192.0.2.10/24"}
