@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
 from hostagent.net import apply, journal
+from hostagent.net.layers import as_planned
 from hostagent.net.management import needs_care
 from hostagent.net.unfinished import arm, disarm
 from hostagent.net.verify import differences
@@ -167,7 +168,8 @@ def _care(change: Change, host: Host) -> Care | None:
 
 def _differing(change: Change, host: Host) -> Callable[[Kernel], tuple[Difference, ...]]:
     def differing(after: Kernel) -> tuple[Difference, ...]:
-        return differences(change.wanted, after, host.around(change.wanted, after))
+        wanted = as_planned(change.wanted, change.planned, after)
+        return differences(wanted, after, host.around(wanted, after))
 
     return differing
 

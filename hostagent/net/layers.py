@@ -80,6 +80,26 @@ def routes_due(wanted: Wanted, kernel: Kernel) -> Plan:
     return Plan(tuple(draft.steps))
 
 
+def as_planned(wanted: Wanted, planned: Plan, kernel: Kernel) -> Wanted:
+    """What the plan could know of: without the routes that can be only now, because an address came meanwhile."""
+    tried = [_of_route(step.do) for step in planned.steps if step.do.verb == "route-add"]
+    due = [_of_route(step.do) for step in routes_due(wanted, kernel).steps]
+    late = [route for route in due if route not in tried]
+    if not late:
+        return wanted
+    routes = (
+        route
+        for route in wanted.routes
+        if (route.device, route.destination, route.gateway, metric_of(route.destination, route.metric))
+        not in late
+    )
+    return wanted._replace(routes=tuple(routes))
+
+
+def _of_route(do: Operation) -> tuple[object, ...]:
+    return do.device, do.args["destination"], do.args["gateway"], do.args["metric"]
+
+
 def addresses_off(draft: Draft, layer3: Layer3, wanted: Wanted) -> None:
     """Stale routes and addresses of the devices that this is complete about.
 

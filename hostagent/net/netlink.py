@@ -59,12 +59,14 @@ HINTS = {
     errno.EPERM: "run as root; if you are, see whether lockdown or a security module denies it (dmesg)",
     errno.EEXIST: "somebody else made it meanwhile; look again (ip link, ip addr) and plan anew",
     errno.ENODEV: "the device went meanwhile; look again (ip link) and plan anew",
-    errno.EOPNOTSUPP: "see whether the kernel has the module: modprobe bridge, bonding, 8021q",
+    errno.EOPNOTSUPP: "see whether the kernel has the module and may load it (modprobe, /etc/modprobe.d); it comes with"
+    " the package linux-image",
     errno.EBUSY: "the device is in use (ip -d link): a port must be down before a bond takes it",
     errno.ENETUNREACH: "the gateway must be in a network of an address of the device",
     errno.ERANGE: "a name of the kernel's has at most 15 bytes, and a number its limits (ip -d link)",
     errno.ENOBUFS: "look again: what was done is not known",
 }
+MODULES = {"bond": "bonding", "vlan": "8021q", "bridge": "bridge"}
 HINT = "look at the device with: ip -d link"
 
 
@@ -239,9 +241,11 @@ def _failed(
     number, text = failures[position]
     operation = operations[position]
     symbol = errno.errorcode.get(number, str(number))
+    module = MODULES.get(str(operation.args.get("kind"))) if number == errno.EOPNOTSUPP else None
+    lacking = f": the kernel lacks the module {module}" if module else ""
     return NetlinkError(
         f"the kernel refused {operation.verb} of {operation.device} with {args_of(operation, names_of(operations))}:"
-        f" {text or os.strerror(number)} ({symbol})",
+        f" {text or os.strerror(number)} ({symbol}){lacking}",
         number=number,
         text=text,
         position=position,

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hostagent.errors import HostagentError
 from hostagent.net.devices import SCOPE_LINK
+from hostagent.net.layers import routes_due
 
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
@@ -23,11 +25,23 @@ def settle(
     """Wait for carrier and leases of a PIF, and announce the fixed addresses that the plan has touched; what is missing
     when the time is over, in words. `since`, on the host's clock as `deadline`: when the plan was done; 0 for now."""
     missing = _waited(wanted, ref, host, deadline, since)
+    missing += _late_routes(wanted, host)
     if host.wire is not None and planned.steps and wanted.addresses:
         from hostagent.net.reachable import announce
 
         missing += announce(wanted, planned, host.wire)
     return missing
+
+
+def _late_routes(wanted: Wanted, host: Host) -> list[str]:
+    """Make the static routes whose subnet came with an address after the plan; what could not be, in words."""
+    due = routes_due(wanted, host.tools.netlink.look())
+    try:
+        if due.steps:
+            host.tools.netlink.execute([step.do for step in due.steps])
+    except HostagentError as error:
+        return [f"static routes of an address that came: {error.found}"]
+    return []
 
 
 def dark(wanted: Wanted, ref: str, kernel: Kernel) -> list[str]:

@@ -222,6 +222,32 @@ def test_an_address_that_comes_in_time_ends_the_wait(machine):
     assert 3 < machine.now < 5
 
 
+ROUTED = {"static-routes": "10.8.0.0/16/192.0.2.9"}
+
+
+@pytest.mark.parametrize("at_s", [0.0, 3.0])
+def test_a_static_route_follows_the_leased_address_that_it_needs(machine, monkeypatch, at_s):
+    """Also where that comes after the plan was made and before it is verified."""
+    look = machine.kernel.look
+
+    def answered():
+        seen = look()
+        bridge = seen.by_name().get("xenbr0")
+        if machine.now >= at_s and bridge is not None and not seen.addresses:
+            machine.kernel.addresses.append(Address(bridge.ifindex, "192.0.2.77", 24))
+        return look()
+
+    monkeypatch.setattr(machine.kernel, "look", answered)
+    which = records(ip_mode="DHCP", ip="", netmask="", gateway="")
+    which.networks["n0"] = which.networks["n0"]._replace(other_config=ROUTED)
+
+    result = machine.up(which=which)
+
+    assert result["outcome"] == "changed", result["told"]
+    [route] = [route for route in look().routes if route.destination == "10.8.0.0/16"]
+    assert route.gateway == "192.0.2.9"
+
+
 @pytest.mark.parametrize("request_", [bring.Request("up", "nobody"), bring.Request("up", bridge="xenbr9")])
 def test_an_unknown_pif_is_told_with_those_that_there_are(machine, request_):
     with pytest.raises(CallerError, match=r"known: .*(eth0|xenbr0)"):

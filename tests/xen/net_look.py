@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nested_xen import qmp
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from nested_xen.host import Host
 
+T = TypeVar("T")
 GROUP, PROTOCOL = "171", "171"
 """How iproute2 shows the marks of what hostagent made."""
 SOON_S = 90
@@ -130,12 +131,13 @@ def bonding(host: Any, bond: str) -> tuple[dict[str, str], dict[str, dict[str, s
     return own, members
 
 
-def await_that(holds: Callable[[], object], what: str, *, deadline_s: float = SOON_S) -> None:
-    """Wait until something is so; how long it takes does not matter."""
+def await_that(holds: Callable[[], T], what: str, *, deadline_s: float = SOON_S) -> T:
+    """Wait until something is so, and return what was found; how long it takes does not matter."""
     end = time.monotonic() + deadline_s
-    while not holds():
+    while not (found := holds()):
         assert time.monotonic() < end, f"after {deadline_s:g} s still not so: {what}"
         time.sleep(0.3)
+    return found
 
 
 def assert_bridge(seen: Look, bridge: str, uplinks: set[str], *, mac: str, mtu: int = 1500) -> None:

@@ -148,8 +148,7 @@ def test_an_ipv6_gateway_is_fixed_or_the_one_that_a_router_says_it_is(xen_host):
         assert net.record(nic.pif)["ipv6_gateway"] == SERVER6
 
         net.api.PIF.reconfigure_ipv6(nic.pif, "Autoconf", "", "", "")
-        await_that(lambda: look(host).gateways(nic.bridge, 6), "a default route by advertisement")
-        (router,) = look(host).gateways(nic.bridge, 6)
+        (router,) = await_that(lambda: look(host).gateways(nic.bridge, 6), "a default route by advertisement")
         assert router.startswith("fe80:")
         routed_by(router, nic.bridge)
         await_that(lambda: net.record(nic.pif)["ipv6_gateway"] == router, "the record has the router")
