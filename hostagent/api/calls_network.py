@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.dispatch import Implementation
 from hostagent.api.generated import constructor_values
-from hostagent.netctl import objects_network, refusals, refusals_network, refusals_pif
+from hostagent.netctl import objects_network, objects_sync, refusals, refusals_network, refusals_pif
 from hostagent.netctl.effect import Draft
-from hostagent.netctl.fields import flag
+from hostagent.netctl.fields import flag, text, texts
 
 if TYPE_CHECKING:
     from hostagent.api.core import Call
@@ -87,6 +87,36 @@ def attach(call: Call, network: str, host: str) -> str:
     return control.change(work)
 
 
+def attach_for_vm(call: Call, host: str, vm: str) -> str:
+    """Every network of the VM's interfaces, in their order; those before one that cannot be stay attached."""
+    for network in _networks_of(call, host, vm, "network.attach_for_vm"):
+        attach(call, network, host)
+    return ""
+
+
+def detach_for_vm(call: Call, host: str, vm: str) -> str:
+    """Remove the bridges of the VM's networks that nobody needs any more: no PIF, no interface of another guest."""
+    control = call.core.net
+    for network in _networks_of(call, host, vm, "network.detach_for_vm"):
+
+        def work(transaction: Transaction, _references: References, network: str = network) -> Draft:
+            bridge = text(transaction, "network", network, "bridge")
+            managed = flag(transaction, "network", network, "managed")
+            idle = managed and bridge and objects_sync.idle_bridges(transaction, host, [bridge])
+            return Draft(detach=network if idle and control.effect.has_bridge(bridge) else "")
+
+        control.change(work)
+    return ""
+
+
+def _networks_of(call: Call, host: str, vm: str, what: str) -> list[str]:
+    with call.core.db.read() as view:
+        view.get("host", host, "uuid")
+        refusals.this_host(host, call.core.net.host(view), what)
+        view.get("VM", vm, "uuid")
+        return list(dict.fromkeys(text(view, "VIF", vif, "network") for vif in texts(view, "VM", vm, "VIFs")))
+
+
 def set_default_locking_mode(call: Call, network: str, value: str) -> str:
     with call.core.db.write() as transaction:
         refusals_network.set_default_locking_mode(transaction, network)
@@ -120,6 +150,8 @@ CALLS = (
     Implementation("network.pool_introduce", pool_introduce),
     Implementation("network.destroy", destroy),
     Implementation("network.attach", attach),
+    Implementation("network.attach_for_vm", attach_for_vm),
+    Implementation("network.detach_for_vm", detach_for_vm),
     Implementation("network.set_default_locking_mode", set_default_locking_mode),
     Implementation("network.add_purpose", add_purpose),
     Implementation("network.remove_purpose", remove_purpose),

@@ -109,6 +109,29 @@ def test_attach_plugs_or_makes_a_bridge_or_has_nothing_to_do(site):
     assert site.net.last()["network"] == site.free
 
 
+def test_a_vms_networks_are_attached_once_each_and_detached_where_nobody_else_needs_them(site):
+    vif = site.guest(site.free, resident=False)
+    vm = site.record("VIF", vif)["VM"]
+    for device, network in enumerate((site.free, site.nets[1]), 1):
+        site.make("VIF", VM=vm, network=network, device=str(device))
+
+    site.call("network.attach_for_vm", site.host, vm)
+    assert sorted(site.net.names()) == ["attach", "bring_up"]
+
+    site.net.bridges.add(site.record("network", site.free)["bridge"])
+    other = site.guest(site.free, resident=True)
+    site.call("network.detach_for_vm", site.host, vm)
+    assert "detach" not in site.net.names()
+
+    site.set("VIF", other, currently_attached=False)
+    site.call("network.detach_for_vm", site.host, vm)
+    assert site.net.names().count("detach") == 1  # the other one has a PIF
+    assert site.net.last()["network"] == site.free
+    for call in ("network.attach_for_vm", "network.detach_for_vm"):
+        assert site.fails(call, site.host, "OpaqueRef:x") == ["HANDLE_INVALID", "VM", "OpaqueRef:x"]
+        assert site.fails(call, "OpaqueRef:x", vm) == ["HANDLE_INVALID", "host", "OpaqueRef:x"]
+
+
 def test_attach_refuses(site):
     foreign = site.make("network", bridge="br0", managed=False)
     assert site.fails("network.attach", foreign, site.host) == ["BRIDGE_NOT_AVAILABLE", "br0"]
