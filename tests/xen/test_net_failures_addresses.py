@@ -109,12 +109,12 @@ def test_row_39_bringing_up_what_is_up_sends_no_event_and_breaks_no_mount(net):
             " systemd-run --quiet --unit monitor sh -c 'exec ip monitor link address route >>/run/monitor.txt'"
         )
 
-        def monitored():
-            return net.host.exec("cat /run/monitor.txt").stdout
+        def monitored(before=":"):
+            return net.host.exec(f"{before}; cat /run/monitor.txt").stdout
 
         try:
-            net.host.exec("ip link set lo alias before")
-            await_that(monitored, "an event is seen before")
+            net.host.exec("touch /run/monitor.txt")
+            await_that(lambda: monitored("ip link set lo alias $RANDOM"), "an event is seen before")
             net.host.exec("sleep 1; : >/run/monitor.txt")
             for _ in range(5):
                 assert up(net, nic.pif).code == DONE
