@@ -132,7 +132,7 @@ class _Looked(NamedTuple):
 def _looked(args: argparse.Namespace) -> _Looked:
     from hostagent.cli import netrecords
     from hostagent.config import Paths
-    from hostagent.net.attached import as_now
+    from hostagent.net.attached import as_now, torn
     from hostagent.net.checks import findings_of
     from hostagent.net.finding import STOP
     from hostagent.net.model import survey
@@ -143,10 +143,11 @@ def _looked(args: argparse.Namespace) -> _Looked:
     host = netrecords.host_of(paths, records.bridge)
     kernel = host.tools.netlink.look()
     now = as_now(records, kernel)
+    broken = torn(records, kernel)
     up = [
         ref
         for ref, pif in records.pifs.items()
-        if (pif.currently_attached or pif.management or now.pifs[ref].currently_attached)
+        if (pif.currently_attached or pif.management or now.pifs[ref].currently_attached or ref in broken)
         and not pif.bond_slave_of
     ]
     surveyed = survey(now, up, links=kernel.by_name())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.net.devices import SCOPE_LINK, UP
+from hostagent.net.devices import GROUP, SCOPE_LINK, UP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +55,23 @@ def as_now(records: Records, kernel: Kernel) -> Records:
         if pif.currently_attached != (ref in up)
     }
     return records._replace(pifs={**records.pifs, **changed}) if changed else records
+
+
+def torn(records: Records, kernel: Kernel) -> frozenset[str]:
+    """PIFs, by reference, that are not up though a bridge of ours is there for them: without their device in it."""
+    links = kernel.by_name()
+    vlans = {(link.lower, link.vlan_id): link for link in kernel.links.values() if link.kind == "vlan"}
+    up = attached(records, kernel)
+    found = set()
+    for ref, pif in records.pifs.items():
+        network = records.networks.get(pif.network)
+        bridge = links.get(network.bridge) if network is not None and network.managed else None
+        if bridge is None or bridge.group != GROUP or ref in up or pif.bond_slave_of:
+            continue
+        device = device_of(pif, links, vlans)
+        if device is None or device.master != bridge.ifindex:
+            found.add(ref)
+    return frozenset(found)
 
 
 def device_of(pif: Pif, links: Mapping[str, Link], vlans: Mapping[tuple[int, int], Link]) -> Link | None:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from hostagent.errors import CallerError, ErrorRecord, HostagentError
-from hostagent.net import apply, cache, journal
+from hostagent.net import apply, cache, emergency, journal
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
 from hostagent.net.checks import check
@@ -256,7 +256,7 @@ def put_course(result: Result, course: Course) -> None:
 def _look(request: Request, pif: Pif, records: Records, host: Host, result: Result) -> None:
     """Plan or check, and touch nothing."""
     kernel = host.tools.netlink.look()
-    wanted = _wanted(request, pif, records, kernel, result)
+    wanted = _wanted(request, pif, records, host, kernel, result)
     around = host.around(wanted, kernel)
     if request.mode == PLAN:
         put_plan(result, plan_of(wanted, kernel, around), kernel)
@@ -267,7 +267,9 @@ def _look(request: Request, pif: Pif, records: Records, host: Host, result: Resu
     result["outcome"] = "differs" if differing else "right"
 
 
-def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result: Result) -> Wanted:
+def _wanted(
+    request: Request, pif: Pif, records: Records, host: Host, kernel: Kernel, result: Result
+) -> Wanted:
     """What the request wants. Raises FindingError for what stops it; what is less is told."""
     now = as_now(records, kernel)
     up: tuple[str, ...] = (pif.ref,) if request.action == UP else ()
@@ -284,12 +286,19 @@ def _wanted(request: Request, pif: Pif, records: Records, kernel: Kernel, result
         if finding.severity == STOP:
             raise FindingError(finding)
     put_findings(result, findings, pif.ref)
-    return want(now, up, down=down, becoming_management=becoming, links=kernel.by_name())
+    return want(
+        now,
+        up,
+        down=down,
+        becoming_management=becoming,
+        links=kernel.by_name(),
+        apart=emergency.left(host.run, now, kernel),
+    )
 
 
 def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result, course: Course) -> None:
     kernel = host.tools.netlink.look()
-    wanted = _wanted(request, pif, records, kernel, result)
+    wanted = _wanted(request, pif, records, host, kernel, result)
     change = Change(
         result["what"],
         records,

@@ -13,10 +13,17 @@ from hostagent.net import addressing, inet, keys, names, stack
 from hostagent.net.chains import Chains, chains, lower_of, text
 from hostagent.net.devices import Device, Wanted, WantedAddress
 from hostagent.net.finding import DEGRADE, STOP, Finding
-from hostagent.net.owners import Owner, dns_owner, gateway_owner
+from hostagent.net.owners import (
+    Owner,
+    could_resolve,
+    could_route4,
+    could_route6,
+    dns_owner,
+    gateway_owner,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from hostagent.net.devices import Link
     from hostagent.net.records import Pif, Records
@@ -41,17 +48,18 @@ def want(
     down: Iterable[str] = (),
     becoming_management: str = "",
     links: Mapping[str, Link] | None = None,
+    apart: Collection[str] = (),
 ) -> Wanted:
     """What is wanted when the PIFs `up` are brought up and `down` are taken down, all by reference.
 
     What they lie on comes along with its own values; it has its addresses when it is attached itself. So do the PIFs
-    that lose or gain the default route or the resolver by it. `currently_attached` must be true of now: of a host
-    that has just booted, it is false everywhere. `links`, by name, are the kernel's where they are known: a bond
-    does without the NICs that are not there, and no MTU is above what a NIC takes.
+    that lose or gain the default route or the resolver by it, unless they are to be left `apart`. `currently_attached`
+    must be true of now: of a host that has just booted, it is false everywhere. `links`, by name, are the kernel's
+    where they are known: a bond does without the NICs that are not there, and no MTU is above what a NIC takes.
 
     Raises the first STOP of `survey` as `FindingError`, with its XenAPI code.
     """
-    found = survey(records, up, down=down, becoming_management=becoming_management, links=links)
+    found = survey(records, up, down=down, becoming_management=becoming_management, links=links, apart=apart)
     for finding in found.findings:
         if finding.severity == STOP:
             raise finding.error()
@@ -65,6 +73,7 @@ def survey(
     down: Iterable[str] = (),
     becoming_management: str = "",
     links: Mapping[str, Link] | None = None,
+    apart: Collection[str] = (),
 ) -> Survey:
     """As `want`, but what cannot be is left out and told: at start-up each network is its own unit of failure."""
     up, down = tuple(up), tuple(down)
@@ -75,14 +84,17 @@ def survey(
     gateway6 = gateway_owner(records, then, 6, becoming_management=becoming_management)
     dns = dns_owner(records, then, becoming_management=becoming_management)
     asked = {*up, *down, *found.made}
+    again = [records.pifs[ref] for ref in up if ref in records.pifs and records.pifs[ref].currently_attached]
     changed = []
-    for before, after in (
-        (gateway_owner(records, now, 4), gateway4),
-        (gateway_owner(records, now, 6), gateway6),
-        (dns_owner(records, now), dns),
+    for before, after, could in (
+        (gateway_owner(records, now, 4), gateway4, could_route4),
+        (gateway_owner(records, now, 6), gateway6, could_route6),
+        (dns_owner(records, now), dns, could_resolve),
     ):
-        if before.ref != after.ref:
-            changed += [ref for ref in (before.ref, after.ref) if ref in then and ref not in up]
+        # the records may have been changed since: what comes up again may have been the owner by those of before
+        if before.ref != after.ref or any(could(pif) for pif in again if pif.ref != after.ref):
+            both = (before.ref, after.ref)
+            changed += [ref for ref in both if ref in then and ref not in up and ref not in apart]
     if changed:
         found = chains(records, (*up, *changed), down)
     build = stack.Stack(records, found, links, addressing.Layer(gateway4.ref, gateway6.ref, dns.ref))
@@ -98,6 +110,7 @@ def survey(
             down=down,
             becoming_management=becoming_management,
             links=links,
+            apart=apart,
         )
         return rest._replace(findings=(*stops, *rest.findings))
     findings = [

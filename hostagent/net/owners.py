@@ -51,6 +51,19 @@ def _has_primary_address(pif: Pif) -> bool:
     return _has_address(pif, 6 if pif.primary_address_type == "IPv6" else 4)
 
 
+def could_route4(pif: Pif) -> bool:
+    """Whether it could have the default route of IPv4; the next two the same of IPv6 and of the resolver."""
+    return pif.ip_mode == "DHCP" or (pif.ip_mode == "Static" and bool(pif.gateway))
+
+
+def could_route6(pif: Pif) -> bool:
+    return pif.ipv6_mode in ("DHCP", "Autoconf") or (pif.ipv6_mode == "Static" and bool(pif.ipv6_gateway))
+
+
+def could_resolve(pif: Pif) -> bool:
+    return bool(pif.dns) or "DHCP" in (pif.ip_mode, pif.ipv6_mode)
+
+
 def _choose(
     candidates: list[Pif],
     key: str,

@@ -102,7 +102,7 @@ class Network:
             both = together(records, was, kernel)
             if not becoming_management:
                 emergency.refuse(host.run, both, refs, kernel)
-            wanted = self._wanted(both, refs, kernel, down=down, becoming=becoming_management)
+            wanted = self._wanted(both, refs, host, kernel, down=down, becoming=becoming_management)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             planned = guests_moved(planned, kernel, bridges_of(both, moved or {}))
             what = ", ".join(
@@ -139,7 +139,7 @@ class Network:
         with self._host(records) as host:
             kernel = host.tools.netlink.look()
             now = together(records, records, kernel)
-            wanted = self._wanted(now, (), kernel, down=refs)
+            wanted = self._wanted(now, (), host, kernel, down=refs)
             what = ", ".join(f"down {now.pifs[ref].device}" for ref in refs)
             change = _leading_to(after, what, host, kernel, wanted, now, was=records)
             with self._carried_out(host, change._replace(blame=next(iter(refs), ""))):
@@ -191,7 +191,7 @@ class Network:
         """What `bring_up` of these PIFs would do now. Raises as it does."""
         with self.opened() as host:
             kernel = host.tools.netlink.look()
-            wanted = self._wanted(together(records, records, kernel), refs, kernel)
+            wanted = self._wanted(together(records, records, kernel), refs, host, kernel)
             return plan_of(wanted, kernel, host.around(wanted, kernel))
 
     def planned_bridge(self, records: Records, network: str) -> Plan:
@@ -268,6 +268,7 @@ class Network:
         self,
         records: Records,
         up: Sequence[str],
+        host: Host,
         kernel: Kernel,
         *,
         down: Sequence[str] = (),
@@ -288,7 +289,14 @@ class Network:
             told.append(finding)
         if self._account is not None:
             self._account.findings = told
-        return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name())
+        return want(
+            records,
+            up,
+            down=down,
+            becoming_management=becoming,
+            links=kernel.by_name(),
+            apart=emergency.left(host.run, records, kernel),
+        )
 
     @contextlib.contextmanager
     def _carried_out(self, host: Host, change: Change) -> Iterator[Course]:

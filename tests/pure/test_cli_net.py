@@ -196,6 +196,17 @@ def test_a_management_nic_that_is_gone_is_not_right(hostagent):
     assert told(hostagent, "plan")[:2] == (4, "degraded")
 
 
+def test_a_nic_that_was_taken_out_of_its_bridge_is_not_right_though_its_pif_is_not_up_any_more(hostagent):
+    hostagent.machine.up()
+    cache.write(hostagent.machine.folder, records(management=False))
+    assert told(hostagent, "check")[0] == 0
+    hostagent.machine.kernel.links[2].master = 0
+
+    code, outcome, _ = told(hostagent, "check")
+
+    assert (code, outcome) == (4, "differs")
+
+
 @pytest.mark.parametrize(
     ("link", "words"),
     [

@@ -174,3 +174,32 @@ def test_a_destination_has_one_route():
 
     assert [route.device for route in found.wanted.routes if route.destination == "10.8.0.0/16"] == ["xenbr0"]
     assert [finding.row for finding in found.findings if finding.refs == ("eth1",)] == [44]
+
+
+OWNER = {
+    "ip_mode": "Static",
+    "ip": "10.2.0.5",
+    "netmask": "255.255.255.0",
+    "gateway": "10.2.0.1",
+    "dns": "10.2.0.9",
+}
+
+
+@pytest.mark.parametrize("fields", [OWNER, DHCP])
+def test_what_comes_up_again_gives_back_what_it_may_have_owned_by_the_keys_of_before(fields):
+    host = two_nics(**STATIC, management=True, currently_attached=True)
+    host.change("eth1", **fields, currently_attached=True)
+    records = host.records()
+
+    assert {"xenbr0", "xenbr1"} <= by_name(want(records, ["eth1"])).keys()
+    assert "xenbr0" not in by_name(want(records, ["eth1"], apart=["eth0"]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "attached"), [(OWNER, False), ({**OWNER, "gateway": "", "dns": ""}, True), ({}, True)]
+)
+def test_what_cannot_have_owned_anything_comes_up_alone(fields, attached):
+    host = two_nics(**STATIC, management=True, currently_attached=True)
+    host.change("eth1", **fields, currently_attached=attached)
+
+    assert "xenbr0" not in by_name(want(host.records(), ["eth1"]))
