@@ -280,8 +280,10 @@ def router6(lab: str, segment: str, *, leases: bool) -> Iterator[Path]:
 
 def _allow_ipv6() -> None:
     for name in ("all", "default", network.SERVER_DEVICE):
-        file = Path("/proc/sys/net/ipv6/conf", name, "disable_ipv6")
-        file.write_text("0")
+        settings = Path("/proc/sys/net/ipv6/conf", name)
+        (settings / "disable_ipv6").write_text("0")
+        # else it says in neighbour advertisements that it is no router, and hosts drop their default route over it
+        (settings / "forwarding").write_text("1")
 
 
 def ping_from_servers(lab: str, segment: str, address: str, *, size: int = 56, check: bool = True) -> bool:
