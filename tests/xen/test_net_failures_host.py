@@ -123,6 +123,8 @@ kill -CONT $pid; systemctl service-watchdogs yes
     net.host.exec(f"ip link set {nic.name} nomaster")
     await_that(lambda: not net.attached(nic.pif), "a later event is heard")
     assert checked(net.host).code == DEGRADED
+    net.api.PIF.plug(nic.pif)
+    assert checked(net.host).code == DONE
 
 
 @pytest.mark.full
