@@ -97,16 +97,20 @@ def test_sixteen_nics_come_up_each_on_its_own_wire_and_again_after_a_cold_boot(o
     host = installed(odd_host(nics=MOST))
     with opened(host) as net:
         nics = configured(net, range(1, MOST))
-    for _ in ("as configured", "after a cold boot"):
-        seen = look(host)
-        for number, nic in nics.items():
-            assert nic.bridge == f"xenbr{number}"
-            assert_bridge(seen, nic.bridge, {nic.name}, mac=nic.mac)
-            assert seen.addresses(nic.bridge) == {f"{address(number)}/{PREFIX}"}
-            assert answers_on(host, segment_of(host, nic.mac), number) == nic.mac
-        host.power_off()
-        host.boot()
-        assert power_on(host).report["ending"] == "complete"
+    each_on_its_wire(host, nics)
+    host.power_off()
+    host.boot()
+    assert power_on(host).report["ending"] == "complete"
+    each_on_its_wire(host, nics)
+
+
+def each_on_its_wire(host, nics):
+    seen = look(host)
+    for number, nic in nics.items():
+        assert nic.bridge == f"xenbr{number}"
+        assert_bridge(seen, nic.bridge, {nic.name}, mac=nic.mac)
+        assert seen.addresses(nic.bridge) == {f"{address(number)}/{PREFIX}"}
+        assert answers_on(host, segment_of(host, nic.mac), number) == nic.mac
 
 
 @pytest.mark.full
