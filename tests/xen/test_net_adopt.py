@@ -105,6 +105,7 @@ def cold_boot(host: Host) -> None:
     power_on(host)
 
 
+@pytest.mark.full
 def test_networkd_gives_its_card_and_gets_it_back_and_each_lasts_over_a_cold_boot(
     host: Host, session: Session, tmp_path: Path
 ) -> None:

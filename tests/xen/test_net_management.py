@@ -63,7 +63,6 @@ def two_cables(host):
 # taking over, and giving back
 
 
-@pytest.mark.full
 def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_and_given_back(xen_host):
     await_start(xen_host)
     before = look(xen_host)
