@@ -96,17 +96,21 @@ def attach_for_vm(call: Call, host: str, vm: str) -> str:
 
 def detach_for_vm(call: Call, host: str, vm: str) -> str:
     """Remove the bridges of the VM's networks that nobody needs any more: no PIF, no interface of another guest."""
-    control = call.core.net
     for network in _networks_of(call, host, vm, "network.detach_for_vm"):
-
-        def work(transaction: Transaction, _references: References, network: str = network) -> Draft:
-            bridge = text(transaction, "network", network, "bridge")
-            managed = flag(transaction, "network", network, "managed")
-            idle = managed and bridge and objects_sync.idle_bridges(transaction, host, [bridge])
-            return Draft(detach=network if idle and control.effect.has_bridge(bridge) else "")
-
-        control.change(work)
+        _detach_idle(call, network, host)
     return ""
+
+
+def _detach_idle(call: Call, network: str, host: str) -> None:
+    control = call.core.net
+
+    def work(transaction: Transaction, _references: References) -> Draft:
+        bridge = text(transaction, "network", network, "bridge")
+        managed = flag(transaction, "network", network, "managed")
+        idle = managed and bridge and objects_sync.idle_bridges(transaction, host, [bridge])
+        return Draft(detach=network if idle and control.effect.has_bridge(bridge) else "")
+
+    control.change(work)
 
 
 def _networks_of(call: Call, host: str, vm: str, what: str) -> list[str]:

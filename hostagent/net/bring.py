@@ -16,7 +16,6 @@ from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.finding import STOP, FindingError
-from hostagent.net.model import want
 from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.settle import dark, settle
@@ -286,14 +285,7 @@ def _wanted(
         if finding.severity == STOP:
             raise FindingError(finding)
     put_findings(result, findings, pif.ref)
-    return want(
-        now,
-        up,
-        down=down,
-        becoming_management=becoming,
-        links=kernel.by_name(),
-        apart=emergency.left(host.run, now, kernel),
-    )
+    return emergency.want_beside(host.run, now, up, kernel, down=down, becoming=becoming)
 
 
 def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result, course: Course) -> None:

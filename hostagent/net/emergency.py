@@ -19,6 +19,7 @@ from hostagent.net.change import Change, Course, carried_out
 from hostagent.net.devices import GROUP, SCOPE_LINK, Device, Wanted
 from hostagent.net.finding import STOP, Finding
 from hostagent.net.management import chain
+from hostagent.net.model import want
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.records import Records
 from hostagent.net.unfinished import unfinished
@@ -96,18 +97,30 @@ def left(run: Path | None, records: Records, kernel: Kernel) -> dict[str, str]:
     return {ref: found.told for ref, pif in records.pifs.items() if not alone.isdisjoint(chain(records, pif))}
 
 
-def refuse(run: Path | None, records: Records, refs: Collection[str], kernel: Kernel) -> None:
-    """An operator may bring up the management interface again, and what lies on the rung's NIC; but not, beside that,
-    what would bring its fixed address along, onto a second bridge. Raises FindingError."""
+def want_beside(
+    run: Path | None,
+    records: Records,
+    up: Sequence[str],
+    kernel: Kernel,
+    *,
+    down: Sequence[str] = (),
+    becoming: str = "",
+) -> Wanted:
+    """As `model.want`, whatever stands in for management. An operator may bring up the management interface again, and
+    what lies on the rung's NIC; but beside that nothing that would bring its fixed address along, onto a second bridge.
+    Raises FindingError.
+    """
     found, alone = standing(run, kernel), left(run, records, kernel)
-    if found is None or any(_bridge(records, ref) == found.former for ref in refs):
-        return
-    for ref in refs:
-        if ref in alone and found.card not in chain(records, records.pifs[ref]):
-            pif = records.pifs[ref]
-            what = f"{name_of(pif)} lies on the management interface's NIC, and management stands on {found.bridge}"
-            hint = f"first back to {found.former}: hostagent net emergency-reset"
-            raise Finding(0, STOP, (ref,), what, hint).error()
+    if found is not None and not becoming and all(_bridge(records, ref) != found.former for ref in up):
+        for ref in up:
+            if ref in alone and found.card not in chain(records, records.pifs[ref]):
+                pif = name_of(records.pifs[ref])
+                what = (
+                    f"{pif} lies on the management interface's NIC, and management stands on {found.bridge}"
+                )
+                hint = f"first back to {found.former}: hostagent net emergency-reset"
+                raise Finding(0, STOP, (ref,), what, hint).error()
+    return want(records, up, down=down, becoming_management=becoming, links=kernel.by_name(), apart=alone)
 
 
 def _bridge(records: Records, ref: str) -> str:

@@ -52,13 +52,11 @@ class Asking(NamedTuple):
 
 def gather(folder: Path, boot: str) -> Evidence:
     """What files tell: the change that waits, and the last one."""
-    found = Evidence()
+    found = Evidence(missing=nics.missing_since(folder / nics.FILE))
     with contextlib.suppress(HostagentError):
         left = journal.pending(folder)
         if left is not None and left.boot_id == boot:
             found = found._replace(pending=f"{left.what} ({left.state})")
-    with contextlib.suppress(HostagentError):
-        found = found._replace(missing=nics.missing_since(nics.load(folder / nics.FILE)))
     with contextlib.suppress(HostagentError):
         for entry in history.read(folder, most=1):
             told = f": {entry.told[-1]}" if entry.told else ""

@@ -75,6 +75,8 @@ def routes_due(wanted: Wanted, kernel: Kernel) -> Plan:
     """
     layer3 = Layer3(wanted)
     routes = [route for route in wanted.routes if layer3.by_others(route.device, family_of(route.gateway))]
+    if not routes:
+        return Plan(())
     draft = Draft(kernel, None)
     addresses_on(draft, layer3, Wanted(routes=tuple(routes)))
     return Plan(tuple(draft.steps))

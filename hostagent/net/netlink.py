@@ -66,6 +66,8 @@ HINTS = {
     errno.ERANGE: "a name of the kernel's has at most 15 bytes, and a number its limits (ip -d link)",
     errno.ENOBUFS: "look again: what was done is not known",
 }
+UNKNOWN_KIND = "Unknown device type"
+"""The kernel's words for a kind of device that it has no module for."""
 MODULES = {"bond": "bonding", "vlan": "8021q", "bridge": "bridge"}
 HINT = "look at the device with: ip -d link"
 
@@ -241,7 +243,7 @@ def _failed(
     number, text = failures[position]
     operation = operations[position]
     symbol = errno.errorcode.get(number, str(number))
-    module = MODULES.get(str(operation.args.get("kind"))) if number == errno.EOPNOTSUPP else None
+    module = MODULES.get(str(operation.args.get("kind"))) if text == UNKNOWN_KIND else None
     lacking = f": the kernel lacks the module {module}" if module else ""
     return NetlinkError(
         f"the kernel refused {operation.verb} of {operation.device} with {args_of(operation, names_of(operations))}:"

@@ -193,11 +193,15 @@ def dated(nics: Iterable[Nic], now_s: int) -> tuple[Nic, ...]:
     )
 
 
-def missing_since(nics: Iterable[Nic]) -> dict[str, str]:
-    """MAC of each missing NIC → since when, in words."""
+def missing_since(path: pathlib.Path) -> dict[str, str]:
+    """MAC of each missing NIC of the stored list → since when, in words; empty where the list cannot be read."""
+    try:
+        known = load(path)
+    except (FileError, NicListError):
+        return {}
     return {
         nic.mac: time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(nic.missing_since_s))
-        for nic in nics
+        for nic in known
         if nic.missing_since_s
     }
 

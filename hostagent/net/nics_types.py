@@ -34,7 +34,7 @@ class Nic(NamedTuple):
     """Of the kernel."""
     unmanaged: bool = False
     """The host's policy leaves it to others (`nic_policy.py`); as the next, it counts when its PIF is made."""
-    missing_since_s: int = 0
-    """Unix time at which it was first not found; 0 while it is present, or where that is not known."""
     pinned: bool = False
     """The host's policy: it must stay plugged, for its disk is behind it."""
+    missing_since_s: int = 0
+    """Unix time at which it was first not found; 0 while it is present, or where that is not known."""

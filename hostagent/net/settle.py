@@ -35,8 +35,10 @@ def settle(
 
 def _late_routes(wanted: Wanted, host: Host) -> list[str]:
     """Make the static routes whose subnet came with an address after the plan; what could not be, in words."""
-    due = routes_due(wanted, host.tools.netlink.look())
+    if not wanted.routes or not (wanted.leases or any(one.ipv6 == "autoconf" for one in wanted.devices)):
+        return []
     try:
+        due = routes_due(wanted, host.tools.netlink.look())
         if due.steps:
             host.tools.netlink.execute([step.do for step in due.steps])
     except HostagentError as error:

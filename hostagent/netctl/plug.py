@@ -17,7 +17,7 @@ from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
 from hostagent.net.devices import GROUP, Wanted
 from hostagent.net.finding import STOP, Finding
-from hostagent.net.model import want, want_network
+from hostagent.net.model import want_network
 from hostagent.net.noted import note_course
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import announce
@@ -100,8 +100,6 @@ class Network:
         with self._host(was) as host:
             kernel = host.tools.netlink.look()
             both = together(records, was, kernel)
-            if not becoming_management:
-                emergency.refuse(host.run, both, refs, kernel)
             wanted = self._wanted(both, refs, host, kernel, down=down, becoming=becoming_management)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             planned = guests_moved(planned, kernel, bridges_of(both, moved or {}))
@@ -289,14 +287,7 @@ class Network:
             told.append(finding)
         if self._account is not None:
             self._account.findings = told
-        return want(
-            records,
-            up,
-            down=down,
-            becoming_management=becoming,
-            links=kernel.by_name(),
-            apart=emergency.left(host.run, records, kernel),
-        )
+        return emergency.want_beside(host.run, records, up, kernel, down=down, becoming=becoming)
 
     @contextlib.contextmanager
     def _carried_out(self, host: Host, change: Change) -> Iterator[Course]:

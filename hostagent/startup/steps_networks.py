@@ -242,7 +242,7 @@ def _to_raise(context: Context, effect: Network, warnings: list[str]) -> tuple[R
     links = kernel.by_name()
     owners = network.around(context.config).owners
     management = early.management(records)
-    since = nics.missing_since(nics.load(network.folder(context.config) / nics.FILE))
+    since = nics.missing_since(network.folder(context.config) / nics.FILE)
     left = emergency.left(context.config.paths.run, records, kernel)
     refs = []
     for ref, pif in records.pifs.items():

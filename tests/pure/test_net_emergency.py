@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.net import cache, climb, emergency, ladder, reset
+from hostagent.net import bring, cache, climb, emergency, ladder, reset
 from hostagent.net.finding import FindingError
 from tests.pure.net_machine import MAC, Machine, records
 from tests.pure.net_plans import BOND, PLAIN, a_kernel, carry_out
@@ -99,7 +99,7 @@ def test_the_rung_is_noted_until_management_works_again(machine):
 
 def test_a_vlan_that_would_bring_the_fixed_address_back_beside_the_rung_is_refused(machine):
     def refused(*refs):
-        return emergency.refuse(host(machine).run, records(), refs, machine.kernel.look())
+        return emergency.want_beside(host(machine).run, records(), refs, machine.kernel.look())
 
     refused("upper")
     run(machine, listed=("eth1",))
@@ -110,6 +110,9 @@ def test_a_vlan_that_would_bring_the_fixed_address_back_beside_the_rung_is_refus
     assert "emergency-reset" in caught.value.hint
     refused("nic", "upper")
     refused("nic")
+    request = bring.Request(bring.UP, pif="upper", mode=bring.PLAN)
+    with pytest.raises(FindingError, match="management stands on breth1"):
+        bring.bring(request, cache.Found(cache.Cached(records(), 3)), host(machine))
 
 
 def test_a_note_of_a_bridge_without_an_address_says_nothing(machine):

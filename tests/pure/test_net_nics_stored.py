@@ -57,15 +57,19 @@ def test_a_list_that_is_none_is_refused_with_its_path(tmp_path, content):
     assert "remove it" in caught.value.hint
 
 
-def test_since_when_a_nic_is_missing_is_noted_once_and_forgotten_when_it_is_back():
+def test_since_when_a_nic_is_missing_is_noted_once_and_forgotten_when_it_is_back(tmp_path):
     there = known(0, "eth0", A)
     gone = known(2, "eth1", B, present=False)
 
     noted = dated([there, gone], 1000)
 
     assert [nic.missing_since_s for nic in noted] == [0, 1000]
-    assert missing_since(noted) == {B: time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(1000))}
+    path = tmp_path / "nics.json"
+    store(path, noted)
+    assert missing_since(path) == {B: time.strftime("since %Y-%m-%d %H:%M:%S", time.localtime(1000))}
     assert dated(decode(encode(noted)), 2000) == noted
+    path.write_text("[")
+    assert missing_since(path) == {}
     assert [nic.missing_since_s for nic in assign(noted, [Seen(known(0, "eth1", B))]).nics] == [0, 0]
 
 

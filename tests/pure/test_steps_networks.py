@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.net import journal
+from hostagent.net.nics import FILE
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.step import Change, Changed, Skipped
 from tests.pure.startup_database import rows
@@ -184,8 +185,14 @@ def test_one_network_that_fails_stops_no_other(recorded, nics):
     assert "xenbr1" in outcome.warnings[0]
 
 
-def test_a_nic_that_is_missing_is_a_warning(recorded, nics):
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_nic_that_is_missing_is_a_warning(recorded, nics, damaged):
+    """Also where the list that says since when cannot be read: it must keep no network down."""
     del nics.kernel.links[3]
+    if damaged:
+        folder = network.folder(recorded.config)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FILE).write_text("[")
 
     outcome = steps_networks.raise_networks(recorded)
 
