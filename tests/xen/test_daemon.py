@@ -124,6 +124,7 @@ def test_the_socket_is_roots_alone(running):
     assert "only root may" in by_us.stderr
 
 
+@pytest.mark.full
 def test_another_user_is_refused_even_if_the_modes_let_him_through(running):
     mark(running)
 
@@ -271,6 +272,7 @@ def test_a_frozen_daemon_is_ended_by_the_watchdog_and_started_again(running):
     assert status(running)[0]["pid"] != int(frozen)
 
 
+@pytest.mark.full
 def test_emergency_mode_answers_says_why_and_asks_to_be_started_again(running):
     settings(running, "[restart]\nemergency-delay = 60\nemergency-spread = 0\n")
     running.exec("cp /etc/hostagent/pool.conf /root/pool.conf; echo broken > /etc/hostagent/pool.conf")

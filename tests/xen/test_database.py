@@ -77,6 +77,7 @@ def test_garbage_is_not_restored(up):
     assert up.exec("hostagent db dump | sha256sum").stdout == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "damage",
     [

@@ -93,7 +93,7 @@ def installed(xen_host_bare, bundle):
     return xen_host_bare
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_a_bare_dom0_gets_a_working_command_without_a_network(bare):
     before = bare.exec("hostagent --version", check=False)
 
@@ -117,6 +117,7 @@ def test_a_bare_dom0_gets_a_working_command_without_a_network(bare):
     assert bare.exec("stat -c '%a %U' /etc/pam.d/hostagent").stdout == "644 root\n"
 
 
+@pytest.mark.full
 def test_what_is_not_ours_is_kept(bare):
     bare.exec("printf '#!/bin/sh\\necho another\\n' >/usr/bin/xe; chmod 755 /usr/bin/xe")
     said = bare.exec("/root/bundle/install-dom0", timeout_s=INSTALL_S).stdout
@@ -146,6 +147,7 @@ def test_a_second_run_finds_nothing_to_do_and_changes_nothing(installed):
     assert before.count("\n") > 100
 
 
+@pytest.mark.oldest
 def test_a_dry_run_names_each_change_and_makes_none(bare):
     before = bare.exec(STATE_OF_TREES).stdout
 
@@ -156,6 +158,7 @@ def test_a_dry_run_names_each_change_and_makes_none(bare):
     assert bare.exec(STATE_OF_TREES).stdout == before
 
 
+@pytest.mark.full
 def test_of_debians_python_modules_only_libvirt_and_systemd_are_visible(installed):
     python = "/opt/hostagent/current/bin/python -I"
     installed.exec("echo > /usr/lib/python3/dist-packages/foreign_module.py")
@@ -198,6 +201,7 @@ def test_the_service_shares_the_hosts_mount_namespace(installed):
     assert namespaces[0] == namespaces[1]
 
 
+@pytest.mark.full
 def test_an_upgrade_is_asked_for_restarts_the_service_and_removes_the_old_version(
     installed, bundle, tmp_path
 ):
@@ -344,6 +348,7 @@ def test_a_power_cut_during_an_upgrade_leaves_a_working_version(installed, bundl
     assert installed.exec("hostagent --version").stdout == "hostagent 6.6.6\n"
 
 
+@pytest.mark.oldest
 def test_a_damaged_bundle_is_refused_before_anything_changes(bare):
     bare.exec("cp -r /root/bundle /root/damaged; echo x >> /root/damaged/hostagent.tar.gz")
 
@@ -354,6 +359,7 @@ def test_a_damaged_bundle_is_refused_before_anything_changes(bare):
     assert bare.exec("test -e /opt/hostagent", check=False).code == 1
 
 
+@pytest.mark.oldest
 def test_only_root_may_install(bare):
     result = bare.exec(
         "cp -r /root/bundle /tmp/bundle; runuser -u nobody /tmp/bundle/install-dom0", check=False
@@ -363,6 +369,7 @@ def test_only_root_may_install(bare):
     assert "root only" in result.stderr
 
 
+@pytest.mark.full
 def test_a_missing_debian_package_and_no_network_is_said_in_one_line(bare):
     bare.exec("dpkg --remove --force-depends python3-systemd")
 
@@ -374,6 +381,7 @@ def test_a_missing_debian_package_and_no_network_is_said_in_one_line(bare):
     bare.reset()
 
 
+@pytest.mark.full
 def test_uninstalling_leaves_guests_network_and_identity_and_purging_takes_the_identity(installed):
     installed.exec("systemctl start hostagent", timeout_s=120)
     installed.exec("hostagent status --watch", check=False, timeout_s=120)  # until it has raised the networks

@@ -21,7 +21,7 @@ from nested_xen.paths import cache
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1800)]
 
 UP_S = 1500
 """When there is no image and no saved state yet."""

@@ -12,7 +12,7 @@ from nested_xen.faults import Failing
 if TYPE_CHECKING:
     from nested_xen.host import Host
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.destructive]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1200), pytest.mark.destructive]
 
 BLOCK = 4096
 CLUSTER = 65536
@@ -64,7 +64,6 @@ def test_a_disk_fails_in_use_as_told_and_is_mended(xen_host_bare: Host) -> None:
     assert write(host, device) == ""
 
 
-@pytest.mark.full
 def test_a_write_protected_disk_refuses_writes(xen_host_bare: Host) -> None:
     disk = xen_host_bare.machine.disks[0]
     with faults.write_protected(xen_host_bare, disk):
@@ -72,7 +71,6 @@ def test_a_write_protected_disk_refuses_writes(xen_host_bare: Host) -> None:
     assert write(xen_host_bare, faults.device(xen_host_bare, disk)) == ""
 
 
-@pytest.mark.full
 def test_a_full_or_read_only_file_system_refuses_writes_and_recovers(xen_host_bare: Host) -> None:
     host = xen_host_bare
     attempt = "LC_ALL=C; export LC_ALL; mkdir -p /var/lib/lab; cp /bin/ls /var/lib/lab/ls"
@@ -99,7 +97,6 @@ def test_a_frozen_host_stands_still_and_its_clock_can_be_moved(xen_host_bare: Ho
     assert abs(faults.clock_offset_s(host)) < 3
 
 
-@pytest.mark.full
 def test_daemons_die_at_once_and_libvirt_can_be_away(xen_host_bare: Host) -> None:
     host = xen_host_bare
     [libvirtd] = faults.kill_daemon(host, "libvirtd.service")
@@ -127,7 +124,6 @@ def test_a_restarted_xenstored_has_forgotten_and_a_killed_one_answers_nothing(xe
     host.reset()
 
 
-@pytest.mark.full
 def test_after_a_power_cut_flushed_data_is_there_and_the_host_was_really_off(xen_host_bare: Host) -> None:
     host, disk = xen_host_bare, xen_host_bare.machine.disks[0]
     device = faults.device(host, disk)

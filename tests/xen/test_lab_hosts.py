@@ -52,6 +52,7 @@ def facts(host: Host) -> Facts:
     return Facts(hostname, machine_id, product_uuid, boot_id, frozenset(macs.split()), random, key)
 
 
+@pytest.mark.full
 def test_hosts_are_distinct_and_a_reset_one_is_not_its_former_self(
     xen_hosts_bare: Callable[[int], list[Host]],
 ) -> None:
@@ -75,6 +76,7 @@ def test_hosts_are_distinct_and_a_reset_one_is_not_its_former_self(
     assert hosts[0].exec("ls /root").stdout.split() == []
 
 
+@pytest.mark.oldest
 def test_the_standard_host_has_the_hardware_it_should(xen_host_bare: Host) -> None:
     host = xen_host_bare
     seen = host.exec("xl info; echo ====; lsblk -dJo NAME,SERIAL,WWN,TYPE; echo ====; ip -j link").stdout
@@ -88,6 +90,7 @@ def test_the_standard_host_has_the_hardware_it_should(xen_host_bare: Host) -> No
     assert len(host.machine.disks) == 2
 
 
+@pytest.mark.full
 def test_evidence_is_kept_of_a_living_a_deaf_and_a_dead_host(xen_host_bare: Host, tmp_path: Path) -> None:
     host = xen_host_bare
     host.exec("echo '<1>seen on the console' >/dev/kmsg")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nested_xen.frames import Ethernet
     from nested_xen.host import Host
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 SOON_S = 60
 NEGOTIATION_S = 120
@@ -140,7 +140,6 @@ def test_dom0_gets_a_lease_from_the_segments_dhcp_server(host: Host) -> None:
             host.exec(f"ip address flush dev {device}; ip route flush dev {device}")
 
 
-@pytest.mark.full
 def test_dom0_mounts_and_writes_over_every_nfs_version(host: Host) -> None:
     with services.nfs(host.lab, "storage") as server:
         for version in ("4.2", "4.1", "3"):
@@ -153,7 +152,6 @@ def test_dom0_mounts_and_writes_over_every_nfs_version(host: Host) -> None:
             assert (server.export / version).read_text() == "from dom0\n"
 
 
-@pytest.mark.full
 def test_dom0_logs_in_with_chap_and_writes_to_the_iscsi_disk(host: Host) -> None:
     user, password = "lab", "twelve-letters"
     with services.iscsi(host.lab, "storage", chap=(user, password)) as server:
@@ -178,7 +176,6 @@ def test_dom0_logs_in_with_chap_and_writes_to_the_iscsi_disk(host: Host) -> None
             host.exec(f"{node} --logout; {node} -o delete", check=False)
 
 
-@pytest.mark.full
 def test_a_server_is_not_reached_over_another_segment(host: Host) -> None:
     device = nic_name(host, STORAGE)
     host.exec(f"ip address flush dev {device}")

@@ -109,6 +109,7 @@ def test_dhcp_gives_an_address_that_outlives_the_agent_and_static_replaces_it(cl
     assert host.exec(f"systemctl is-active hostagent-dhcp-{nic.bridge}", check=False).code != 0
 
 
+@pytest.mark.full
 def test_an_address_changes_in_place_is_probed_first_and_announced(net):
     nic = addressed(net)
     net.api.PIF.plug(nic.pif)
@@ -147,6 +148,7 @@ def test_static_routes_are_ours_and_go_when_their_key_goes(net):
     assert look(net.host).routes(nic.bridge) == set()
 
 
+@pytest.mark.full
 def test_ipv6_is_static_or_configures_itself_from_advertisements_or_is_off(net):
     nic = net.nic(STORAGE)
     net.api.PIF.reconfigure_ipv6(nic.pif, "Static", f"{PREFIX6}11/64", "", "")

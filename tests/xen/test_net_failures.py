@@ -151,6 +151,7 @@ def test_row_11_members_of_different_speed_are_shown_before_they_are_bonded(net)
         net.host.exec(f"ethtool -s {two.name} speed 1000 duplex full")
 
 
+@pytest.mark.full
 def test_row_12_a_bond_of_two_pifs_with_addresses_is_refused(net):
     one, two = pair(net)
     net.static(one.pif, ADDRESS)

@@ -128,6 +128,7 @@ def test_row_39_bringing_up_what_is_up_sends_no_event_and_breaks_no_mount(net):
             net.host.exec("systemctl stop monitor; ip link set lo alias ''; umount -l /mnt/nfs")
 
 
+@pytest.mark.full
 def test_row_40_an_address_that_another_host_has_is_refused_with_its_mac(net):
     nic = net.nic(STORAGE)
     net.api.PIF.plug(nic.pif)
@@ -188,6 +189,7 @@ def test_row_44_a_typing_error_in_a_static_route_is_refused_with_its_place(net):
     assert "static-routes" not in net.api.network.get_other_config(ref)
 
 
+@pytest.mark.full
 def test_row_46_a_nic_that_networkd_configures_is_refused_with_the_line_that_frees_it(net):
     nic = net.nic(STORAGE)
     file = "/etc/systemd/network/10-others.network"

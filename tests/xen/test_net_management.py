@@ -63,6 +63,7 @@ def two_cables(host):
 # taking over, and giving back
 
 
+@pytest.mark.oldest
 def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_and_given_back(xen_host):
     await_start(xen_host)
     before = look(xen_host)
@@ -345,7 +346,7 @@ def test_killed_when_all_is_applied_but_not_committed_the_move_is_undone(two_cab
     assert management_of(look(two_cables), two_cables) == "xenbr0"
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_the_power_goes_when_all_is_applied_but_not_committed(two_cables):
     with opened(two_cables) as net:
         order = bonding_both(net)

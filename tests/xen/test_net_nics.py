@@ -69,6 +69,7 @@ def segment_of(host, mac):
     return next(nic.segment for nic in host.machine.nics if nic.mac == mac)
 
 
+@pytest.mark.full
 def test_row_32_every_real_nic_has_a_pif_at_its_position_and_nothing_else_has(net):
     ghosts = f"""
 ip link add ghost0 type dummy; ip link add ghost1 type veth peer name ghost2

@@ -58,7 +58,7 @@ def in_cache(host, address):
 # what is shown
 
 
-@pytest.mark.oldest
+@pytest.mark.both
 def test_the_graph_has_every_device_that_the_kernel_has_of_ours(net):
     nic, vlan = configured(net)
     _, master = net.bond([net.nic(BOND_A).pif, net.nic(BOND_B).pif], "active-backup")

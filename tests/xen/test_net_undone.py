@@ -134,6 +134,7 @@ def test_a_wrong_gateway_is_undone(host):
     assert wrong not in str(look(host).routes4)
 
 
+@pytest.mark.full
 def test_a_bond_whose_mode_does_not_fit_the_switch_is_undone(two_cables):
     """LACP where nobody answers it."""
     host = two_cables

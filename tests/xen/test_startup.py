@@ -10,8 +10,6 @@ import pytest
 from hostagent.startup.table import STEPS
 from tests.xen.agent import start
 
-pytestmark = [pytest.mark.oldest]
-
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 OF_SUPPORTERS = {"stop-role-scripts"}
 
@@ -52,6 +50,7 @@ def seen(xen_host):
     return start(xen_host), json.loads(xen_host.exec(LOOK).stdout)
 
 
+@pytest.mark.both
 def test_every_built_step_ran_and_left_its_effect(seen):
     run, host = seen
 
@@ -79,6 +78,7 @@ def test_every_built_step_ran_and_left_its_effect(seen):
     assert host["namespaces"] == "1"
 
 
+@pytest.mark.both
 def test_a_second_start_changes_nothing(xen_host):
     start(xen_host)
     state = (
@@ -97,6 +97,7 @@ def test_a_second_start_changes_nothing(xen_host):
     assert xen_host.exec(state).stdout == before
 
 
+@pytest.mark.oldest
 @pytest.mark.destructive
 def test_scripts_and_settings_of_the_operator_take_effect(xen_host):
     xen_host.exec("rm -rf /root/etc-before; cp -a /etc/hostagent /root/etc-before")
@@ -133,6 +134,7 @@ printf '[log]\nlevel = "debug"\n' >/etc/hostagent/conf.d/50-test.toml
     xen_host.exec("rm -rf /etc/hostagent; mv /root/etc-before /etc/hostagent")
 
 
+@pytest.mark.full
 @pytest.mark.destructive
 def test_dom0_is_brought_to_the_memory_its_settings_name(xen_host):
     """Every reader but ours: the hypervisor, the kernel's driver, xenstore."""

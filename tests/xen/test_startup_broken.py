@@ -6,11 +6,10 @@ import json
 
 import pytest
 from nested_xen import faults
-from nested_xen.rotation import rotating
 
 from tests.xen.agent import start
 
-pytestmark = [pytest.mark.destructive]
+pytestmark = [pytest.mark.full, pytest.mark.destructive]
 
 # systemd would start the agent again 2 s after an exit with 2, and forget the exit code with it
 NO_RESTART = (
@@ -85,7 +84,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("step", "words", "code", "damage", "untouched"), rotating(CASES, count=1))
+@pytest.mark.parametrize(("step", "words", "code", "damage", "untouched"), CASES)
 def test_a_broken_file_is_named_with_a_hint_and_kept(xen_host, step, words, code, damage, untouched):
     look = f"sha256sum {untouched}" if untouched else "true"
 
@@ -155,7 +154,6 @@ def test_a_full_disk_loses_nothing_and_the_agent_still_starts(take_hosts):
     assert start(host).report["result"] == "clean"
 
 
-@pytest.mark.full
 def test_a_first_start_on_a_full_disk_names_it_and_the_next_one_heals(take_hosts):
     (host,) = take_hosts(1, "installed")
     host.exec(
@@ -180,7 +178,6 @@ def test_a_first_start_on_a_full_disk_names_it_and_the_next_one_heals(take_hosts
     assert start(host).report["result"] == "clean"
 
 
-@pytest.mark.full
 def test_a_read_only_etc_stops_only_what_must_be_written(take_hosts):
     (host,) = take_hosts(1, "installed")
     before = host.exec("cat /etc/hostagent/inventory /etc/hostagent/ptoken").stdout
@@ -237,7 +234,6 @@ def test_with_xenstored_down_start_up_stops_and_names_it(take_hosts):
     host.reset()
 
 
-@pytest.mark.full
 def test_a_xenstored_that_was_started_again_is_seen_and_told(take_hosts):
     """The kernel's watches are gone for good; tools look healthy, but nothing of dom0 can be plugged any more."""
     (host,) = take_hosts(1, "installed")

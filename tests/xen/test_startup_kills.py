@@ -6,15 +6,14 @@ The cases come from the table of steps, so a new step or hold point is covered w
 from __future__ import annotations
 
 import pytest
-from nested_xen.rotation import rotating
 
 from tests.xen.agent import hold, kill_at, start
 from tests.xen.interruptions import POINTS, PREPARE, WHOLE, put_back
 
-pytestmark = [pytest.mark.destructive]
+pytestmark = [pytest.mark.full, pytest.mark.destructive]
 
 
-@pytest.mark.parametrize("point", rotating(POINTS, count=1))
+@pytest.mark.parametrize("point", POINTS)
 def test_killed_in_the_middle_of_a_step_the_next_start_is_clean(xen_host, point):
     identity = xen_host.exec("cat /etc/hostagent/inventory /etc/hostagent/ptoken").stdout
 
@@ -33,7 +32,6 @@ def test_killed_in_the_middle_of_a_step_the_next_start_is_clean(xen_host, point)
     put_back(xen_host)
 
 
-@pytest.mark.oldest
 def test_killed_while_it_writes_its_first_inventory_it_keeps_the_one_it_wrote(xen_host):
     point = "read-inventory:inventory-written"
     xen_host.exec(hold(point, PREPARE[point]))

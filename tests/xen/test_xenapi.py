@@ -19,7 +19,7 @@ import XenAPI
 from tests.xen.agent import start
 from tests.xen.xenapi import PASSWORD, SOCKET, connect, tunnel
 
-pytestmark = [pytest.mark.oldest, pytest.mark.destructive]
+pytestmark = [pytest.mark.destructive]
 
 MIB = 1 << 20
 CLIENT_S = 180
@@ -78,6 +78,7 @@ def only(records: dict[str, Any]) -> Any:
     return record
 
 
+@pytest.mark.both
 def test_records_say_of_the_host_what_its_own_tools_say(session, ready):
     seen = json.loads(ready.exec(LOOK).stdout)
 
@@ -116,6 +117,7 @@ def test_features_of_the_processors_are_those_that_xen_names(session, ready):
     assert listed[0] in said
 
 
+@pytest.mark.oldest
 def test_what_a_client_sets_is_there_after_a_restart(api, ready):
     with api.session() as session:
         pool = session.xenapi.pool.get_all()[0]
@@ -188,6 +190,7 @@ def test_logging_in_needs_the_password_where_root_is_not_the_caller(api, way):
         client("close")()
 
 
+@pytest.mark.full
 def test_people_have_the_role_of_their_group(api, ready):
     with api.session("admin", PASSWORD, path=api.tcp) as admin:
         pool = admin.xenapi.pool.get_all()[0]
@@ -322,6 +325,7 @@ def test_the_library_of_xen_orchestra_works_unchanged(api, session, transport):
     assert session.xenapi.pool.get_name_description(pool) == f"by {transport}"
 
 
+@pytest.mark.full
 def test_the_library_of_xen_orchestra_is_told_of_a_wrong_password(api):
     assert list(lines_of(following(api, "auto", "wrong"))) == [["refused", "SESSION_AUTHENTICATION_FAILED"]]
 

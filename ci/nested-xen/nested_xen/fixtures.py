@@ -115,7 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    part = "everything" if config.getoption("--full") else "the rotating part"
+    part = "everything" if config.getoption("--full") else "the short form"
     release, shard = config.getoption("--xen-release"), config.getoption("--shard")
     return f"xen: {release}, tree {rotation.tree_hash()} ({part}), shard {shard}"
 
