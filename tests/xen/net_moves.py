@@ -109,7 +109,7 @@ systemctl reset-failed network-move 2>/dev/null
 rm -f /run/hostagent/held
 echo {STEP}:{point} >/run/hostagent/hold
 systemd-run --quiet --unit network-move --property=RemainAfterExit=no {order}
-held_or_over() {{ [ -s /run/hostagent/held ] || ! systemctl is-active -q network-move; }}
+held_or_over() {{ [ -s /run/hostagent/held ] || ! [ -d /sys/fs/cgroup/system.slice/network-move.service ]; }}
 until_true 180 held_or_over
 cat /run/hostagent/held 2>/dev/null || echo 'not held'
 """

@@ -47,7 +47,7 @@ def unit(host: Host) -> dict[str, str]:
 
 def wait_until(host: Host, condition: str) -> None:
     """Wait on the host until a shell condition holds."""
-    loop = shlex.quote(f"until {condition}; do sleep 0.3; done")
+    loop = shlex.quote(f"until {condition}; do sleep 1; done")
     host.exec(f"timeout {WAIT_S} sh -c {loop}", timeout_s=WAIT_S + 30)
 
 
