@@ -163,6 +163,7 @@ def test_stopping_is_clean_and_status_says_how_to_start_again(running):
     assert running.exec(f"test -e {SOCKET}", check=False).code == 1
 
 
+@pytest.mark.full
 def test_a_reload_changes_the_log_level_and_keeps_the_process(running):
     before = unit(running)["MainPID"]
     settings(running, 'log.level = "debug"\n')

@@ -10,7 +10,7 @@ from nested_xen import faults
 
 from tests.xen.agent import REPORT, WAIT, start
 
-pytestmark = [pytest.mark.destructive]
+pytestmark = [pytest.mark.full, pytest.mark.destructive]
 
 STATE = "/var/lib/hostagent/state.db"
 OTHER = "/var/lib/hostagent/other.db"
@@ -48,7 +48,6 @@ def up(xen_host):
     xen_host.exec(f"rm -f {CONF}")
 
 
-@pytest.mark.oldest
 def test_a_backup_and_a_dump_come_back_while_the_agent_runs(up):
     name_pool(up, "as-it-was")
     up.exec("hostagent db backup /root/pool.db; hostagent db dump /root/pool.xml")
@@ -66,7 +65,6 @@ def test_a_backup_and_a_dump_come_back_while_the_agent_runs(up):
         assert up.exec("hostagent db check").code == 0
 
 
-@pytest.mark.full
 def test_garbage_is_not_restored(up):
     up.exec("head -c 100000 /dev/urandom >/root/garbage; hostagent db dump | head -c 2000 >/root/half.xml")
     before = up.exec("hostagent db dump | sha256sum").stdout
@@ -77,15 +75,11 @@ def test_garbage_is_not_restored(up):
     assert up.exec("hostagent db dump | sha256sum").stdout == before
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     "damage",
     [
         f"truncate -s 10000 {STATE}",
-        pytest.param(
-            f"dd conv=notrunc status=none bs=4096 seek=1 count=20 if=/dev/urandom of={STATE}",
-            marks=pytest.mark.full,
-        ),
+        f"dd conv=notrunc status=none bs=4096 seek=1 count=20 if=/dev/urandom of={STATE}",
     ],
     ids=["cut off", "overwritten"],
 )
@@ -108,7 +102,6 @@ def test_a_damaged_database_is_set_aside_and_the_newest_copy_used(up, damage):
     up.exec("rm -f /var/lib/hostagent/*corrupt*")
 
 
-@pytest.mark.full
 def test_a_damaged_only_database_is_kept_and_told_and_never_emptied_silently(up):
     up.exec(f"systemctl stop hostagent; head -c 20000 /dev/urandom >{STATE}; rm -f {STATE}-wal {STATE}-shm")
     before = up.exec(f"sha256sum <{STATE}").stdout
@@ -121,7 +114,6 @@ def test_a_damaged_only_database_is_kept_and_told_and_never_emptied_silently(up)
     up.exec("rm -f /var/lib/hostagent/*corrupt*")
 
 
-@pytest.mark.full
 def test_on_a_full_disk_a_change_is_refused_and_what_was_there_stays(up):
     name_pool(up, "before it was full")
     with faults.full(up, "/var/lib/hostagent"):
@@ -140,7 +132,6 @@ def test_on_a_full_disk_a_change_is_refused_and_what_was_there_stays(up):
     assert up.exec("hostagent db check").code == 0
 
 
-@pytest.mark.full
 def test_a_start_on_a_full_disk_leaves_the_database_where_it_is(up):
     name_pool(up, "before it was full")
     up.exec("systemctl stop hostagent")  # which gives back the blocks of the database's log

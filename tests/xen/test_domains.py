@@ -9,7 +9,7 @@ import pytest
 
 from tests.xen import guests
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
@@ -19,7 +19,6 @@ def host(xen_host: Any) -> Any:
     return xen_host
 
 
-@pytest.mark.oldest
 def test_guests_of_xl_and_of_libvirt_are_listed_as_xl_lists_them_and_a_pause_by_xl_is_seen(host: Any) -> None:
     script = f"""
 set -e
@@ -57,7 +56,6 @@ hostagent xen domains
     assert "manager" in table
 
 
-@pytest.mark.oldest
 def test_xen_info_agrees_with_xl_info(host: Any) -> None:
     ours, theirs = guests.parts(host.exec("hostagent xen info --json; echo ====; xl info").stdout)
 
@@ -76,7 +74,6 @@ def test_xen_info_agrees_with_xl_info(host: Any) -> None:
     assert info["libvirtd"].startswith("answers")
 
 
-@pytest.mark.full
 @pytest.mark.destructive
 def test_a_stopped_and_a_frozen_libvirtd_are_named_and_nothing_hangs(host: Any) -> None:
     script = """
@@ -97,7 +94,6 @@ hostagent xen info --json
     assert json.loads(again)["libvirtd"].startswith("answers")
 
 
-@pytest.mark.full
 @pytest.mark.destructive
 def test_with_xenstored_killed_domains_are_listed_without_names_and_memory_is_refused(host: Any) -> None:
     script = f"""

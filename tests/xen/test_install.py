@@ -147,7 +147,7 @@ def test_a_second_run_finds_nothing_to_do_and_changes_nothing(installed):
     assert before.count("\n") > 100
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_a_dry_run_names_each_change_and_makes_none(bare):
     before = bare.exec(STATE_OF_TREES).stdout
 
@@ -190,7 +190,7 @@ def test_the_first_start_creates_what_is_missing_and_says_so(bare):
     assert bare.exec("cat /etc/hostagent/ptoken").stdout not in journal
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_the_service_shares_the_hosts_mount_namespace(installed):
     installed.exec("systemctl start hostagent", timeout_s=120)
 
@@ -348,7 +348,7 @@ def test_a_power_cut_during_an_upgrade_leaves_a_working_version(installed, bundl
     assert installed.exec("hostagent --version").stdout == "hostagent 6.6.6\n"
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_a_damaged_bundle_is_refused_before_anything_changes(bare):
     bare.exec("cp -r /root/bundle /root/damaged; echo x >> /root/damaged/hostagent.tar.gz")
 
@@ -359,7 +359,7 @@ def test_a_damaged_bundle_is_refused_before_anything_changes(bare):
     assert bare.exec("test -e /opt/hostagent", check=False).code == 1
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_only_root_may_install(bare):
     result = bare.exec(
         "cp -r /root/bundle /tmp/bundle; runuser -u nobody /tmp/bundle/install-dom0", check=False

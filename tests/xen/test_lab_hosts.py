@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from nested_xen.host import Host
 
-pytestmark = pytest.mark.timeout(1200)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(1200)]
 
 CLOCK_S = 15  # a busy machine sets it late; without setting it the clock is as old as the saved state
 RANDOM = 50
@@ -52,7 +52,6 @@ def facts(host: Host) -> Facts:
     return Facts(hostname, machine_id, product_uuid, boot_id, frozenset(macs.split()), random, key)
 
 
-@pytest.mark.full
 def test_hosts_are_distinct_and_a_reset_one_is_not_its_former_self(
     xen_hosts_bare: Callable[[int], list[Host]],
 ) -> None:
@@ -76,7 +75,6 @@ def test_hosts_are_distinct_and_a_reset_one_is_not_its_former_self(
     assert hosts[0].exec("ls /root").stdout.split() == []
 
 
-@pytest.mark.oldest
 def test_the_standard_host_has_the_hardware_it_should(xen_host_bare: Host) -> None:
     host = xen_host_bare
     seen = host.exec("xl info; echo ====; lsblk -dJo NAME,SERIAL,WWN,TYPE; echo ====; ip -j link").stdout
@@ -90,7 +88,6 @@ def test_the_standard_host_has_the_hardware_it_should(xen_host_bare: Host) -> No
     assert len(host.machine.disks) == 2
 
 
-@pytest.mark.full
 def test_evidence_is_kept_of_a_living_a_deaf_and_a_dead_host(xen_host_bare: Host, tmp_path: Path) -> None:
     host = xen_host_bare
     host.exec("echo '<1>seen on the console' >/dev/kmsg")
@@ -123,7 +120,6 @@ def cards(host: Host) -> dict[str, int]:
     return {mac: int(place.split(":")[2].split(".")[0], 16) for mac, place in rows}
 
 
-@pytest.mark.full
 def test_an_odd_machine_boots_with_the_hardware_asked_for(odd_host: Callable[..., Host]) -> None:
     order = [3, 0, 2, 1, *range(15, 3, -1)]
     host = odd_host(
@@ -160,7 +156,6 @@ def test_an_odd_machine_boots_with_the_hardware_asked_for(odd_host: Callable[...
     assert carriers == ["1", "0"]
 
 
-@pytest.mark.full
 def test_a_machine_with_one_nic_and_little_memory_boots(odd_host: Callable[..., Host]) -> None:
     host = odd_host(nics=1, memory_mib=2048)
     assert cards(host) == {machine.mac(1, 0): 2}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.xen import guests
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.destructive]
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900), pytest.mark.destructive]
 
 MIB = 1024
 DRIVER = "/sys/devices/system/xen_memory/xen_memory0"
@@ -76,7 +76,6 @@ xl mem-set 0 1500 && echo libxl works
     assert libxl == "libxl works\n"
 
 
-@pytest.mark.full
 def test_a_dom0_stalled_by_a_ceiling_that_xl_lowered_is_raised_woken_and_brought_to_its_target(
     host: Any,
 ) -> None:
@@ -116,7 +115,6 @@ def test_a_target_outside_the_limits_is_refused_and_nothing_moves(host: Any, siz
     assert before == after
 
 
-@pytest.mark.full
 def test_a_dom0_that_runs_xen_out_of_pages_settles_and_xen_keeps_its_reserve(host: Any) -> None:
     script = f"""
 set -e

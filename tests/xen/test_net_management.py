@@ -63,7 +63,7 @@ def two_cables(host):
 # taking over, and giving back
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_and_given_back(xen_host):
     await_start(xen_host)
     before = look(xen_host)
@@ -94,6 +94,7 @@ def test_a_host_configured_by_networkd_is_taken_over_from_its_own_ssh_session_an
     assert seen.gateways(nic) == [str(GATEWAY)]
 
 
+@pytest.mark.full
 def test_https_listens_on_the_management_address_with_the_hosts_certificate(host):
     assert start(host).report["ending"] == "complete"
     answers = network.call_inside(
@@ -299,33 +300,52 @@ def test_row_2_the_old_interface_has_no_address_in_the_subnet_after_a_move_unles
 # stopped in the middle
 
 
-def place(places, number):
-    assert len(places) <= PLACES, f"{len(places)} places: raise PLACES"
-    at = number * len(places) // PLACES
-    if number and at == (number - 1) * len(places) // PLACES:
-        pytest.skip(f"this move has {len(places)} places, and case {number - 1} was at {places[at]}")
-    return places[at]
+class Places:
+    """The places at which a move can be stopped, found by the first case that asks, and those that were tried."""
+
+    def __init__(self):
+        self.known = []
+        self.tried = set()
+
+    def find(self, host, order):
+        if not self.known:
+            self.known = places_of(host, order)
+            assert len(self.known) <= PLACES, f"{len(self.known)} places: raise PLACES"
+            assert_whole(host)
+
+    def skip_if_tried(self, number, how):
+        """Before the host is touched: the cases are more than the places."""
+        if self.known and (self._at(number), how) in self.tried:
+            pytest.skip(f"this move has {len(self.known)} places, and {self._at(number)} was tried")
+
+    def take(self, number, how):
+        self.tried.add((self._at(number), how))
+        return self._at(number)
+
+    def _at(self, number):
+        return self.known[number * len(self.known) // PLACES]
 
 
 @pytest.fixture(scope="module")
-def places():
-    """The places at which each move of this file can be stopped, as the first to ask found them."""
-    return {}
+def places_into():
+    return Places()
+
+
+@pytest.fixture(scope="module")
+def places_back():
+    return Places()
 
 
 @pytest.fixture
-def move(request, places, number):
+def move(request, places_into, number):
     """The longest move, and the place where this case stops it."""
-    if "into" in places:
-        point = place(places["into"], number)  # may skip, before the host is touched
+    how = request.function.__name__
+    places_into.skip_if_tried(number, how)
     host = request.getfixturevalue("two_cables")
     with opened(host) as net:
         order = bonding_both(net)
-    if "into" not in places:
-        places["into"] = places_of(host, order)
-        assert_whole(host)
-        point = place(places["into"], number)
-    return order, point
+    places_into.find(host, order)
+    return order, places_into.take(number, how)
 
 
 @pytest.mark.parametrize("number", rotating(range(PLACES), count=1))
@@ -345,7 +365,6 @@ def test_the_power_goes_in_the_middle_of_a_move_and_the_host_is_reachable_again(
 
 
 @pytest.mark.full
-@pytest.mark.oldest
 def test_killed_when_all_is_applied_but_not_committed_the_move_is_undone(two_cables):
     with opened(two_cables) as net:
         order = bonding_both(net)
@@ -392,16 +411,14 @@ until_true 240 is_held || exit 1
 @pytest.mark.full
 @pytest.mark.parametrize("number", range(PLACES))
 @pytest.mark.parametrize("how", ["killed", "power cut"])
-def test_stopped_in_the_middle_of_the_way_back_from_a_bond(two_cables, places, number, how):
-    if "back" in places:
-        place(places["back"], number)
+def test_stopped_in_the_middle_of_the_way_back_from_a_bond(request, places_back, number, how):
+    places_back.skip_if_tried(number, how)
+    two_cables = request.getfixturevalue("two_cables")
     with opened(two_cables) as net:
         bond, _ = net.bond([net.nic(MANAGEMENT).pif, net.nic(SECOND).pif], "active-backup")
         order = f"hostagent-xe bond-destroy uuid={net.api.Bond.get_uuid(bond)}"
-    if "back" not in places:
-        places["back"] = places_of(two_cables, order)
-        assert_whole(two_cables)
-    assert begin_and_hold(two_cables, order, place(places["back"], number))
+    places_back.find(two_cables, order)
+    assert begin_and_hold(two_cables, order, places_back.take(number, how))
     if how == "killed":
         kill(two_cables)
         assert_whole(two_cables)

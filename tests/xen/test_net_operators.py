@@ -83,6 +83,7 @@ def test_the_graph_has_every_device_that_the_kernel_has_of_ours(net):
     assert all(any(text.startswith(name) for text in written) for name in seen.made())
 
 
+@pytest.mark.full
 def test_lists_and_status_say_what_ip_says(net):
     nic, vlan = configured(net)
     rows = {row["uuid"]: row for row in agent(net.host, "pif", "list")}
@@ -219,7 +220,7 @@ def test_what_the_kernel_refuses_is_rolled_back_with_exit_3_and_is_in_the_histor
     assert up(net, vlan).code == DONE
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_without_daemon_and_database_everything_works_from_the_cached_copy(clean_host):
     host = clean_host
     with opened(host) as net:

@@ -26,7 +26,7 @@ from tests.xen.net_moves import (
 from tests.xen.net_operator import DONE, FAILED, opened, reconfigure, refusal, run
 from tests.xen.net_shapes import agent
 
-pytestmark = [pytest.mark.destructive, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.full, pytest.mark.destructive, pytest.mark.timeout(2400)]
 
 NETMASK = str(machine.SUBNET.netmask)
 NOBODYS, NOBODYS_GATEWAY = "203.0.113.9", "203.0.113.1"
@@ -89,7 +89,6 @@ def test_a_wrong_address_is_undone(host):
         assert net.record(management_pif(net))["IP"] == host.machine.address
 
 
-@pytest.mark.full
 def test_a_wrong_vlan_is_undone(host):
     before = look(host)
     with opened(host) as net:
@@ -114,7 +113,6 @@ def test_a_wrong_vlan_is_undone(host):
         net.api.VLAN.destroy(untagged)
 
 
-@pytest.mark.full
 def test_a_wrong_gateway_is_undone(host):
     before = look(host)
     with opened(host) as net:
@@ -134,7 +132,6 @@ def test_a_wrong_gateway_is_undone(host):
     assert wrong not in str(look(host).routes4)
 
 
-@pytest.mark.full
 def test_a_bond_whose_mode_does_not_fit_the_switch_is_undone(two_cables):
     """LACP where nobody answers it."""
     host = two_cables
@@ -155,7 +152,6 @@ def test_a_bond_whose_mode_does_not_fit_the_switch_is_undone(two_cables):
         assert net.api.Bond.get_all() == []
 
 
-@pytest.mark.full
 def test_a_working_bond_is_not_changed_to_a_mode_that_does_not_fit_the_switch(two_cables):
     host = two_cables
     with opened(host) as net:
@@ -172,7 +168,6 @@ def test_a_working_bond_is_not_changed_to_a_mode_that_does_not_fit_the_switch(tw
     assert bonding(host, device)[0]["Bonding Mode"] == "fault-tolerance (active-backup)"
 
 
-@pytest.mark.full
 def test_a_change_that_nobody_confirms_is_undone_also_with_the_agent_dead(host):
     before = look(host)
     with opened(host) as net:
@@ -201,7 +196,6 @@ def test_a_change_that_nobody_confirms_is_undone_also_with_the_agent_dead(host):
             net.api.PIF.plug(management_pif(net))  # the start has brought it up as the database had it
 
 
-@pytest.mark.full
 def test_a_change_that_is_confirmed_stays(host):
     with opened(host) as net:
         pif = management_pif(net)

@@ -97,7 +97,7 @@ def test_a_second_start_changes_nothing(xen_host):
     assert xen_host.exec(state).stdout == before
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 @pytest.mark.destructive
 def test_scripts_and_settings_of_the_operator_take_effect(xen_host):
     xen_host.exec("rm -rf /root/etc-before; cp -a /etc/hostagent /root/etc-before")

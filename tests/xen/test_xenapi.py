@@ -117,7 +117,7 @@ def test_features_of_the_processors_are_those_that_xen_names(session, ready):
     assert listed[0] in said
 
 
-@pytest.mark.oldest
+@pytest.mark.full
 def test_what_a_client_sets_is_there_after_a_restart(api, ready):
     with api.session() as session:
         pool = session.xenapi.pool.get_all()[0]
@@ -135,6 +135,7 @@ def test_what_a_client_sets_is_there_after_a_restart(api, ready):
         assert "a key" not in session.xenapi.pool.get_other_config(pool)
 
 
+@pytest.mark.full
 def test_a_change_made_in_one_client_is_seen_in_the_other(session, api):
     pool = session.xenapi.pool.get_all()[0]
     token = session.xenapi.event_from(["pool"], "", 0.0)["token"]
@@ -150,6 +151,7 @@ def test_a_change_made_in_one_client_is_seen_in_the_other(session, api):
     assert event["snapshot"]["name_label"] == "seen by the other"
 
 
+@pytest.mark.full
 def test_an_asynchronous_call_ends_and_its_task_can_be_read(session):
     host = only(session.xenapi.host.get_all_records())
     message = session.xenapi.message.create("NAME", 3, "Host", host["uuid"], "body")

@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+pytestmark = pytest.mark.full
+
 TREE = "/tool/hostagent-test"
 PYTHON = "/opt/hostagent/current/bin/python -"
 
@@ -191,7 +193,6 @@ KILLED_AND_RESTARTED = """
 """
 
 
-@pytest.mark.full
 @pytest.mark.destructive
 def test_a_killed_and_restarted_xenstored_never_blocks_and_is_reported(xen_host):
     xen_host.exec("systemctl stop hostagent")
