@@ -145,7 +145,6 @@ def net(xen_host):
 
 
 @pytest.mark.full
-@pytest.mark.oldest
 def test_carrier_attachment_addresses_and_speed_in_the_database_follow_the_kernels_events(net):
     host, nic, other = net.host, net.nic(STORAGE), net.nic(BOND_A)
     net.static(nic.pif, ADDRESS)

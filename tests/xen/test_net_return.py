@@ -34,7 +34,6 @@ def gro(host, nic):
 
 
 @pytest.mark.full
-@pytest.mark.oldest
 def test_what_comes_by_itself_and_what_was_set_is_there_again_after_a_cold_boot(take_hosts):
     (host,) = take_hosts(1, "installed")
     with services.dhcp(host.lab, "storage") as server, router6(host.lab, "storage", leases=False):
