@@ -97,16 +97,30 @@ def test_a_qemu_that_crashes_as_it_boots_is_started_again_and_one_that_is_silent
 
 
 @pytest.mark.parametrize(
-    ("cores", "hosts", "thread"),
-    [(2, 1, "multi"), (1, 1, "multi"), (2, 2, "single"), (3, 2, "single"), (4, 2, "multi")],
+    ("cores", "hosts", "beside", "thread", "alone"),
+    [
+        (2, 1, 0, "multi", "multi"),
+        (1, 1, 0, "multi", "multi"),
+        (2, 2, 0, "single", "multi"),
+        (3, 2, 0, "single", "multi"),
+        (4, 2, 0, "multi", "multi"),
+        (2, 1, 1, "single", "single"),
+        (4, 1, 1, "multi", "multi"),
+    ],
 )
 def test_hosts_that_would_share_cores_are_emulated_by_one_thread_each(
-    made: lab.Lab, monkeypatch: pytest.MonkeyPatch, cores: int, hosts: int, thread: str
+    made: lab.Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    hosts: int,
+    beside: int,
+    thread: str,
+    alone: str,
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
-    taken = accel.choose("tcg", made.image, hosts)
+    taken = accel.choose("tcg", made.image, hosts, beside)
     assert f"thread={thread}" in taken.option
-    assert "thread=multi" in taken.alone().option
+    assert f"thread={alone}" in taken.alone().option
 
 
 def test_a_state_is_the_same_for_hosts_that_share_cores_and_hosts_that_do_not(
@@ -123,6 +137,6 @@ def test_a_state_is_the_same_for_hosts_that_share_cores_and_hosts_that_do_not(
     built = Image(Release.TRIXIE, folders / "image")
     built.folder.mkdir()
     built.root.write_bytes(b"")
-    for crowded in (False, True):
-        slot.booted(machine.standard(1), built, accel.Accel("tcg", "test", crowded))
-    assert keys[0] == keys[1]
+    for crowded, beside in ((False, 0), (True, 0), (True, 1)):
+        slot.booted(machine.standard(1), built, accel.Accel("tcg", "test", crowded, beside))
+    assert len(set(keys)) == 1

@@ -40,6 +40,8 @@ class Accel:
     kind: str
     why: str
     crowded: bool = False
+    beside: int = 0
+    """Hosts of other labs that run at the same time."""
 
     @property
     def option(self) -> str:
@@ -48,23 +50,27 @@ class Accel:
         return f"tcg,thread={threads},tb-size=512" if self.kind == "tcg" else self.kind
 
     def alone(self) -> Accel:
-        """The same for a host that has the machine for itself."""
-        return dataclasses.replace(self, crowded=False)
+        """The same for a host that is the only one of its lab that runs."""
+        return dataclasses.replace(self, crowded=_crowded(1 + self.beside))
 
 
-def choose(wanted: str, image: Image, hosts: int = 1) -> Accel:
+def choose(wanted: str, image: Image, hosts: int = 1, beside: int = 0) -> Accel:
     """`auto` probes KVM with the image's own Xen; `kvm` insists (LabError when it cannot); `tcg` is taken as
-    is. `hosts`: how many will run at a time.
+    is. `hosts`: how many will run at a time; `beside`: how many of other labs.
     """
-    crowded = hosts > 1 and hosts * VCPUS > len(os.sched_getaffinity(0))
+    crowded = _crowded(hosts + beside)
     if wanted == "tcg":
-        return Accel("tcg", "asked for", crowded)
+        return Accel("tcg", "asked for", crowded, beside)
     why_not = _kvm_problem(image)
     if why_not is None:
         return Accel("kvm", "Xen starts under /dev/kvm")
     if wanted == "kvm":
         raise LabError(f"KVM cannot be used: {why_not}", hint="use --accel tcg: slower, works everywhere")
-    return Accel("tcg", f"emulation, as {why_not}", crowded)
+    return Accel("tcg", f"emulation, as {why_not}", crowded, beside)
+
+
+def _crowded(hosts: int) -> bool:
+    return hosts > 1 and hosts * VCPUS > len(os.sched_getaffinity(0))
 
 
 def qemu_version() -> str:

@@ -34,6 +34,7 @@ class Hosts:
 
     release: Release
     accel: str
+    beside: int = 0
     made: lab.Lab | None = None
     kinds: dict[int, tuple[str, str]] = field(default_factory=dict)
 
@@ -79,7 +80,14 @@ class Hosts:
         if self.made is None:
             name = re.sub(r"[^a-z0-9-]", "", f"t{os.getpid()}-{self.release[:2]}")
             workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-            self.made = lab.create(name, self.release, accel=self.accel, hosts=workers, owner=os.getpid())
+            self.made = lab.create(
+                name,
+                self.release,
+                accel=self.accel,
+                hosts=workers,
+                beside=self.beside,
+                owner=os.getpid(),
+            )
         return self.made
 
     def down(self) -> None:
@@ -99,6 +107,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--xen-release", choices=[*Release], default=Release.TRIXIE, help="Debian release of lab hosts"
     )
     group.addoption("--xen-accel", choices=["auto", "kvm", "tcg"], default="auto")
+    group.addoption(
+        "--xen-beside",
+        type=int,
+        default=0,
+        metavar="N",
+        help="other runs have N lab hosts at the same time (decides how CPUs are emulated)",
+    )
     group.addoption("--xen-host", metavar="ssh://root@HOST", help="use this host instead of the lab's")
     group.addoption(
         "--xen-host-destructive", action="store_true", help="run destructive tests on --xen-host too"
@@ -156,7 +171,8 @@ def lab_hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
     """The lab of this pytest process; taken down at the end, and by the next `lab up` if the process is
     killed.
     """
-    hosts = Hosts(Release(request.config.getoption("--xen-release")), request.config.getoption("--xen-accel"))
+    option = request.config.getoption
+    hosts = Hosts(Release(option("--xen-release")), option("--xen-accel"), option("--xen-beside"))
     yield hosts
     if request.config.getoption("--keep-lab") and request.session.testsfailed:
         hosts.keep()

@@ -120,15 +120,21 @@ class Lab:
 
 
 def create(
-    name: str, release: Release, *, accel: str = "auto", hosts: int = 1, owner: int | None = None
+    name: str,
+    release: Release,
+    *,
+    accel: str = "auto",
+    hosts: int = 1,
+    beside: int = 0,
+    owner: int | None = None,
 ) -> Lab:
-    """An empty lab: its image (built if need be), accelerator and namespace. `hosts`: how many are to run at a time on
-    this machine, those of other labs included.
+    """An empty lab: its image (built if need be), accelerator and namespace. `hosts`: how many are to run at a time;
+    `beside`: how many of other labs do.
     """
     _make_room(name)
     process.require("qemu-system-x86_64", "qemu-system-x86")
     image = images.ensure(release)
-    return _create(Lab(name, image, accelerators.choose(accel, image, hosts), owner))
+    return _create(Lab(name, image, accelerators.choose(accel, image, hosts, beside), owner))
 
 
 def create_segments(name: str, *, owner: int | None = None) -> Lab:

@@ -43,7 +43,7 @@ def booted(machine: Machine, image: Image, accel: Accel) -> Path:
     """The folder of a slot's booted state, made now if there is none (one cold boot)."""
     return _ensure(
         f"{machine.name}-{image.release}-booted",
-        _digest(machine, image, accel.alone()),
+        _digest(machine, image, accel),
         lambda host: _first_boot(host, machine, image),
         lambda lab: Host(lab, machine, image, accel.alone()),
         f"booting {machine.name} ({image.release}) for the first time",
@@ -137,7 +137,9 @@ def _first_boot(host: Host, machine: Machine, image: Image) -> None:
 
 
 def _digest(machine: Machine, image: Image, accel: Accel) -> str:
-    words = qemu_arguments(machine, accel, image.folder, cache(), sockets=cache(), incoming=False)
+    # whether others ran beside it makes no other state
+    uncrowded = dataclasses.replace(accel, crowded=False)
+    words = qemu_arguments(machine, uncrowded, image.folder, cache(), sockets=cache(), incoming=False)
     # a state's disks stand on this very file: an image built again from the same recipe is another one
     built = image.root.stat().st_mtime_ns
     return hashlib.sha256(f"{accelerators.qemu_version()} {built} {words} {WARM_UP}".encode()).hexdigest()[
