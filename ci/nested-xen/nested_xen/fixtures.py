@@ -34,9 +34,9 @@ class Hosts:
 
     release: Release
     accel: str
-    beside: int = 0
     made: lab.Lab | None = None
     kinds: dict[int, tuple[str, str]] = field(default_factory=dict)
+    beside: int = 0
 
     def standard(self, index: int) -> Host:
         """The standard host of a slot: the one that is there, or a new one, off, after an odd or a failed one."""
@@ -172,7 +172,7 @@ def lab_hosts(request: pytest.FixtureRequest) -> Iterator[Hosts]:
     killed.
     """
     option = request.config.getoption
-    hosts = Hosts(Release(option("--xen-release")), option("--xen-accel"), option("--xen-beside"))
+    hosts = Hosts(Release(option("--xen-release")), option("--xen-accel"), beside=option("--xen-beside"))
     yield hosts
     if request.config.getoption("--keep-lab") and request.session.testsfailed:
         hosts.keep()
