@@ -31,7 +31,7 @@ from tests.xen.net_shapes import (
     uuid_of,
 )
 
-pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.shares_host, pytest.mark.destructive, pytest.mark.timeout(1800)]
 
 SECOND = "203.0.113.11"
 SVG = "{http://www.w3.org/2000/svg}"
@@ -58,7 +58,7 @@ def in_cache(host, address):
 # what is shown
 
 
-@pytest.mark.both
+@pytest.mark.oldest
 def test_the_graph_has_every_device_that_the_kernel_has_of_ours(net):
     nic, vlan = configured(net)
     _, master = net.bond([net.nic(BOND_A).pif, net.nic(BOND_B).pif], "active-backup")

@@ -31,7 +31,7 @@ from tests.xen.net_shapes import (
     port_on,
 )
 
-pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.shares_host, pytest.mark.destructive, pytest.mark.timeout(1800)]
 
 LACP = {"hashing_algorithm": "src_mac", "lacp-time": "fast", "lacp-aggregation-key": "7"}
 
