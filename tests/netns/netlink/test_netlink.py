@@ -180,13 +180,15 @@ WAYS = [
 
 @pytest.fixture
 def addressed(netlink: Netlink) -> Netlink:
-    """xapi1 with 192.0.2.1/24 and 2001:db8::1/64, and carrier."""
+    """xapi1 with 192.0.2.1/24 and 2001:db8::1/64, and carrier; no address comes by itself later."""
     ip("link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
-    ip("link", "set", "veth1", "up")
+    ip("link", "set", "veth1", "addrgenmode", "none", "up")
+    port = link(netlink, "veth0").ifindex
     netlink.execute(
         [
-            BRIDGE,
-            change("link-set", "veth0", link(netlink, "veth0").ifindex, master=A, up=True),
+            BRIDGE._replace(args={**BRIDGE.args, "up": False}),
+            change("link-set", "xapi1", A, addrgen=1, up=True),
+            change("link-set", "veth0", port, master=A, addrgen=1, up=True),
             change("address-add", "xapi1", A, text="192.0.2.1", prefix=24),
             change("address-add", "xapi1", A, text="2001:db8::1", prefix=64),
         ]
