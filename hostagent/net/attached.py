@@ -115,12 +115,11 @@ def _only_carries(
     vlans: Mapping[tuple[int, int], Link],
     records: Records,
 ) -> bool:
-    """Whether the chain is there for the VLANs on it alone: a PIF that nobody says to be up, which is to have an
-    address and has none, where that would be there at once (a fixed one) or IPv6 is off, as on what only carries."""
-    modes = (pif.ip_mode, pif.ipv6_mode)
-    if pif.currently_attached or top.ifindex in addressed or modes == (NONE, NONE):
+    """Whether the chain is there for the VLANs on it alone: a PIF that nobody says to be up and that has no address,
+    where one would be there at once (a fixed one) or IPv6 is off, as on what only carries (`stack.CARRYING`)."""
+    if pif.currently_attached or top.ifindex in addressed:
         return False
-    if STATIC not in modes and top.ifindex not in off:
+    if STATIC not in (pif.ip_mode, pif.ipv6_mode) and top.ifindex not in off:
         return False
     tags = (records.vlans[ref].tag for ref in pif.vlan_slave_of if ref in records.vlans)
     return any((device.ifindex, tag) in vlans for tag in tags)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BRIDGE: Mapping[str, int] = {"forward_delay": 0, "stp_state": 0, "mcast_snooping": 0}
 """No 30 s of silence after a port joins, and no snooping: without a querier it kills IPv6 after minutes (3.3)."""
 MTU = 1500
+CARRYING = "off"
+"""The IPv6 mode of a bridge that is there only for VLANs: none. One whose PIF is up has a link-local address at least,
+so that the two can be told apart by the kernel (`attached`)."""
 
 
 def mtu_of(pif: Pif | None, network: Network) -> int:
@@ -65,7 +68,7 @@ class Stack:
                 self.findings.append(trouble._replace(refs=serves))
                 return
             read = keys.of_network(network.other_config)
-            ipv6 = self.layer.lay(pif, read.routes, bridge or pif.device) if attached else _carrying(pif)
+            ipv6 = self.layer.lay(pif, read.routes, bridge or pif.device) if attached else CARRYING
             mtu = self._mtu(pif, mtu_of(pif, network), [part.device for part in slaves or [pif]], serves)
             if bridge:
                 self._bridge(pif, network, read, mac, mtu, ipv6, (ref,) if attached else serves)
@@ -271,9 +274,3 @@ class Stack:
 def _gro(pif: Pif) -> bool:
     """Whether a NIC merges what it receives. It does so before bridges and VLANs, whose own switch changes nothing."""
     return pif.properties.get("gro", "on") != "off"
-
-
-def _carrying(pif: Pif) -> str:
-    """The IPv6 mode of a bridge that is there only for VLANs. It is what the PIF would have with no address of its own:
-    by the kernel nobody can tell these two apart."""
-    return "link-local" if (pif.ip_mode, pif.ipv6_mode) == ("None", "None") else "off"

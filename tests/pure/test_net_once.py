@@ -50,6 +50,8 @@ class Machine:
     def planned(self, ref):
         """What is wanted with this PIF up, and the plan for it."""
         kernel = self.kernel.look()
+        told = {index: link._replace(ipv6=self._ipv6(link.name)) for index, link in kernel.links.items()}
+        kernel = kernel._replace(links=told)
         links = kernel.by_name()
         wanted = want(as_now(self.records, kernel), (ref,), links=links)
         around = Around(
@@ -59,6 +61,10 @@ class Machine:
             resolver=self.resolver if wanted.dns is None or wanted.dns.servers else render(wanted.dns),
         )
         return plan(wanted, kernel, around), differences(wanted, kernel, around)
+
+    def _ipv6(self, name):
+        off = self.sysctls.get(f"net/ipv6/conf/{name}/disable_ipv6")
+        return {} if off is None else {"disable_ipv6": int(off)}
 
     def do(self, step):
         operation = step.do

@@ -223,9 +223,10 @@ def test_static_routes_of_a_leased_address_come_with_it(world):
     assert (route.destination, route.gateway) == ("198.51.100.0/24", "192.0.2.9")
 
 
-def test_what_only_carries_vlans_is_told_by_its_ipv6():
+@pytest.mark.parametrize("mode", ["DHCP", "None"])
+def test_what_only_carries_vlans_is_told_by_its_ipv6(mode):
     records = a_host()
-    leased = records.pifs["bond0"]._replace(ip_mode="DHCP")
+    leased = records.pifs["bond0"]._replace(ip_mode=mode)
     records = records._replace(pifs={**records.pifs, "bond0": leased})
     kernel = a_kernel()
 

@@ -9,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from nested_xen import faults, wire
+from nested_xen.host import SERIAL_LOG
 
 from tests.xen.agent import power_on, start
-from tests.xen.net_look import assert_vlan, await_that, look
+from tests.xen.net_look import assert_bridge, assert_vlan, await_that, look
 from tests.xen.net_moves import adopt, assert_reachable, assert_whole
 from tests.xen.net_operator import (
     DEGRADED,
@@ -30,6 +31,11 @@ from tests.xen.net_segment import PREFIX6, ping
 from tests.xen.net_shapes import ADDRESS, STORAGE, TESTER, addressed, pair, says, up
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
+
+NEGOTIATED, FORCED = "1000", "100"
+"""Mb/s of a NIC."""
+SAY_WHEN_FORCED = f"""\
+until [ "$(cat /sys/class/net/{{nic}}/speed)" = {FORCED} ]; do sleep 0.1; done; echo forced-now > /dev/hvc0"""
 
 
 # NICs and scans
@@ -82,6 +88,27 @@ def test_row_57_a_nic_without_a_cable_comes_up_with_less_and_the_nic_is_named(ne
         metrics = net.record(nic.pif)["metrics"]
         await_that(lambda: not net.api.PIF_metrics.get_carrier(metrics), "the record says no carrier")
     await_that(lambda: net.api.PIF_metrics.get_carrier(metrics), "the record says carrier")
+    with wire.join(net.host.lab, "storage") as port:
+        ping(port, ADDRESS, sender=TESTER)
+
+
+@pytest.mark.full
+def test_row_58_a_speed_that_takes_the_link_down_is_as_before_at_once(net):
+    nic = addressed(net)
+    net.api.PIF.plug(nic.pif)
+    net.host.exec(f"systemd-run -q sh -c '{SAY_WHEN_FORCED.format(nic=nic.name)}'")
+    serial = net.host.folder / SERIAL_LOG
+    said = serial.stat().st_size
+    net.api.PIF.add_to_other_config(nic.pif, "ethtool-speed", FORCED)
+    with ThreadPoolExecutor(1) as beside:
+        plug = beside.submit(up, net, nic.pif)
+        await_that(lambda: b"forced-now" in serial.read_bytes()[said:], "the speed is set")
+        with faults.no_carrier(net.host, STORAGE):  # as a partner of another speed does
+            done = plug.result()
+            assert done.code == DEGRADED, done.said
+            assert f"{nic.name} lost its link for 3 s with ethtool-speed={FORCED}" in done.said
+            assert f"Speed: {NEGOTIATED}Mb/s" in net.host.exec(f"ethtool {nic.name}").stdout
+    assert_bridge(look(net.host), nic.bridge, {nic.name}, mac=nic.mac)
     with wire.join(net.host.lab, "storage") as port:
         ping(port, ADDRESS, sender=TESTER)
 
