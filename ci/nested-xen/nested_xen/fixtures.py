@@ -56,8 +56,7 @@ class Hosts:
             return
         self.kinds.pop(index, None)
         if kind == "installed":
-            host.restore(install.installed_state(host))
-            host.exec("systemctl start hostagent")
+            host.restore(install.started_state(host))
         else:
             host.restore(slot.booted(host.machine, home.image, home.accel))
         self.kinds[index] = (kind, owner)

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 BUNDLE_S = 600
 INSTALL_S = 600
+START_S = 600
 UNPACKED = "/root/hostagent-bundle"
+START = """systemctl start hostagent
+until grep -q '"ending": "' /run/hostagent/startup-report.json; do sleep 1; done"""
 
 
 @functools.cache
@@ -54,3 +57,21 @@ def installed_state(host: Host) -> Path:
         digest=bundle_digest(),
         prepare=lambda fresh: progress.note(install(fresh).strip()),
     )
+
+
+def started_state(host: Host) -> Path:
+    """The saved state of a host's slot with hostagent installed and its first start-up sequence at its end."""
+    base = installed_state(host)
+    return slot.prepared(
+        base,
+        host.machine,
+        host.image,
+        host.accel,
+        kind="started",
+        digest=START,
+        prepare=_start,
+    )
+
+
+def _start(host: Host) -> None:
+    host.exec(START, timeout_s=START_S)
