@@ -218,13 +218,18 @@ def test_jumbo_frames_pass_a_chain_whose_mtu_grows_from_the_bottom(net):
 
 
 @pytest.mark.full
-def test_jumbo_frames_pass_a_bond_and_a_vlan_on_it(net):
+def test_jumbo_frames_pass_a_bond_and_a_vlan_on_it(net, two_cables):
     one, two = pair(net)
     _, master = net.bond([one.pif, two.pif], "active-backup", mtu=JUMBO)
+    net.static(master, ADDRESS)
     vlan = net.vlan(master, TAG, mtu=JUMBO)
+    net.static(vlan, "203.0.113.11")
     net.api.PIF.plug(vlan)
     seen = look(net.host)
     device = net.record(master)["device"]
     chain = {one.name, two.name, device, net.bridge(master), net.bridge(vlan)}
     chain.add(assert_vlan(seen, device, TAG, net.bridge(vlan)))
     assert {seen.links[name]["mtu"] for name in chain} == {JUMBO}
+    with port_on(net, "bond-a") as port:
+        ping(port, ADDRESS, sender=TESTER, size=JUMBO_PING)
+        ping(port, "203.0.113.11", sender="203.0.113.200", tag=TAG, size=JUMBO_PING - 4)
