@@ -172,6 +172,38 @@ def test_power_cut_in_the_middle_leaves_a_host_that_can_be_reached(host: Host, n
     is_theirs(host)
 
 
+@pytest.mark.full
+def test_giving_back_killed_after_the_address_has_moved_is_taken_back_by_the_timer(
+    host: Host, session: Session
+) -> None:
+    done(host, "adopt")
+    host.exec("systemctl stop hostagent")
+    assert hold_at(host, "hostagent net release --yes --timeout 5", "applied")
+    assert host.machine.address in addresses(host)[nic_name(host, MANAGEMENT)]
+    kill(host)
+    back = "for i in $(seq 300); do [ -e /sys/class/net/xenbr0 ] && break; sleep 1; done"
+    host.exec(back, timeout_s=ADOPT_S)
+    await_journal(host)
+    is_ours(host)
+    assert session.goes_on()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("place", ["begun", "applied"])
+def test_power_cut_while_giving_back_leaves_a_host_that_can_be_reached(host: Host, place: str) -> None:
+    """Its files come back first: from the next boot on the card is theirs, whatever else was reached."""
+    done(host, "adopt")
+    assert begin_and_hold(host, "hostagent net release --yes", place)
+    cold_boot(host)
+    await_journal(host)
+    holders = [name for name, texts in addresses(host).items() if host.machine.address in texts]
+    assert len(holders) == 1, addresses(host)
+    if holders == ["xenbr0"]:
+        is_ours(host)
+        done(host, "release")
+    is_theirs(host)
+
+
 OTHERS = {
     "ifupdown": """set -e
 printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
