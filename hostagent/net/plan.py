@@ -37,6 +37,7 @@ from hostagent.net.verify import Around, is_member, is_uplink, settings_of
 
 NO_MEMBERS = {"mode", "fail_over_mac"}
 NEEDS_DOWN = {"mode", "fail_over_mac", "lacp_active", "tlb_dynamic_lb"}  # and ad_*
+MIIMON, DELAYS = "miimon", ("updelay", "downdelay")
 MANY = 8
 """VLANs that go together, rather than one by one."""
 BRIDGE_MTU = 1500  # of a bridge without ports
@@ -246,6 +247,8 @@ def _bond(work: Work, device: Device, link: Link) -> Link:
         for member in members:
             draft.release(member)
         changed = dict(settings)  # another mode begins with its own
+    if MIIMON in changed:  # the kernel counts the delays in it: they would change with it
+        changed |= {name: settings[name] for name in DELAYS if name in settings}
     lost: list[Operation] | None = None
     if link.flags & UP and any(name in NEEDS_DOWN or name.startswith("ad_") for name in changed):
         lost = draft.down(draft.links[link.ifindex])

@@ -229,6 +229,9 @@ class FakeKernel:
             self._bond_settings_fit(mode, settings)
             miimon = settings.get("miimon", it.settings["miimon"])
             refuse(not miimon and (settings.get("updelay") or settings.get("downdelay")), errno.EPERM)
+            counted = it.settings["miimon"]
+            for delay in ("updelay", "downdelay"):
+                it.settings[delay] = it.settings.get(delay, 0) // counted * miimon if counted else 0
             if "mode" in changed:
                 for name in [name for name in it.settings if name.startswith("ad_") and mode != LACP]:
                     del it.settings[name]

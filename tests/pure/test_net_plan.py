@@ -207,6 +207,16 @@ def test_a_bond_changes_live_what_the_kernel_lets_and_goes_down_for_the_lacp_rat
     ]
 
 
+def test_a_bond_that_looks_at_its_links_more_often_keeps_its_delays():
+    kernel = a_kernel()
+    carry_out(kernel, BOND)
+    often = with_settings(BOND, miimon=50, updelay=500)
+
+    carry_out(kernel, often)
+
+    assert differences(often, kernel.look()) == ()
+
+
 def with_settings(wanted, **settings):
     return wanted._replace(
         devices=tuple(
