@@ -14,7 +14,7 @@ from hostagent.errors import CallerError, ErrorRecord, HostagentError
 from hostagent.net import apply, cache, emergency, journal
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
-from hostagent.net.checks import check
+from hostagent.net.checks import check, unplug
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
@@ -281,6 +281,8 @@ def _wanted(
         up += former
         result["told"] += told
     findings = check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot)
+    if not becoming:
+        findings += unplug(now, down, kernel)
     for finding in findings:
         if finding.severity == STOP:
             raise FindingError(finding)

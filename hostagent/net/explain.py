@@ -12,7 +12,7 @@ from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of, members
 from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
-from hostagent.net.devices import SCOPE_LINK, UP
+from hostagent.net.devices import GUESTS_PORTS, SCOPE_LINK, UP
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey
 from hostagent.net.reason import STOPS, TELLS, WARNS, Answer, Evidence, Reason, numbers, text
@@ -36,7 +36,6 @@ GOING_BACK = 3
 """BOND_LINK_BACK: the link is there again and waits for its updelay."""
 HEADERS_BYTES = 28
 """Of IPv4 and ICMP, beside what ping is told to send."""
-GUESTS_PORTS = ("vif", "tap")
 
 
 def explain(records: Records, kernel: Kernel, ref: str, evidence: Evidence | None = None) -> Answer:

@@ -8,9 +8,10 @@ from hostagent.errors import CallerError, HostagentError
 from hostagent.net import bring, cache, history, journal, reconfigure
 from hostagent.net.attached import attached
 from hostagent.net.devices import Address
+from hostagent.net.finding import FindingError
 from hostagent.net.model import want
 from hostagent.net.plan import plan
-from tests.pure.net_machine import Machine, records
+from tests.pure.net_machine import UUID, Machine, records
 
 
 @pytest.fixture
@@ -75,6 +76,49 @@ def test_down_takes_the_vlan_away_and_leaves_management(machine):
     assert result["outcome"] == "changed"
     assert attached(records(), machine.kernel.look()) == {"nic"}
     assert "xapi5" not in machine.kernel.look().by_name()
+
+
+def taken_down(machine, pif="uuid-vlan", *, which=None, **request):
+    found = cache.Found(cache.Cached(which or records(), 7))
+    return bring.bring(bring.Request("down", pif, **request), found, machine.host())
+
+
+@pytest.mark.parametrize("mode", [bring.DO, bring.PLAN])
+def test_without_a_daemon_too_what_must_stay_is_not_taken_down(machine, mode):
+    bring.bring(bring.Request("up", bridge="xapi5"), cache.read(machine.folder), machine.host())
+    given = records()
+    stays = given._replace(pifs={**given.pifs, "upper": given.pifs["upper"]._replace(disallow_unplug=True)})
+
+    with pytest.raises(FindingError, match="must stay plugged") as refused:
+        taken_down(machine, which=stays, mode=mode)
+
+    assert (refused.value.code, refused.value.params) == ("PIF_DOES_NOT_ALLOW_UNPLUG", ("upper",))
+    assert "pif-param-set uuid=uuid-vlan disallow-unplug=false" in refused.value.hint
+    assert "xapi5" in machine.kernel.look().by_name()
+
+
+def test_without_a_daemon_too_a_bridge_with_guests_is_not_taken_down(machine):
+    bring.bring(bring.Request("up", bridge="xapi5"), cache.read(machine.folder), machine.host())
+    bridge = machine.kernel.look().by_name()["xapi5"].ifindex
+    for index, name in ((20, "vif3.0"), (21, "tap3.0")):
+        machine.kernel.nic(name, index)
+        machine.kernel.links[index].master = bridge
+
+    with pytest.raises(FindingError, match=r"guests' interfaces on xapi5: tap3\.0, vif3\.0") as refused:
+        taken_down(machine)
+
+    assert (refused.value.code, refused.value.params) == ("VIF_IN_USE", ("n5", "vif3.0"))
+    assert "xl network-detach" in refused.value.hint
+    assert taken_down(machine, management=True, mode=bring.PLAN)["outcome"] == "planned"
+
+
+def test_management_is_refused_before_what_else_keeps_a_pif_up(machine):
+    machine.up()
+
+    with pytest.raises(FindingError) as refused:
+        taken_down(machine, UUID, which=records(disallow_unplug=True))
+
+    assert refused.value.code == "PIF_IS_MANAGEMENT_INTERFACE"
 
 
 def test_without_carrier_it_is_degraded_and_not_verified(tmp_path):
