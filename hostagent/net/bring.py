@@ -18,7 +18,7 @@ from hostagent.net.checks import check, unplug
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.settle import dark, settle
+from hostagent.net.settle import comes, dark, settle
 from hostagent.net.shown import args_of, names_in
 from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
@@ -205,7 +205,7 @@ def finish(
     """
     change = course.change
     # also with nothing to do: a client may run that has no lease
-    idle = result["outcome"] == "unchanged" and not (change is not None and change.wanted.leases)
+    idle = result["outcome"] == "unchanged" and not (change is not None and comes(change.wanted, pif.ref))
     if change is not None and result["outcome"] != ROLLED_BACK and not idle:
         wanted, planned = change.wanted, change.planned
         less(result, settle(wanted, planned, pif.ref, host, deadline=deadline, since=course.at))

@@ -266,6 +266,48 @@ def test_an_address_that_comes_in_time_ends_the_wait(machine):
     assert 3 < machine.now < 5
 
 
+AUTOCONF = {"ip_mode": "None", "ip": "", "netmask": "", "gateway": "", "ipv6_mode": "Autoconf"}
+
+
+def test_without_a_router_autoconfiguration_is_degraded_after_a_bound(machine):
+    for _ in ("made", "unchanged"):
+        began = machine.now
+        result = machine.up(which=records(**AUTOCONF))
+
+        assert result["outcome"] == "degraded"
+        assert result["told"] == [
+            "no router advertised a prefix on xenbr0 in 15 s; one that does so later is heeded"
+        ]
+        assert reconfigure.exit_of(result) == 4
+        assert 15 <= machine.now - began < 16
+
+
+def test_a_prefix_that_a_router_advertises_ends_the_wait(machine):
+    waited = machine.wait
+
+    def answer(seconds):
+        waited(seconds)
+        index = machine.kernel.look().by_name()["xenbr0"].ifindex
+        if machine.now > 3 and not machine.kernel.addresses:
+            machine.kernel.addresses.append(Address(index, "fe80::7", 64, scope=253))
+            machine.kernel.addresses.append(Address(index, "2001:db8::7", 64))
+
+    machine.wait = answer
+
+    assert machine.up(which=records(**AUTOCONF))["outcome"] == "changed"
+    assert 3 < machine.now < 5
+
+
+def test_where_there_is_no_carrier_no_router_is_waited_for(tmp_path):
+    cache.write(tmp_path, records())
+    dark = Machine(tmp_path, carrier=False)
+
+    result = dark.up(which=records(**AUTOCONF))
+
+    assert result["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
+    assert dark.now < 7
+
+
 ROUTED = {"static-routes": "10.8.0.0/16/192.0.2.9"}
 
 
