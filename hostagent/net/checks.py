@@ -145,7 +145,7 @@ def _bonds(records: Records, found: Survey) -> list[Finding]:
             slave for slave in members(records, pif) if slave.ip_mode != "None" or slave.ipv6_mode != "None"
         ]
         if len(with_ip) > 1:
-            which = ", ".join(f"{slave.device} ({slave.ip or slave.ip_mode})" for slave in with_ip)
+            which = ", ".join(f"{slave.device} ({_configured(slave)})" for slave in with_ip)
             family = "ip" if with_ip[-1].ip_mode != "None" else "ipv6"
             findings.append(
                 Finding(
@@ -159,6 +159,12 @@ def _bonds(records: Records, found: Survey) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _configured(pif: Pif) -> str:
+    """The addresses that it is to have; where they are not known, how it gets them."""
+    found = [] if pif.ip_mode == "None" else [pif.ip or pif.ip_mode]
+    return ", ".join(found if pif.ipv6_mode == "None" else [*found, *(pif.ipv6 or [pif.ipv6_mode])])
 
 
 def _subnets(records: Records, found: Survey) -> list[Finding]:
