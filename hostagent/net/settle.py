@@ -1,5 +1,6 @@
-"""What follows a change of a PIF: carrier, partners of LACP, addresses of DHCP servers and of routers come by themselves
-and are waited for; then the neighbours are told of its addresses."""
+"""What follows a change of a PIF: carrier, partners of LACP, addresses of DHCP servers and of routers come by
+themselves and are waited for; then the neighbours are told of its addresses.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ def settle(
     bonds: Sequence[str] = (),
 ) -> list[str]:
     """Wait for carrier, leases, advertised prefixes and partners of LACP (of `bonds`) of a PIF, and announce the fixed
-    addresses that the plan has touched; what is missing when the time is over, in words. `since`, on the host's clock as
-    `deadline`: when the plan was done; 0 for now."""
+    addresses that the plan has touched; what is missing when the time is over, in words. `since`, on the host's clock
+    as `deadline`: when the plan was done; 0 for now."""
     missing = _waited(wanted, ref, host, deadline, since, bonds)
     missing += _late_routes(wanted, host)
     if host.wire is not None and planned.steps and wanted.addresses:

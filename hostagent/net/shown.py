@@ -64,8 +64,8 @@ def _value(value: Any) -> str:
 
 
 def removed(operations: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What was there and is not to be any more, of operations as results have them (networking.md 5, rows 34 and 45): how
-    many routes and addresses went for good, and clients of DHCP on bridges that stay."""
+    """What was there and is not to be any more, of operations as results have them (networking.md 5, rows 34 and 45):
+    how many routes and addresses went for good, and clients of DHCP on bridges that stay."""
 
     def gone(what: str, name: str) -> int:
         kept = {one["args"][name] for one in operations if one["verb"] == f"{what}-add"}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.devices import (
-    GUESTS_PORTS,
     GROUP,
+    GUESTS_PORTS,
     PROTOCOL,
     SCOPE_LINK,
     UP,

@@ -106,7 +106,9 @@ def test_a_bond_that_has_no_partner_as_before_does_not_stop_a_change(cabled):
 def guests(mode="lacp"):
     """The same bond, which is for guests alone."""
     given = bonded(mode)
-    master = given.pifs["master"]._replace(management=False, ip_mode="None", ip="", netmask="", gateway="", dns="")
+    master = given.pifs["master"]._replace(
+        management=False, ip_mode="None", ip="", netmask="", gateway="", dns=""
+    )
     return given._replace(pifs={**given.pifs, "master": master}, bridge="")
 
 
