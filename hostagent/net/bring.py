@@ -11,14 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from hostagent.errors import CallerError, ErrorRecord, HostagentError
-from hostagent.net import apply, cache, emergency, journal
+from hostagent.net import apply, cache, emergency, journal, lacp
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
-from hostagent.net.checks import check
+from hostagent.net.checks import check, unplug
 from hostagent.net.finding import STOP, FindingError
 from hostagent.net.noted import note_change, note_verified, nothing_to_confirm
 from hostagent.net.plan import plan as plan_of
-from hostagent.net.settle import dark, settle
+from hostagent.net.settle import comes, dark, settle
 from hostagent.net.shown import args_of, names_in
 from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
@@ -204,11 +204,16 @@ def finish(
     addresses are announced, and what works now, the cache's `generation`, is to be gone back to. Without the lock.
     """
     change = course.change
+    bonds: list[str] = []
+    if change is not None and not request.boot:
+        bonds = lacp.others(change.wanted, pif.ref, change.records, change.becoming)
     # also with nothing to do: a client may run that has no lease
-    idle = result["outcome"] == "unchanged" and not (change is not None and change.wanted.leases)
+    waits = bonds or (change is not None and comes(change.wanted, pif.ref))
+    idle = result["outcome"] == "unchanged" and not waits
     if change is not None and result["outcome"] != ROLLED_BACK and not idle:
         wanted, planned = change.wanted, change.planned
-        less(result, settle(wanted, planned, pif.ref, host, deadline=deadline, since=course.at))
+        told = settle(wanted, planned, pif.ref, host, deadline=deadline, since=course.at, bonds=bonds)
+        less(result, told)
     elif change is not None and idle:
         less(result, dark(change.wanted, pif.ref, change.kernel))
     if result["outcome"] in ("unchanged", "changed") and (pif.management or request.management):
@@ -281,6 +286,8 @@ def _wanted(
         up += former
         result["told"] += told
     findings = check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot)
+    if not becoming:
+        findings += unplug(now, down, kernel)
     for finding in findings:
         if finding.severity == STOP:
             raise FindingError(finding)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.net import inet, model
 from hostagent.net.chains import bond_of, lower_of, members, text
-from hostagent.net.devices import GROUP, PROTOCOL, SCOPE_LINK, UP
+from hostagent.net.devices import GROUP, GUESTS_PORTS, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:
@@ -71,6 +71,37 @@ def findings_of(
     return tuple(sorted(settled, key=lambda finding: finding.severity != STOP))
 
 
+def unplug(records: Records, down: Iterable[str], kernel: Kernel) -> tuple[Finding, ...]:
+    """What PIF.unplug refuses beside the management PIF, for who has no database: a PIF that is to stay, and one whose
+    bridge has guests. Bonds are made and unmade by calls that take the guests along, so that `check` does not ask this.
+    """
+    links = kernel.by_name()
+    findings = []
+    for ref in down:
+        pif = records.pifs.get(ref)
+        if pif is None or not pif.managed:
+            continue
+        if pif.disallow_unplug:
+            what = f"{text(pif)} is marked as one that must stay plugged"
+            hint = (
+                "if nothing needs it, with the agent running: "
+                f"hostagent xe pif-param-set uuid={pif.uuid} disallow-unplug=false"
+            )
+            findings.append(Finding(0, STOP, (ref,), what, hint, "PIF_DOES_NOT_ALLOW_UNPLUG", (ref,)))
+        network = records.networks.get(pif.network)
+        bridge = links.get(network.bridge) if network else None
+        guests = sorted(
+            link.name
+            for link in links.values()
+            if bridge and link.master == bridge.ifindex and link.name.startswith(GUESTS_PORTS)
+        )
+        if network and bridge and guests:
+            what = f"{text(pif)} would be taken down with guests' interfaces on {bridge.name}: {', '.join(guests)}"
+            hint = "shut the guests down, or take the interfaces out: xl network-detach"
+            findings.append(Finding(0, STOP, (ref,), what, hint, "VIF_IN_USE", (network.ref, guests[-1])))
+    return tuple(findings)
+
+
 def _management(records: Records, found: Survey, becoming: str) -> list[Finding]:
     """Row 14: the management PIF would go."""
     findings = []
@@ -114,7 +145,7 @@ def _bonds(records: Records, found: Survey) -> list[Finding]:
             slave for slave in members(records, pif) if slave.ip_mode != "None" or slave.ipv6_mode != "None"
         ]
         if len(with_ip) > 1:
-            which = ", ".join(f"{slave.device} ({slave.ip or slave.ip_mode})" for slave in with_ip)
+            which = ", ".join(f"{slave.device} ({_configured(slave)})" for slave in with_ip)
             family = "ip" if with_ip[-1].ip_mode != "None" else "ipv6"
             findings.append(
                 Finding(
@@ -128,6 +159,12 @@ def _bonds(records: Records, found: Survey) -> list[Finding]:
                 )
             )
     return findings
+
+
+def _configured(pif: Pif) -> str:
+    """The addresses that it is to have; where they are not known, how it gets them."""
+    found = [] if pif.ip_mode == "None" else [pif.ip or pif.ip_mode]
+    return ", ".join(found if pif.ipv6_mode == "None" else [*found, *(pif.ipv6 or [pif.ipv6_mode])])
 
 
 def _subnets(records: Records, found: Survey) -> list[Finding]:

@@ -17,6 +17,8 @@ LEAVING = 171_000
 PROTOCOL = 171
 """Protocol number of the routes that we made (`ip route show proto 171`). Addresses need no mark: those on our bridges
 are ours (iproute2 6.1 cannot show an address's protocol)."""
+GUESTS_PORTS = ("vif", "tap")
+"""What the names of guests' ports of a bridge begin with."""
 INDEX_FIRST, INDEX_LAST = 0x10000000, 0x1FFFFFFF
 """Indexes of devices that we make: known before they exist, so that a plan is written as a whole."""
 

@@ -85,7 +85,7 @@ def ask_around(
             found = _foreign(found, asking, name)
     bridge = network.bridge if network and network.bridge in links else ""
     if bridge:
-        if pif.ip_mode == "DHCP":
+        if "DHCP" in (pif.ip_mode, pif.ipv6_mode):
             with contextlib.suppress(HostagentError):
                 found = found._replace(dhcp={bridge: asking.tries(bridge)})
         found = _of_bridge(found, kernel, pif, bridge, asking)

@@ -12,7 +12,7 @@ from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of, members
 from hostagent.net.chains import text as name_of
 from hostagent.net.checks import check
-from hostagent.net.devices import SCOPE_LINK, UP
+from hostagent.net.devices import GUESTS_PORTS, SCOPE_LINK, UP
 from hostagent.net.finding import STOP
 from hostagent.net.model import survey
 from hostagent.net.reason import STOPS, TELLS, WARNS, Answer, Evidence, Reason, numbers, text
@@ -36,7 +36,6 @@ GOING_BACK = 3
 """BOND_LINK_BACK: the link is there again and waits for its updelay."""
 HEADERS_BYTES = 28
 """Of IPv4 and ICMP, beside what ping is told to send."""
-GUESTS_PORTS = ("vif", "tap")
 
 
 def explain(records: Records, kernel: Kernel, ref: str, evidence: Evidence | None = None) -> Answer:
@@ -178,7 +177,8 @@ class _Explaining:
 
     def _silent(self) -> bool:
         """Whether nothing answers there: no lease, or a gateway that does not answer."""
-        return self.bridge in self.evidence.dhcp or self.evidence.gateways.get(self.pif.gateway) is False
+        leased = self.pif.ip_mode == "DHCP" and self.bridge in self.evidence.dhcp
+        return leased or self.evidence.gateways.get(self.pif.gateway) is False
 
     def _wire(self, device: str) -> tuple[str, ...]:
         found = []
@@ -376,6 +376,10 @@ class _Explaining:
                 tried = self.evidence.dhcp.get(bridge.name, "")
                 wire = [line for nic in self.nics for line in self._wire(nic.device)]
                 self._add(STOPS, told, tried, *wire, command=f"journalctl -u hostagent-dhcp-{bridge.name}")
+            elif mode == "Autoconf" and not has and self.pif.currently_attached:
+                told = f"no router advertised a prefix on {bridge.name}: it has no IPv6 address"
+                weight = WARNS if any(one.scope < SCOPE_LINK for one in have) else STOPS
+                self._add(weight, told, command=f"rdisc6 {bridge.name}; or give it a fixed address")
 
     def _changes(self) -> None:
         if self.evidence.pending:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.attached import attached, device_of
-from hostagent.net.devices import SCOPE_LINK
+from hostagent.net.devices import GUESTS_PORTS, SCOPE_LINK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -138,7 +138,7 @@ class _Drawing:
         for port in self.ports.get(link.ifindex, ()):
             if port.name in self.nodes:
                 continue
-            foreign = not port.name.startswith(("vif", "tap"))
+            foreign = not port.name.startswith(GUESTS_PORTS)
             self._add(Node(port.name, "vif", FOREIGN if foreign else UP, self._mtu(port)))
             self.edges[name, port.name] = None
 

@@ -1,4 +1,5 @@
-"""Whether LACP works on the bond that carries the management interface (networking.md 5, rows 4 and 5).
+"""Whether LACP works on a bond (networking.md 5, rows 4 to 6). Of the one that carries the management interface more is
+asked, for a change without it is undone (`care.py`).
 
 The kernel's bonding carries traffic over one port where nobody answers its LACPDUs, so that a gateway that answers
 proves nothing: a switch that has no such group may block the other ports, or take the addresses back and forth.
@@ -12,10 +13,12 @@ from hostagent.net.bonds import LACP
 from hostagent.net.chains import bond_of, lower_of
 
 if TYPE_CHECKING:
-    from hostagent.net.devices import Kernel
+    from hostagent.net.devices import Kernel, Wanted
     from hostagent.net.records import Records
 
 NOBODY = "00:00:00:00:00:00"
+CARRIES = 0x30
+"""State bits of an end that collects and distributes (IEEE 802.1AX 6.4.2.3)."""
 
 
 def management_bond(records: Records, becoming: str = "") -> str:
@@ -26,6 +29,32 @@ def management_bond(records: Records, becoming: str = "") -> str:
         return ""
     root = records.pifs[lower_of(records, pif) or pif.ref]
     return root.device if bond_of(records, root) is not None else ""
+
+
+def others(wanted: Wanted, ref: str, records: Records, becoming: str = "") -> list[str]:
+    """Bonds with LACP that carry a PIF, but the one below management; their names."""
+    management = management_bond(records, becoming)
+    return [
+        one.name
+        for one in wanted.devices
+        if ref in one.serves and one.settings.get("mode") == LACP and one.name != management
+    ]
+
+
+def idle(kernel: Kernel, name: str) -> list[str]:
+    """Why no member of the bond collects and distributes, in words; empty as soon as one does. A member without carrier
+    has no say."""
+    bond = kernel.by_name().get(name)
+    if bond is None or bond.settings.get("mode") != LACP:
+        return []
+    ports = [port for port in kernel.links.values() if port.master == bond.ifindex and port.carrier]
+    if bond.partner in ("", NOBODY):
+        hint = "make the switch's ports one LACP group, or use mode active-backup"
+        return [f"no LACP partner on {port.name} (hint: {hint})" for port in ports]
+    ends = [(port.port.get("ad_actor_state", 0), port.port.get("ad_partner_state", 0)) for port in ports]
+    if not ports or any(own & theirs & CARRIES == CARRIES for own, theirs in ends):
+        return []
+    return [f"LACP lets no member of {name} carry traffic yet (hint: cat /proc/net/bonding/{name})"]
 
 
 def trouble(kernel: Kernel, name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from hostagent.errors import HostagentError, OperatorError
 from hostagent.net import ask, cache
 from hostagent.net.options import HELP, REWRITE, Options, UsageError, parse
-from hostagent.net.shown import words
+from hostagent.net.shown import removed, words
 
 DONE, FAILED, USAGE, UNDONE, DEGRADED = range(5)
 EXITS = {
@@ -253,6 +253,8 @@ def text_of(result: Any) -> str:
         f"  {one['device'] or 'the resolver'}: {one['what']} is {one['found']}, wanted {one['wanted']}"
         for one in result.get("differences", ())
     ]
+    if result["outcome"] in ("changed", "degraded", "waiting"):
+        lines += [f"  {told}" for told in removed(result.get("operations", ()))]
     lines += [f"  {told}" for told in result.get("told", ())]
     error = result.get("error")
     if error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hostagent.net.devices import Kernel
     from hostagent.net.operation import Operation, Plan
@@ -61,3 +61,22 @@ def _value(value: Any) -> str:
         return ",".join(f"{name}:{inner}" for name, inner in value.items())
     text = str(value)
     return f"({len(text.splitlines())} lines)" if "\n" in text else text
+
+
+def removed(operations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was there and is not to be any more, of operations as results have them (networking.md 5, rows 34 and 45):
+    how many routes and addresses went for good, and clients of DHCP on bridges that stay."""
+
+    def gone(what: str, name: str) -> int:
+        kept = {one["args"][name] for one in operations if one["verb"] == f"{what}-add"}
+        return sum(one["verb"] == f"{what}-del" and one["args"][name] not in kept for one in operations)
+
+    deleted = {one["device"] for one in operations if one["verb"] == "link-del"}
+    numbers = {"route": gone("route", "destination"), "address": gone("address", "text")}
+    plurals = {"route": "routes", "address": "addresses"}
+    counted = [f"{n} {what if n == 1 else plurals[what]}" for what, n in numbers.items() if n]
+    clients = dict.fromkeys(one["device"] for one in operations if one["verb"] == "lease-stop")
+    return [
+        *([f"removed: {', '.join(counted)}"] if counted else []),
+        *(f"stale client removed: DHCP on {device}" for device in clients if device not in deleted),
+    ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.net.devices import (
     GROUP,
+    GUESTS_PORTS,
     PROTOCOL,
     SCOPE_LINK,
     UP,
@@ -75,8 +76,8 @@ class Difference(NamedTuple):
 
 
 def is_uplink(link: Link) -> bool:
-    """Whether a port of a bridge leads out of the host: a NIC, bond or VLAN. Guests' ports are vif* and tap*."""
-    return link.kind in UPLINK_KINDS and not link.name.startswith(("vif", "tap"))
+    """Whether a port of a bridge leads out of the host: a NIC, bond or VLAN, and no guest's."""
+    return link.kind in UPLINK_KINDS and not link.name.startswith(GUESTS_PORTS)
 
 
 def family_of(text: str) -> int:

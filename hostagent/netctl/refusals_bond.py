@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hostagent.db.view import View
     from hostagent.net.nics_types import Nic
 
+MODES = ("ip_configuration_mode", "ipv6_configuration_mode")
 LACP, ONE_AT_A_TIME = "lacp", "active-backup"
 DEFAULTS = {"hashing_algorithm": "tcpudp_ports", "lacp-time": "slow", "lacp-fallback-ab": "true"}
 """Properties of a bond in mode lacp that always have a value (networking.md 1.2)."""
@@ -162,25 +163,32 @@ def _can_be_member(view: View, pif: str) -> None:
 
 def _one_address(view: View, members: Sequence[str]) -> None:
     """One member at most has an address of its own, and so have the VLANs of one tag."""
-    tags: dict[str, int] = {}
+    tags: dict[str, list[str]] = {}
     for pif in members:
         for vlan in texts(view, "PIF", pif, "VLAN_slave_of"):
-            tag = str(view.get("VLAN", vlan, "tag"))
-            tags[tag] = tags.get(tag, 0) + has_address(view, text(view, "VLAN", vlan, "untagged_PIF"))
-    if sum(has_address(view, pif) for pif in members) > 1 or max(tags.values(), default=0) > 1:
-        raise RefusedError(
-            "PIF_BOND_MORE_THAN_ONE_IP",
-            found="several members, or VLANs of the same tag on them, have addresses of their own",
-            hint="take them away from all but one: PIF.reconfigure_ip mode=None, PIF.reconfigure_ipv6 mode=None",
-        )
+            upper = text(view, "VLAN", vlan, "untagged_PIF")
+            tags.setdefault(str(view.get("VLAN", vlan, "tag")), []).append(upper)
+    for alike in (members, *tags.values()):
+        having = [pif for pif in alike if has_address(view, pif)]
+        if len(having) > 1:
+            which = ", ".join(f"{device_of(view, pif)} ({_addresses(view, pif)})" for pif in having)
+            raise RefusedError(
+                "PIF_BOND_MORE_THAN_ONE_IP",
+                found=f"several members, or VLANs of the same tag on them, have addresses of their own: {which}",
+                hint="take them away from all but one: PIF.reconfigure_ip mode=None, PIF.reconfigure_ipv6 mode=None",
+            )
+
+
+def _addresses(view: View, pif: str) -> str:
+    """The addresses that it is configured for; where they are not known, how it gets them."""
+    mode, mode6 = (text(view, "PIF", pif, field) for field in MODES)
+    found = [] if mode == "None" else [text(view, "PIF", pif, "IP") or mode]
+    return ", ".join(found if mode6 == "None" else [*found, *(texts(view, "PIF", pif, "IPv6") or [mode6])])
 
 
 def has_address(view: View, pif: str) -> bool:
     """Is it configured for either family?"""
-    return any(
-        text(view, "PIF", pif, field) != "None"
-        for field in ("ip_configuration_mode", "ipv6_configuration_mode")
-    )
+    return any(text(view, "PIF", pif, field) != "None" for field in MODES)
 
 
 def is_management(view: View, pif: str) -> bool:

@@ -58,9 +58,20 @@ def destroy(view: View, vlan: str) -> None:
 
 
 def tunnel(view: View, transport: str, network: str) -> NoReturn:
-    """`tunnel.create`, which needs Open vSwitch on every host."""
-    view.get("PIF", transport, "uuid")
-    view.get("network", network, "uuid")
+    """`tunnel.create`: what is wrong with the PIF and the network first, then that Open vSwitch is not there."""
+    refusals.managed(view, transport)
+    refusals.managed_network(view, network)
+    _can_carry_tunnels(view, transport)
+    refusals.not_connected(view, network, text(view, "PIF", transport, "host"))
+    for pif in texts(view, "network", network, "PIFs"):
+        if not texts(view, "PIF", pif, "tunnel_access_PIF_of"):
+            raise RefusedError(
+                "NETWORK_INCOMPATIBLE_WITH_TUNNEL",
+                network,
+                found=f"on another host, {device_of(view, pif)} on '{label_of(view, network)}' is of no tunnel",
+                hint="choose or make another network",
+            )
+    refusals_pif.transport(view, transport)
     refusals_pif.openvswitch()
 
 
@@ -134,6 +145,28 @@ def _can_carry_vlans(view: View, pif: str) -> None:
             "PIF_IS_VLAN", pif, found=f"{device} is a VLAN's", hint="put the VLAN on the PIF that it lies on"
         )
     refusals.not_a_tunnel(view, pif)
+
+
+def _can_carry_tunnels(view: View, pif: str) -> None:
+    """Table 1.3, row "tunnel", but for the address that it needs."""
+    device = device_of(view, pif)
+    if text(view, "PIF", pif, "bond_slave_of"):
+        raise RefusedError(
+            "CANNOT_ADD_TUNNEL_TO_BOND_SLAVE",
+            pif,
+            found=f"{device} is a member of a bond",
+            hint="put the tunnel on the bond's own PIF",
+        )
+    refusals.not_a_tunnel(view, pif)
+    vlan = text(view, "PIF", pif, "VLAN_master_of")
+    lower = text(view, "VLAN", vlan, "tagged_PIF") if vlan else pif
+    if texts(view, "PIF", lower, "sriov_logical_PIF_of"):
+        raise RefusedError(
+            f"CANNOT_ADD_TUNNEL_TO_{'VLAN_ON_' if vlan else ''}SRIOV_LOGICAL",
+            pif,
+            found=f"{device} is {'on ' if vlan else ''}the logical side of SR-IOV",
+            hint="put the tunnel on the physical PIF, or on a VLAN of that",
+        )
 
 
 def _network_fits(view: View, network: str, *, sriov: bool) -> None:

@@ -6,6 +6,8 @@ import pytest
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import KernelError
+from hostagent.netctl import refusals_bond
+from hostagent.netctl.errors import RefusedError
 from hostagent.netctl.objects_bond import free_device
 from tests.pure.netctl_host import STATIC, opened
 
@@ -240,6 +242,13 @@ def test_create_refuses_members_that_do_not_go_together(site):
     site.vlan(eth2, 5, ip_configuration_mode="DHCP")
     site.vlan(eth3, 5, site.make("network", bridge="xapi51"), ip_configuration_mode="DHCP")
     assert site.fails(*create(site, eth2, eth3)) == ["PIF_BOND_MORE_THAN_ONE_IP"]
+    for members, which in (
+        ((eth0, eth1), "eth0 (192.0.2.7), eth1 (2001:db8::7/64)"),
+        ((eth2, eth3), "VLAN 5 of eth2 (DHCP), VLAN 5 of eth3 (DHCP)"),
+    ):
+        with site.db.read() as view, pytest.raises(RefusedError) as refused:
+            refusals_bond.create(view, site.free, members, "", site.host)
+        assert refused.value.found.endswith(which)
     site.set("PIF", eth4, properties={"gro": "off"})
     assert site.fails(*create(site, eth3, eth4)) == ["INCOMPATIBLE_PIF_PROPERTIES"]
     site.set("PIF", eth4, properties={"gro": "on"}, primary_address_type="IPv6")

@@ -140,9 +140,40 @@ def test_a_record_of_a_vlan_alone(site):
     assert site.net.said == []
 
 
+def test_a_tunnel_is_refused_for_what_is_wrong_with_its_pif_or_network_first(site):
+    eth0, eth1, eth2, eth3, _ = site.pifs
+    own = site.nets[1]
+    assert site.fails("tunnel.create", eth1, site.free) == ["TRANSPORT_PIF_NOT_CONFIGURED", eth1]
+    site.set("PIF", eth1, ipv6_configuration_mode="Autoconf")
+    assert site.fails("tunnel.create", eth1, site.free) == ["TRANSPORT_PIF_NOT_CONFIGURED", eth1]
+    assert site.fails("tunnel.create", eth0, own) == ["NETWORK_ALREADY_CONNECTED", own, eth1]
+    _, far = site.other_host()
+    network = site.record("PIF", far)["network"]
+    assert site.fails("tunnel.create", eth0, network) == ["NETWORK_INCOMPATIBLE_WITH_TUNNEL", network]
+    site.bond(eth2)
+    assert site.fails("tunnel.create", eth2, site.free) == ["CANNOT_ADD_TUNNEL_TO_BOND_SLAVE", eth2]
+    access = site.make("PIF", device="tunnel0", host=site.host, network=site.make("network"), VLAN=-1)
+    site.make("tunnel", access_PIF=access, transport_PIF=eth0)
+    assert site.fails("tunnel.create", access, site.free) == ["IS_TUNNEL_ACCESS_PIF", access]
+    logical = site.make("PIF", device="eth3", host=site.host, network=site.make("network"), VLAN=-1)
+    site.make("network_sriov", physical_PIF=eth3, logical_PIF=logical)
+    assert site.fails("tunnel.create", logical, site.free) == ["CANNOT_ADD_TUNNEL_TO_SRIOV_LOGICAL", logical]
+    _, upper, _ = site.vlan(logical, 5, ip_configuration_mode="DHCP")
+    assert site.fails("tunnel.create", upper, site.free) == [
+        "CANNOT_ADD_TUNNEL_TO_VLAN_ON_SRIOV_LOGICAL",
+        upper,
+    ]
+    _, upper, _ = site.vlan(eth3, 6, ip_configuration_mode="DHCP")
+    assert site.fails("tunnel.create", upper, site.free) == ["OPENVSWITCH_NOT_ACTIVE"]
+    site.set("network", site.free, managed=False)
+    assert site.fails("tunnel.create", eth0, site.free) == ["NETWORK_UNMANAGED", site.free]
+    site.set("PIF", eth0, managed=False)
+    assert site.fails("tunnel.create", eth0, site.free) == ["PIF_UNMANAGED", eth0]
+
+
 def test_what_this_backend_cannot_do_says_so(site):
     eth1, eth2 = site.pifs[1:3]
-    assert site.fails("tunnel.create", eth1, site.free) == ["OPENVSWITCH_NOT_ACTIVE"]
+    assert site.fails("tunnel.create", site.pifs[0], site.free) == ["OPENVSWITCH_NOT_ACTIVE"]
     assert site.fails("tunnel.create", "OpaqueRef:x", site.free) == ["HANDLE_INVALID", "PIF", "OpaqueRef:x"]
     access = site.make("PIF", device="tunnel0", host=site.host, network=site.free, VLAN=-1)
     tunnel = site.make("tunnel", access_PIF=access, transport_PIF=eth1)

@@ -8,9 +8,10 @@ from hostagent.errors import CallerError, HostagentError
 from hostagent.net import bring, cache, history, journal, reconfigure
 from hostagent.net.attached import attached
 from hostagent.net.devices import Address
+from hostagent.net.finding import FindingError
 from hostagent.net.model import want
 from hostagent.net.plan import plan
-from tests.pure.net_machine import Machine, records
+from tests.pure.net_machine import UUID, Machine, records
 
 
 @pytest.fixture
@@ -75,6 +76,49 @@ def test_down_takes_the_vlan_away_and_leaves_management(machine):
     assert result["outcome"] == "changed"
     assert attached(records(), machine.kernel.look()) == {"nic"}
     assert "xapi5" not in machine.kernel.look().by_name()
+
+
+def taken_down(machine, pif="uuid-vlan", *, which=None, **request):
+    found = cache.Found(cache.Cached(which or records(), 7))
+    return bring.bring(bring.Request("down", pif, **request), found, machine.host())
+
+
+@pytest.mark.parametrize("mode", [bring.DO, bring.PLAN])
+def test_without_a_daemon_too_what_must_stay_is_not_taken_down(machine, mode):
+    bring.bring(bring.Request("up", bridge="xapi5"), cache.read(machine.folder), machine.host())
+    given = records()
+    stays = given._replace(pifs={**given.pifs, "upper": given.pifs["upper"]._replace(disallow_unplug=True)})
+
+    with pytest.raises(FindingError, match="must stay plugged") as refused:
+        taken_down(machine, which=stays, mode=mode)
+
+    assert (refused.value.code, refused.value.params) == ("PIF_DOES_NOT_ALLOW_UNPLUG", ("upper",))
+    assert "pif-param-set uuid=uuid-vlan disallow-unplug=false" in refused.value.hint
+    assert "xapi5" in machine.kernel.look().by_name()
+
+
+def test_without_a_daemon_too_a_bridge_with_guests_is_not_taken_down(machine):
+    bring.bring(bring.Request("up", bridge="xapi5"), cache.read(machine.folder), machine.host())
+    bridge = machine.kernel.look().by_name()["xapi5"].ifindex
+    for index, name in ((20, "vif3.0"), (21, "tap3.0")):
+        machine.kernel.nic(name, index)
+        machine.kernel.links[index].master = bridge
+
+    with pytest.raises(FindingError, match=r"guests' interfaces on xapi5: tap3\.0, vif3\.0") as refused:
+        taken_down(machine)
+
+    assert (refused.value.code, refused.value.params) == ("VIF_IN_USE", ("n5", "vif3.0"))
+    assert "xl network-detach" in refused.value.hint
+    assert taken_down(machine, management=True, mode=bring.PLAN)["outcome"] == "planned"
+
+
+def test_management_is_refused_before_what_else_keeps_a_pif_up(machine):
+    machine.up()
+
+    with pytest.raises(FindingError) as refused:
+        taken_down(machine, UUID, which=records(disallow_unplug=True))
+
+    assert refused.value.code == "PIF_IS_MANAGEMENT_INTERFACE"
 
 
 def test_without_carrier_it_is_degraded_and_not_verified(tmp_path):
@@ -220,6 +264,48 @@ def test_an_address_that_comes_in_time_ends_the_wait(machine):
 
     assert result["outcome"] == "changed"
     assert 3 < machine.now < 5
+
+
+AUTOCONF = {"ip_mode": "None", "ip": "", "netmask": "", "gateway": "", "ipv6_mode": "Autoconf"}
+
+
+def test_without_a_router_autoconfiguration_is_degraded_after_a_bound(machine):
+    for _ in ("made", "unchanged"):
+        began = machine.now
+        result = machine.up(which=records(**AUTOCONF))
+
+        assert result["outcome"] == "degraded"
+        assert result["told"] == [
+            "no router advertised a prefix on xenbr0 in 15 s; one that does so later is heeded"
+        ]
+        assert reconfigure.exit_of(result) == 4
+        assert 15 <= machine.now - began < 16
+
+
+def test_a_prefix_that_a_router_advertises_ends_the_wait(machine):
+    waited = machine.wait
+
+    def answer(seconds):
+        waited(seconds)
+        index = machine.kernel.look().by_name()["xenbr0"].ifindex
+        if machine.now > 3 and not machine.kernel.addresses:
+            machine.kernel.addresses.append(Address(index, "fe80::7", 64, scope=253))
+            machine.kernel.addresses.append(Address(index, "2001:db8::7", 64))
+
+    machine.wait = answer
+
+    assert machine.up(which=records(**AUTOCONF))["outcome"] == "changed"
+    assert 3 < machine.now < 5
+
+
+def test_where_there_is_no_carrier_no_router_is_waited_for(tmp_path):
+    cache.write(tmp_path, records())
+    dark = Machine(tmp_path, carrier=False)
+
+    result = dark.up(which=records(**AUTOCONF))
+
+    assert result["told"] == ["no carrier on eth0: look at the cable, the switch port, the transceiver"]
+    assert dark.now < 7
 
 
 ROUTED = {"static-routes": "10.8.0.0/16/192.0.2.9"}

@@ -106,6 +106,10 @@ def test_row_12_members_with_addresses():
     assert (finding.row, finding.code, finding.params) == (12, "PIF_BOND_MORE_THAN_ONE_IP", ())
     assert "eth0 (10.1.0.2), eth1 (DHCP)" in finding.found
 
+    host.change("eth1", ip_mode="None", ip="", ipv6_mode="Static", ipv6=("2001:db8::7/64",))
+    (finding,) = check(host.records(), ["bond0"])
+    assert "eth0 (10.1.0.2), eth1 (2001:db8::7/64)" in finding.found
+
 
 @pytest.mark.parametrize("management", ["eth0", "eth0.5"])
 def test_row_14_management_on_a_member_or_its_vlan(management):

@@ -113,6 +113,12 @@ def test_a_lease_shows_that_it_works_and_no_lease_is_told_with_the_tries(host):
     assert host.listened == [("eth0", "eth1")]
 
 
+def test_the_tries_of_a_client_for_ipv6_alone_are_told(host):
+    known = records(ipv6_mode="DHCP")
+
+    assert around(host, known=known).dhcp == {"xapi1": "3 discovers"}
+
+
 def test_what_was_heard_is_put_into_words(host):
     actor = LacpEnd(SWITCH, 1, 7, 1, 1, 0x3D)
     host.answers = False

@@ -149,6 +149,27 @@ def test_dhcp_without_an_answer():
     assert told.command == "journalctl -u hostagent-dhcp-xapi1"
 
 
+def test_autoconfiguration_without_a_router():
+    known = records(ipv6_mode="Autoconf")
+
+    told = reason(answer(known=known), "no router advertised a prefix on xapi1")
+
+    assert told.weight == WARNS
+    known = records(ipv6_mode="Autoconf", ip_mode="None")
+    alone = answer(known=known, look=kernel()._replace(addresses=()))
+    assert reason(alone, "no router advertised").weight == STOPS
+    with_it = kernel()._replace(addresses=(*kernel().addresses, Address(11, "2001:db8::7", 64)))
+    assert not any("advertised" in each.found for each in answer(look=with_it, known=known).reasons)
+
+
+def test_tries_for_ipv6_do_not_make_an_ipv4_network_silent():
+    known = records(ipv6_mode="DHCP")
+
+    found = answer(known=known, dhcp={"xapi1": "3 discovers"}, tags={"eth0": (10,)})
+
+    assert not any("this PIF is untagged" in each.found for each in found.reasons)
+
+
 def test_a_foreign_program_and_a_change_that_waits():
     found = answer(
         foreign={"eth0": "systemd-networkd"}, pending="up PIF x (applied)", last="up PIF x, waiting"

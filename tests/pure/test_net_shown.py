@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from hostagent.net import reconfigure
 from hostagent.net.operation import Operation, Plan, Step
-from hostagent.net.shown import args_of, names_in, words
+from hostagent.net.shown import args_of, names_in, removed, words
 from tests.pure.net_records import kernel_of, link
 
 NEW = 0x10000003
@@ -54,3 +55,41 @@ def test_of_a_plan_without_steps_nobody_is_asked():
 )
 def test_arguments_in_one_line(verb, args, told):
     assert words(verb, args) == told
+
+
+def op(verb, device, **args):
+    return {"verb": verb, "device": device, "args": args, "undo": [], "milliseconds": None}
+
+
+@pytest.mark.parametrize(
+    ("operations", "told"),
+    [
+        ([op("link-set", "eth0", up=True)], []),
+        (
+            [
+                op("route-del", "xenbr0", destination="10.1.0.0/16"),
+                op("route-del", "xenbr0", destination="10.2.0.0/16"),
+                op("address-del", "xenbr0", text="192.0.2.7", prefix=24),
+            ],
+            ["removed: 2 routes, 1 address"],
+        ),
+        (
+            [
+                op("address-add", "xapi0", text="192.0.2.7", prefix=24),
+                op("address-del", "xenbr0", text="192.0.2.7", prefix=24),
+            ],
+            [],
+        ),
+        (
+            [op("lease-stop", "xenbr0", family=4), op("lease-stop", "xenbr0", family=6)],
+            ["stale client removed: DHCP on xenbr0"],
+        ),
+        ([op("lease-stop", "xenbr0", family=4), op("link-del", "xenbr0")], []),
+    ],
+)
+def test_what_a_change_removed_is_counted(operations, told):
+    assert removed(operations) == told
+    result = {"what": "up PIF x", "outcome": "changed", "operations": operations}
+    printed = reconfigure.text_of(result)
+    assert all(f"\n  {line}" in printed for line in told)
+    assert "removed:" not in reconfigure.text_of({**result, "outcome": "planned"})

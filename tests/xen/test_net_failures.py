@@ -91,6 +91,9 @@ def test_rows_4_and_6_a_bond_with_lacp_and_no_partner_works_with_less_and_says_s
     net.static(master, ADDRESS)
     assert net.attached(master)
     assert says(net, master, "no LACP partner", net.record(master)["device"])
+    done = up(net, master)
+    assert done.code == DEGRADED, done.said
+    assert all(f"no LACP partner on {nic.name} " in done.said for nic in (one, two)), done.said
     assert "00:00:00:00:00:00" in bonding(net.host, net.record(master)["device"])[0]["Partner Mac Address"]
 
 
