@@ -5,7 +5,7 @@ first failure undoes, in reverse, exactly the steps that happened. `undo` does t
 about how far a killed process came: the undo of a step that did not happen finds things as they were, and does no harm,
 nor does a second time.
 
-A link setting after which the link stays away is taken back alone, and told (`link_kept.py`): it is no reason to undo a
+A link setting with which the link stays away is taken back alone, and told (`link_kept.py`): it is no reason to undo a
 network.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from hostagent.errors import BugError, HostagentError, KernelError
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
-from hostagent.net.link_kept import as_map, has_link, link_kept
+from hostagent.net.link_kept import as_map, changes_link, has_link, link_kept, links_come
 from hostagent.net.operation import Operation
 from hostagent.net.shown import args_of, names_in, names_of, words
 
@@ -197,6 +197,7 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
     unknown: list[int] = []
     reached = journals.reach(steps, 0)
     lost: list[tuple[Operation, str]] = []
+    unlit: list[Step] = []
     milliseconds = [0.0] * len(steps)
     try:
         for first, after in _batches([step.do for step in steps]):
@@ -205,7 +206,8 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
                 progress(marked)
                 reached = journals.reach(steps, marked)
             started = time.perf_counter()
-            watched = has_link(steps[first], tools)
+            linked = changes_link(steps[first])
+            watched = linked and has_link(steps[first], tools)
             try:
                 _forward(steps, first, after, tools, done, unknown)
             finally:
@@ -213,7 +215,10 @@ def apply(plan: Plan, tools: Tools, progress: Callable[[int], None] = lambda _: 
                 milliseconds[first:after] = [each] * (after - first)
             if watched:
                 lost += link_kept(steps[first], tools)
+            elif linked:
+                unlit.append(steps[first])
             tools.hold(f"step-{after}")
+        lost += links_come(unlit, tools)
     except HostagentError as error:
         failed = steps[_failed(steps, done)]
         troubles = _back([steps[position] for position in (*done, *unknown)], tools)

@@ -216,7 +216,8 @@ def finish(
         less(result, told)
     elif change is not None and idle:
         less(result, dark(change.wanted, pif.ref, change.kernel))
-    if result["outcome"] in ("unchanged", "changed") and (pif.management or request.management):
+    fit = ("unchanged", "changed", "degraded") if request.boot else ("unchanged", "changed")
+    if result["outcome"] in fit and (pif.management or request.management):
         note_verified(host, generation, result, pif.ref)
     if result["outcome"] != ROLLED_BACK:
         less(result, host.remarks())

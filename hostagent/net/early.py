@@ -208,11 +208,6 @@ def _try(
     said = climb.said(result)
     if not works(found.cached.records, pif, host.tools.netlink.look()):
         return said, None
-    try:
-        if not cache.read(host.folder).cached.verified and not found.cached.verified:
-            cache.mark_verified(host.folder, found.cached)
-    except HostagentError as error:
-        said = (*said, f"the generation could not be marked as verified: {error.found}")
     return said, tuple(result["operations"])
 
 

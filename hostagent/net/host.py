@@ -385,7 +385,8 @@ class _Tools:
 
     def _forgive(self, what: str, told: str) -> None:
         self._forgiven.add(what)
-        self.soft.append(told)
+        if told not in self.soft:
+            self.soft.append(told)
 
 
 def _other(device: str, text: str) -> dict[tuple[str, int], Lease]:

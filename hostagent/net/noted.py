@@ -8,29 +8,49 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import CallerError, HostagentError
 from hostagent.net import cache, history
+from hostagent.net.attached import works
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hostagent.net.bring import Host, Result
     from hostagent.net.change import Course
+    from hostagent.net.devices import Kernel
     from hostagent.net.journal import Journal
-    from hostagent.net.records import Records
+    from hostagent.net.records import Pif, Records
 
 
 def note_verified(host: Host, generation: Callable[[], cache.Cached], result: Result, ref: str) -> None:
-    """The management interface, this PIF, works: this is the generation to go back to, unless another one is management
-    in it."""
+    """The management interface, this PIF, is up: this is the generation to go back to, unless another one is management
+    in it, it came up with less and does not work, or its gateway does not answer; that is told."""
     try:
         cached = generation()
         records = cached.records
-        network = records.networks.get(records.pifs[ref].network) if ref in records.pifs else None
-        if network is None or network.bridge != records.bridge:
+        pif = records.pifs.get(ref)
+        network = records.networks.get(pif.network) if pif is not None else None
+        if pif is None or network is None or network.bridge != records.bridge or cached.verified:
             return
-        if not cached.verified:
-            cache.mark_verified(host.folder, cached)
+        kernel = host.tools.netlink.look()
+        if result["outcome"] == "degraded" and not works(records, pif, kernel):
+            return
+        if silent := _silent(host, pif, network.bridge, kernel):
+            result["told"].append(
+                f"generation {cached.generation} is not marked as verified:"
+                f" the gateway {silent} does not answer on {network.bridge}"
+            )
+            return
+        cache.mark_verified(host.folder, cached)
     except HostagentError as error:
         result["told"].append(f"the generation could not be marked as verified: {error.found}")
+
+
+def _silent(host: Host, pif: Pif, device: str, kernel: Kernel) -> str:
+    """The gateway of a PIF that does not answer; empty where it does, or nobody can be asked."""
+    if host.wire is None:
+        return ""
+    from hostagent.net.reachable import silent_gateway
+
+    return silent_gateway(pif, kernel, device, host.wire)
 
 
 def note_change(host: Host, records: Records | None, result: Result) -> None:

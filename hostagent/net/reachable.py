@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Wanted
     from hostagent.net.management import Wire
     from hostagent.net.operation import Plan
+    from hostagent.net.records import Pif
 
 DEFAULTS = {4: "default4", 6: "default6"}
 GATEWAY, PEER, COORDINATOR = "gateway", "peer", "coordinator"
 PEERS = 3
 """Neighbours that are asked, at most."""
 PROBE_S = 1.0
+GATEWAY_S = 3.0
+"""For the gateways of an interface together, where what they answer decides what to go back to."""
 CONFLICT_S = 0.9
 SETTLE_S = 30.0
 """For the answers after a change of addresses and routes alone."""
@@ -227,6 +230,22 @@ def _is_to_have_gateway(wanted: Wanted, device: str, family: int) -> bool:
     return fixed or leased or routers
 
 
+def silent_gateway(pif: Pif, kernel: Kernel, device: str, wire: Wire) -> str:
+    """A gateway of the interface on this device that does not answer: the one that its record fixes, else, in each
+    family, all that a lease or routers gave. Empty where they answer, or there is none."""
+    led = _gateways(kernel, _index(kernel, device))
+    gateways = {family: [address for of, address in led if of == family] for family in DEFAULTS}
+    if pif.ip_mode == "Static" and pif.gateway:
+        gateways[4] = [pif.gateway]
+    if pif.ipv6_mode == "Static" and pif.ipv6_gateway:
+        gateways[6] = [pif.ipv6_gateway]
+    seconds = GATEWAY_S / max(1, sum(map(len, gateways.values())))
+    for some in gateways.values():
+        if some and not any(_answers(wire, kernel, device, gateway, seconds) for gateway in some):
+            return " and ".join(some)
+    return ""
+
+
 def conflicts(wanted: Wanted, kernel: Kernel, wire: Wire, *, carried: Callable[[str], str]) -> dict[str, str]:
     """Wanted addresses that the host does not have yet and another host has: address → its MAC.
 
@@ -278,7 +297,7 @@ def _gateways(kernel: Kernel, index: int) -> list[tuple[int, str]]:
     ]
 
 
-def _answers(wire: Wire, kernel: Kernel, device: str, target: str) -> bool:
+def _answers(wire: Wire, kernel: Kernel, device: str, target: str, seconds: float = PROBE_S) -> bool:
     index, six = _index(kernel, device), ":" in target
     own = [
         one for one in kernel.addresses if one.device == index and (":" in one.text) == six
@@ -287,7 +306,7 @@ def _answers(wire: Wire, kernel: Kernel, device: str, target: str) -> bool:
     if not own:
         return False
     try:
-        return wire.ask(Probe("gateway", target, device, source=own[0].text), PROBE_S).answered
+        return wire.ask(Probe("gateway", target, device, source=own[0].text), seconds).answered
     except HostagentError:
         return False
 

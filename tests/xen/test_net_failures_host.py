@@ -34,8 +34,8 @@ pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
 NEGOTIATED, FORCED = "1000", "100"
 """Mb/s of a NIC."""
-SAY_WHEN_FORCED = f"""\
-until [ "$(cat /sys/class/net/{{nic}}/speed)" = {FORCED} ]; do sleep 0.1; done; echo forced-now > /dev/hvc0"""
+UNTIL = """\
+until [ "$(cat /sys/class/net/{nic}/speed)" = {speed} ]; do sleep 0.1; done"""
 
 
 # NICs and scans
@@ -96,7 +96,8 @@ def test_row_57_a_nic_without_a_cable_comes_up_with_less_and_the_nic_is_named(ne
 def test_row_58_a_speed_that_takes_the_link_down_is_as_before_at_once(net):
     nic = addressed(net)
     net.api.PIF.plug(nic.pif)
-    net.host.exec(f"systemd-run -q sh -c '{SAY_WHEN_FORCED.format(nic=nic.name)}'")
+    forced = UNTIL.format(nic=nic.name, speed=FORCED)
+    net.host.exec(f"systemd-run -q sh -c '{forced}; echo forced-now > /dev/hvc0'")
     serial = net.host.folder / SERIAL_LOG
     said = serial.stat().st_size
     net.api.PIF.add_to_other_config(nic.pif, "ethtool-speed", FORCED)
@@ -108,6 +109,30 @@ def test_row_58_a_speed_that_takes_the_link_down_is_as_before_at_once(net):
             assert done.code == DEGRADED, done.said
             assert f"{nic.name} lost its link for 3 s with ethtool-speed={FORCED}" in done.said
             assert f"Speed: {NEGOTIATED}Mb/s" in net.host.exec(f"ethtool {nic.name}").stdout
+    assert_bridge(look(net.host), nic.bridge, {nic.name}, mac=nic.mac)
+    with wire.join(net.host.lab, "storage") as port:
+        ping(port, ADDRESS, sender=TESTER)
+
+
+@pytest.mark.full
+def test_row_58_a_speed_with_which_no_link_comes_up_is_as_before(net):
+    """As at a cold boot: the NIC is down when its speed is set."""
+    nic = addressed(net)
+    forced, back = (UNTIL.format(nic=nic.name, speed=speed) for speed in (FORCED, NEGOTIATED))
+    net.host.exec(f"ip link set {nic.name} up")
+    serial = net.host.folder / SERIAL_LOG
+    said = serial.stat().st_size
+    net.api.PIF.add_to_other_config(nic.pif, "ethtool-speed", FORCED)
+    with ThreadPoolExecutor(1) as beside:
+        with faults.no_carrier(net.host, STORAGE):  # as long as the partner has another speed
+            net.host.exec(f"ip link set {nic.name} down")
+            net.host.exec(f"systemd-run -q sh -c '{forced}; {back}; echo back-now > /dev/hvc0'")
+            plug = beside.submit(up, net, nic.pif)
+            await_that(lambda: b"back-now" in serial.read_bytes()[said:], "the speed was set, and is back")
+        done = plug.result()
+    assert done.code == DEGRADED, done.said
+    assert f"{nic.name} gets no link with ethtool-speed={FORCED}" in done.said
+    assert f"Speed: {NEGOTIATED}Mb/s" in net.host.exec(f"ethtool {nic.name}").stdout
     assert_bridge(look(net.host), nic.bridge, {nic.name}, mac=nic.mac)
     with wire.join(net.host.lab, "storage") as port:
         ping(port, ADDRESS, sender=TESTER)
