@@ -535,7 +535,7 @@ def test_links_are_watched_together(tmp_path, one, other, told, waited):
 
 def test_a_nic_that_was_up_without_a_link_is_watched_too(tmp_path):
     """What is on the wire is being found out yet, or its cable is out."""
-    cold = Cold({"eth0": {False: 0}})
+    cold = Cold({"eth0": {False: 9}})
     cold.kernel.links[1].up = True
 
     assert cold.carry_out(tmp_path, SPEED).told == (TOLD.format("eth0"),)
