@@ -61,6 +61,7 @@ def _done(
         place = place_of(
             paths.root, paths.state, paths.inventory, core.host_uuid, control.database, control.effect.site
         )
-        return work(place, Request(nic, how == "plan", timeout_s))
+        with control.turn():  # the change has a Control of its own
+            return work(place, Request(nic, how == "plan", timeout_s))
     except HostagentError as error:
         return {"error": dict(error.record())}

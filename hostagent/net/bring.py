@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from hostagent.errors import CallerError, ErrorRecord, HostagentError
-from hostagent.net import apply, cache, emergency, journal, lacp
+from hostagent.net import apply, cache, emergency, journal, lacp, taken_back
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
 from hostagent.net.checks import check, unplug
@@ -168,6 +168,9 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
     with journal.Lock(host.folder, f"{host.by} {what}", wait_s=request.timeout_s, sleep=host.wait):
         recover(host, result)
         _change(request, pif, cached.records, host, result, course)
+        asked = request.action == UP and not request.boot
+        if asked and course.change is not None and course.outcome != ROLLED_BACK:
+            taken_back.plugged(host, (pif.ref,), course.change.wanted)
     if request.action == UP:
         finish(result, request, pif, course, host, began + request.timeout_s, lambda: cached)
     result["seconds"] = round(host.clock() - began, 4)
@@ -356,9 +359,10 @@ def undo(host: Host) -> Result:
             result = empty_result("undo", outcome="undo-failed" if lost else "nothing")
             result["told"] += [lost] if lost else []
             return result
+        unnoted = taken_back.undoing(host, left) if left.boot_id == host.boot else []
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         result = empty_result(left.what, outcome="undo-failed" if troubles else "undone")
-        result["told"] = [*(trouble.found for trouble in troubles), *host.soft]
+        result["told"] = [*(trouble.found for trouble in troubles), *host.soft, *unnoted]
         if left.state != journal.UNDO_FAILED or not troubles:  # each try of the timer is not worth an entry
             note_change(host, None, result)
         if not troubles:

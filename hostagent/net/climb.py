@@ -9,7 +9,7 @@ import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import bring, cache, emergency, ladder
+from hostagent.net import bring, cache, emergency, ladder, taken_back
 from hostagent.net.attached import works
 from hostagent.net.devices import SCOPE_LINK, UP
 from hostagent.net.operation import Operation
@@ -80,7 +80,7 @@ def climb(
         result = _raised(rung.records, pif, _seconds(rung, now), host)
         result["told"] = [*told, *result["told"]]
         if works(rung.records, pif, host.tools.netlink.look()):
-            result["told"] += _noted(rung, now, host)
+            result["told"] += _noted(rung, pif, now, host)
             return Climbed(rung, result, tuple(failed), "")
         failed.append((rung, "; ".join(said(result)) or "no carrier or no address"))
         if rung.number == ladder.PLAIN:
@@ -94,10 +94,13 @@ def _ways(now: ladder.Situation) -> list[str]:
     return list(dict.fromkeys(records.bridge for records in tried if records.bridge))
 
 
-def _noted(rung: ladder.Rung, now: ladder.Situation, host: bring.Host) -> list[str]:
+def _noted(rung: ladder.Rung, pif: Pif, now: ladder.Situation, host: bring.Host) -> list[str]:
     """Note what management stands on now, or that it stands on its own; what is told."""
     if rung.number < ladder.PLAIN or rung.records is None:
-        return emergency.end(host, rung.records.bridge if rung.records is not None else "")
+        told = emergency.end(host, rung.records.bridge if rung.records is not None else "")
+        if rung.number == ladder.RESTORE and rung.records is not None:
+            told += taken_back.restoring(host, rung.records, pif, now.records)
+        return told
     try:
         emergency.begin(host, rung, now.records.bridge)
     except HostagentError as error:

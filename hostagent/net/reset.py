@@ -9,15 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import BusyError, HostagentError
-from hostagent.net import bring, climb, emergency, journal, ladder
+from hostagent.net import bring, cache, climb, emergency, journal, ladder, taken_back
 from hostagent.net.attached import works
 from hostagent.net.unfinished import unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from hostagent.net import cache
-
+    from hostagent.net.records import Pif, Records
 
 LOCK_S = 30.0
 FIRST = {(ladder.RETRY, "", -1), (ladder.RESTORE, "", -1)}
@@ -52,6 +51,7 @@ def reset(
         tried = set()
     cleared = _cleared(host)
     if pif is not None:
+        cleared += _noted(host, records, pif)
         first = climb.attempt(found, request, host)
     first["told"] = [*cleared, *first["told"]]
     if pif is not None and works(records, pif, host.tools.netlink.look()):
@@ -88,6 +88,14 @@ def _cleared(host: bring.Host) -> list[str]:
     except BusyError as error:
         return [_unresolved(error)]
     return [told] if told else []
+
+
+def _noted(host: bring.Host, records: Records, pif: Pif) -> list[str]:
+    try:
+        newest = cache.read(host.folder).cached.records
+    except HostagentError:
+        newest = records
+    return taken_back.restoring(host, records, pif, newest)
 
 
 def _unresolved(error: HostagentError) -> str:

@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from hostagent.errors import BusyError, HostagentError
-from hostagent.net import apply, cache, journal
+from hostagent.net import apply, cache, journal, taken_back
 
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
@@ -43,12 +43,13 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
         told = f"UNDOING WHAT WAS LEFT UNFINISHED HAS FAILED IN PART: {left.what}; what is there now is taken as it is"
         told += " (hint: hostagent net check; hostagent net undo tries once more)"
     else:
+        unnoted = taken_back.undoing(host, left) if here else []
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)
         told = f"undid what was left unfinished: {left.what}"
         if troubles:
             failed = "; ".join(trouble.found for trouble in troubles)
             told = f"UNDOING WHAT WAS LEFT UNFINISHED FAILED IN PART: {left.what}; {failed}"
-        told = "; ".join([told, *host.soft])
+        told = "; ".join([told, *host.soft, *unnoted])
         host.soft.clear()  # of the next change it is no part
     if here:
         try:

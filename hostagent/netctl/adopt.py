@@ -185,6 +185,7 @@ class _Taking(Network):
         down: Sequence[str] = (),
         becoming_management: str = "",
         moved: Mapping[str, str] | None = None,
+        asked: bool = True,
     ) -> Iterator[Mapping[str, int]]:
         """As `Effect.bring_up`, of the one card, whoever has it now; undone by `undo`, not here."""
         host, card = self.host, self.card

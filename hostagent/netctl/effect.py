@@ -31,12 +31,14 @@ class Effect(Protocol):
         down: Sequence[str] = (),
         becoming_management: str = "",
         moved: Mapping[str, str] | None = None,
+        asked: bool = True,
     ) -> Done:
         """Bring up the PIFs `refs` of `records` (what the database will say) in this order, changing in place those
         that are up; take down the PIFs `down`, which only `was` (what it says now) may know. All of it is one plan.
 
         `becoming_management`: that PIF becomes the management interface, which decides who owns gateway and DNS.
         `moved`: network → network. Guests' interfaces on the bridge of the first go to that of the second.
+        `asked` is false of a repair: what an undo took back is then refused.
         """
 
     def take_down(self, records: Records, refs: Sequence[str], *, after: Records | None = None) -> Done:

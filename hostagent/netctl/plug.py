@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 from hostagent.errors import HostagentError
-from hostagent.net import cache, early, emergency, journal
+from hostagent.net import cache, early, emergency, journal, taken_back
 from hostagent.net.bonds import MODES, SLB_REASON
 from hostagent.net.change import CHANGED, Change, Course, carried_out
 from hostagent.net.checks import check
@@ -95,12 +95,16 @@ class Network:
         down: Sequence[str] = (),
         becoming_management: str = "",
         moved: Mapping[str, str] | None = None,
+        asked: bool = True,
     ) -> Iterator[Mapping[str, int]]:
-        """As `Effect.bring_up`. Raises FindingError, ConflictError, RolledBackError, BusyError, FileError."""
+        """As `Effect.bring_up`. Raises FindingError, ConflictError, RolledBackError, BusyError, FileError,
+        and TakenBackError where it was not asked for."""
         with self._host(was) as host:
             kernel = host.tools.netlink.look()
             both = together(records, was, kernel)
             wanted = self._wanted(both, refs, host, kernel, down=down, becoming=becoming_management)
+            if not asked:
+                taken_back.refuse(host, refs, wanted)
             planned = plan_of(wanted, kernel, host.around(wanted, kernel))
             planned = guests_moved(planned, kernel, bridges_of(both, moved or {}))
             what = ", ".join(
@@ -123,6 +127,8 @@ class Network:
                 yield mtus(both, refs, host.tools.netlink.look())
             if course.reached and course.outcome == CHANGED:
                 _verified(host, records)
+            if asked and not self._boot:
+                taken_back.plugged(host, refs, wanted)
             for told in emergency.changed(host, both, refs, becoming_management):
                 log.warning("%s: %s", what, told)
         if self._account is None and host.wire is not None and wanted.addresses:

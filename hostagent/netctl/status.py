@@ -2,7 +2,8 @@
 
 A batch of events becomes one transaction. While a change is carried out it waits: what the kernel has then is no state
 to record. What is not as the records want it (drift) is told, and repaired where other_config of the PIF or pool has
-`repair-drift=true`, or the setting net.repair-drift says so.
+`repair-drift=true`, or the setting net.repair-drift says so. What only the records have otherwise since the PIF came up
+is no drift: it waits for the next plug. What an undo took back stays so until somebody plugs it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hostagent.dbsync.change import put
 from hostagent.errors import HostagentError
 from hostagent.net import cache, owners
 from hostagent.net.attached import as_now, attached
+from hostagent.net.chains import text as name_of
 from hostagent.net.devices import UP, Dns, Kernel, Link, Route
 from hostagent.net.layers import routes_due
 from hostagent.net.model import survey
@@ -79,6 +81,8 @@ class Eyes(NamedTuple):
     repair: bool = False
     left: Callable[[Records, Kernel], Mapping[str, str]] = lambda *_: {}
     """PIFs that are not to be repaired, and why."""
+    taken_back: Callable[[], Mapping[str, str]] = dict
+    """PIFs that only a person brings up again, and why; nor does the repair of another PIF."""
 
 
 class Keeper:
@@ -87,12 +91,16 @@ class Keeper:
     def __init__(self, control: Control, eyes: Eyes, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.drift: tuple[Difference, ...] = ()
         """What is not as the records want it, at the last look."""
+        self.due: tuple[Difference, ...] = ()
+        """What the records had otherwise first: it comes when the PIF is plugged next."""
         self.lost: frozenset[str] = frozenset()
         """PIFs that were attached, and are not without anybody having asked for it."""
         self._control = control
         self._eyes = eyes
         self._clock = clock
         self._kernel = Kernel({})
+        self._records: Records | None = None
+        """Of the round before."""
         self._losses = 0
         self._generation = -1
         self._kept = ""
@@ -267,7 +275,8 @@ class Keeper:
         up = attached(records, self._kernel)
         meant = {ref for ref, pif in records.pifs.items() if pif.currently_attached}
         lost = frozenset((meant | self.lost) & records.pifs.keys() - up)
-        for ref in sorted(lost - self.lost):
+        taken_back = self._eyes.taken_back()
+        for ref in sorted(lost - self.lost - taken_back.keys()):
             pif = records.pifs[ref]
             log.warning(
                 "PIF %s (%s) is not up any more, and nobody asked for it: hostagent pif explain %s",
@@ -276,11 +285,27 @@ class Keeper:
                 pif.uuid,
             )
         self.lost = lost
-        drift = drifted(records, self._kernel)
+        drift = self._drift(records)
         for one in drift:
-            if one not in self.drift:
+            if one not in self.drift and not (one.serves and taken_back.keys() >= {*one.serves}):
                 log.warning("drift: %s: %s is %s, not %s", one.device, one.what, one.found, one.wanted)
         self.drift = drift
+
+    def _drift(self, records: Records) -> tuple[Difference, ...]:
+        """What differs, without what is due: that differed first when the records changed, and the kernel did not."""
+        found = {_what(one): one for one in drifted(records, self._kernel)}
+        due = found.keys() & {*map(_what, self.due)}
+        new = found.keys() - due - {*map(_what, self.drift)}
+        if new and self._records is not None:
+            new -= {*map(_what, drifted(self._records, self._kernel))}
+            for one in (found[what] for what in sorted(new)):
+                log.info(
+                    "%s: %s is %s, and %s after the next plug", one.device, one.what, one.found, one.wanted
+                )
+            due |= new
+        self._records = records
+        self.due = tuple(one for what, one in found.items() if what in due)
+        return tuple(one for what, one in found.items() if what not in due)
 
     def _to_repair(self) -> tuple[str, ...]:
         if not self.lost and not self.drift:
@@ -290,7 +315,8 @@ class Keeper:
         by_all = self._eyes.repair or records.pool_other_config.get(REPAIR) == "true"
         hit = dict.fromkeys([*sorted(self.lost), *(ref for one in self.drift for ref in one.serves)])
         left = self._eyes.left(records, self._kernel)
-        self._tell_left({left[ref] for ref in hit if ref in left})
+        told = {left[ref] for ref in hit if ref in left}
+        held = self._held(records)
         now = self._clock()
         found = []
         for ref in hit:
@@ -302,11 +328,27 @@ class Keeper:
                 or not (by_all or pif.other_config.get(REPAIR) == "true")
             ):
                 continue
+            if held and (touched := touching(records, ref, self._kernel) & held.keys()):
+                told |= {held[one] for one in touched}
+                continue
             recent = [at for at in self._repaired.get(ref, ()) if now - at < REPAIRS_S]
             if len(recent) < REPAIRS:
                 self._repaired[ref] = [*recent, now]
                 found.append(ref)
+        self._tell_left(told)
         return tuple(found)
+
+    def _held(self, records: Records) -> dict[str, str]:
+        """PIFs that no repair may bring up or change, and why."""
+        due = dict.fromkeys(
+            (ref for one in self.due for ref in one.serves), "its records were changed since it came up"
+        )
+        return {
+            ref: f"{name_of(records.pifs[ref])} is not repaired: {why}"
+            f" (hint: hostagent pif plug {records.pifs[ref].uuid} makes it as its records say)"
+            for ref, why in {**due, **self._eyes.taken_back()}.items()
+            if ref in records.pifs
+        }
 
     def _tell_left(self, told: set[str]) -> None:
         for line in sorted(told - self._left):
@@ -319,7 +361,7 @@ class Keeper:
         for ref in refs:  # each is a network of its own: one that fails does not stop the others
             pif = records.pifs[ref]
             try:
-                with self._control.effect.bring_up(records, (ref,), was=records):
+                with self._control.effect.bring_up(records, (ref,), was=records, asked=False):
                     log.warning("repaired: PIF %s (%s)", pif.uuid, pif.device)
             except HostagentError as error:
                 log.warning("PIF %s (%s) was not repaired: %s", pif.uuid, pif.device, error.found)
@@ -342,6 +384,16 @@ def drifted(records: Records, kernel: Kernel) -> tuple[Difference, ...]:
     """
     now = as_now(records, kernel)
     return differences(survey(now, _up(now), links=kernel.by_name()).wanted, kernel)
+
+
+def touching(records: Records, ref: str, kernel: Kernel) -> set[str]:
+    """The PIFs that bringing this one up takes along, changes or displaces, itself among them."""
+    found = survey(as_now(records, kernel), (ref,), links=kernel.by_name())
+    return {ref, *(one for device in found.wanted.devices for one in device.serves), *found.chains.leaving}
+
+
+def _what(one: Difference) -> tuple[str, str, str, str]:
+    return one.device, one.what, one.wanted, one.found
 
 
 def _up(now: Records) -> list[str]:

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from hostagent.api.xenapi import MANAGEMENT, address_text
-from hostagent.net import cache, emergency, nics
+from hostagent.net import cache, emergency, nics, taken_back
 from hostagent.netctl import generation
 from hostagent.netctl.control import Control
 from hostagent.netctl.observed import Speed, awaits_address, management_address
@@ -288,5 +288,6 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
             keep=lambda records: generation.keep(folder(config), records),
             repair=config.repair_drift,
             left=lambda records, kernel: emergency.left(config.paths.run, records, kernel),
+            taken_back=lambda: taken_back.noted(config.paths.run),
         ),
     )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 
 import pytest
 
@@ -182,6 +183,28 @@ def test_a_card_cannot_be_taken_over_by_a_daemon_without_a_network(daemon, call)
     told = methods.call(call, ["eth0", "plan", 30.0])["error"]
     assert (told["code"], list(told["params"])) == ("HOST_STILL_BOOTING", [])
     assert "`hostagent status`" in told["hint"]
+
+
+@pytest.mark.parametrize(("call", "work"), [("adopt", "adopt.take"), ("release", "adopt_back.release")])
+def test_a_card_is_taken_over_and_given_back_in_the_turn_of_the_daemon(daemon, monkeypatch, call, work):
+    control = daemon.site.core.network
+    had_it = threading.Event()
+
+    def other():
+        with control.turn():
+            had_it.set()
+
+    thread = threading.Thread(target=other)
+
+    def working(_place, _request):
+        thread.start()
+        return {"waits": not had_it.wait(0.05)}
+
+    monkeypatch.setattr(f"hostagent.netctl.{work}", working)
+    methods = Dispatcher(calls_adopt.calls(daemon.site.core), daemon.methods._service)
+
+    assert methods.call(f"hostagent.net_{call}", ["eth0", "do", 30.0]) == {"waits": True}
+    thread.join()
 
 
 def test_while_start_up_runs_the_caller_is_told_to_wait(daemon):

@@ -9,16 +9,20 @@ import threading
 import pytest
 
 from hostagent.errors import KernelError
+from hostagent.net import bring, cache, reset, taken_back
 from hostagent.net.attached import attached
 from hostagent.net.devices import Dns, Kernel
 from hostagent.net.dhcp_lease import Leased
 from hostagent.net.follow import Event
+from hostagent.net.operation import Operation
 from hostagent.netctl.control import Control
+from hostagent.netctl.generation import keep
 from hostagent.netctl.observed import Speed
 from hostagent.netctl.plug import Network, Site
+from hostagent.netctl.reconfigure import reconfigure
 from hostagent.netctl.status import Eyes, Keeper
 from tests.pure.net_kernel import FakeKernel
-from tests.pure.netctl_host import opened
+from tests.pure.netctl_host import STATIC, opened
 from tests.pure.netctl_kernel import a_host, a_kernel
 from tests.pure.startup_network import FakeHost, Silence
 
@@ -36,6 +40,7 @@ class World:
 
     def __init__(self, site, state):
         self.site = site
+        self.state, self.run = state, state / "run"
         self.host = FakeHost(FakeKernel())
         self.leases = {}
         self.kept_leases, self.resolved, self.served, self.cached = [], [], [], []
@@ -49,7 +54,7 @@ class World:
             made.permanent_mac = made.mac = f"02:00:00:00:00:0{number}"
         self.network = Network(
             Site(
-                open=lambda _: self.host.open(state),
+                open=lambda _: self.host.open(state, run=self.run),
                 owners=lambda _: (),
                 management=lambda: self.management,
                 set_management=lambda *_: None,
@@ -78,6 +83,7 @@ class World:
                 serve=lambda bridge, family: self.served.append((bridge, family)),
                 carry_out=self.host.execute,
                 keep=self.cached.append,
+                taken_back=lambda: taken_back.noted(self.run),
                 **settings,
             ),
             clock=lambda: self.now,
@@ -91,6 +97,14 @@ class World:
             records = self.control.records(view)
         with self.network.bring_up(records, [self.site.pifs[n] for n in numbers], was=records):
             pass
+
+    def plug(self, number, **more):
+        return reconfigure(
+            self.control, self.network, bring.Request(bring.UP, self.site.pifs[number], **more)
+        )
+
+    def undo(self):
+        return bring.undo(self.host.open(self.state, run=self.run))
 
     def pif(self, number):
         return self.site.record("PIF", self.site.pifs[number])
@@ -320,6 +334,121 @@ def test_a_repair_that_fails_is_told(world, caplog):
     world.again(keeper)
 
     assert "was not repaired" in caplog.text
+
+
+def test_what_an_undo_took_back_stays_so_until_somebody_plugs_it(world, caplog):
+    world.raised(0)
+    keeper = world.keeper(repair=True)
+    assert world.plug(1, confirm=True)["outcome"] == "waiting"
+    world.again(keeper)
+    assert world.undo()["outcome"] == "undone"
+
+    world.again(keeper)
+    world.again(world.keeper(repair=True))  # another start of the agent
+
+    assert world.pif(1)["currently_attached"] is False
+    assert "nobody asked for it" not in caplog.text
+    assert "up eth1 was undone" in caplog.text
+    assert caplog.text.count("is not repaired") == 1
+    world.plug(1)
+    cut(world, 1)
+    world.again(keeper)
+    assert world.pif(1)["currently_attached"] is True
+
+
+def test_a_repair_that_waited_for_an_undo_does_not_make_the_change_again(world, caplog):
+    world.raised(0)
+    keeper = world.keeper(repair=True)
+    world.plug(1, confirm=True)
+    world.again(keeper)
+    keeper._eyes = keeper._eyes._replace(taken_back=dict)  # it looked before the undo began
+    world.undo()
+
+    world.again(keeper)
+
+    assert world.pif(1)["currently_attached"] is False
+    assert "was not repaired: up eth1 was undone" in caplog.text
+
+
+def test_an_undone_change_in_place_is_not_made_by_the_repair_of_another(world, caplog):
+    world.site.set("PIF", world.site.pifs[1], **{**STATIC, "IP": "198.51.100.7"})
+    world.raised(0, 1)
+    _, untagged, _ = world.site.vlan(world.site.pifs[1], 5)
+    keeper = world.keeper(repair=True)
+    reconfigure(world.control, world.network, bring.Request(bring.UP, untagged))
+    world.site.set("PIF", world.site.pifs[1], IP="198.51.100.8")
+    assert world.plug(1, confirm=True)["outcome"] == "waiting"
+    world.undo()
+    world.host.execute([Operation("link-del", "xapi5", world.host.look().by_name()["xapi5"].ifindex)])
+
+    world.again(keeper)
+
+    assert not any(one.text == "198.51.100.8" for one in world.host.look().addresses)
+    assert "xapi5" not in world.host.look().by_name()
+    assert "(eth1) is not repaired: up eth1 was undone" in caplog.text
+    assert "drift: xenbr1" not in caplog.text
+
+
+def test_what_the_emergency_reset_brought_back_stays_so_until_somebody_plugs_it(world, caplog):
+    world.raised(0)
+    keeper = world.keeper(repair=True)
+    with world.site.db.read() as view:
+        good = world.control.records(view)
+    world.site.set("PIF", world.site.pifs[0], IP="192.0.2.8")
+    world.plug(0)
+    world.again(keeper)
+    with world.site.db.read() as view:
+        keep(world.state / cache.FOLDER, world.control.records(view))
+
+    found = cache.Found(cache.Cached(cache.still(good), 1, verified=True))
+    reset.reset(found, world.host.open(world.state, run=world.run), list)
+    world.again(keeper)
+
+    assert {one.text for one in world.host.look().addresses} == {"192.0.2.7"}
+    assert "drift:" not in caplog.text
+    assert "from an earlier generation" in caplog.text
+    world.plug(0)
+    assert {one.text for one in world.host.look().addresses} == {"192.0.2.8"}
+    world.host.address("xenbr0", "198.51.100.9")
+    world.again(keeper)
+    assert {one.text for one in world.host.look().addresses} == {"192.0.2.8"}
+
+
+def test_what_only_the_records_have_otherwise_waits_for_the_next_plug(world, caplog):
+    world.raised(0)
+    keeper = world.keeper(repair=True)
+    world.site.set("network", world.site.nets[0], MTU=9000)
+
+    world.again(keeper)
+    world.again(keeper)
+
+    assert world.host.look().by_name()["xenbr0"].mtu == 1500
+    assert (keeper.drift, {one.what for one in keeper.due}) == ((), {"mtu"})
+    assert "drift" not in caplog.text
+    world.host.address(
+        "xenbr0", "198.51.100.9"
+    )  # by another program: to take it off would bring the MTU along
+    world.again(keeper)
+    assert world.host.look().by_name()["xenbr0"].mtu == 1500
+    assert "drift: xenbr0: address" in caplog.text
+    assert "its records were changed since it came up" in caplog.text
+    world.plug(0)
+    world.again(keeper)
+    assert world.host.look().by_name()["xenbr0"].mtu == 9000
+    assert (keeper.drift, keeper.due) == ((), ())
+
+
+def test_what_another_program_changed_before_the_records_stays_drift(world):
+    world.raised(0, 1)
+    keeper = world.keeper()
+    world.host.address("xenbr1", "198.51.100.9")
+    world.again(keeper)
+    world.site.set("network", world.site.nets[1], MTU=1400)
+
+    world.again(keeper)
+
+    assert {one.what for one in keeper.drift} == {"address"}
+    assert {one.what for one in keeper.due} == {"mtu"}
 
 
 # --- failures around, and the thread ---
