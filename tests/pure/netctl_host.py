@@ -62,7 +62,7 @@ class FakeNetwork:
             raise
         self.kept.append(name)
 
-    def bring_up(self, records, refs, *, was, down=(), becoming_management="", moved=None):
+    def bring_up(self, records, refs, *, was, down=(), becoming_management="", moved=None, asked=True):
         return self._change(
             "bring_up",
             records=records,
@@ -71,6 +71,7 @@ class FakeNetwork:
             down=tuple(down),
             management=becoming_management,
             moved=dict(moved or {}),
+            asked=asked,
         )
 
     def take_down(self, records, refs, *, after=None):
