@@ -129,15 +129,19 @@ def test_row_7_a_link_that_waits_for_its_updelay_is_pending_and_not_failed(net):
 
 
 @pytest.mark.full
-def test_row_9_a_bond_property_that_cannot_be_had_is_told(net):
+def test_row_9_a_bond_property_that_cannot_be_had_is_refused_and_one_that_is_not_had_is_told(net):
     one, two = pair(net)
     _, master = net.bond([one.pif, two.pif], "lacp")
-    net.api.PIF.add_to_other_config(master, "bond-hashing-algorithm", "nonsense")
-    done = up(net, master)
-    assert done.code == DEGRADED, done.said
-    assert "hashing-algorithm" in done.said
-    own, _ = bonding(net.host, net.record(master)["device"])
-    assert own["Transmit Hash Policy"].startswith("layer3+4")
+    said = refusal(net.api.PIF.add_to_other_config, master, "bond-hashing-algorithm", "nonsense")
+    assert said == ["INVALID_VALUE", "other_config:bond-hashing-algorithm", "nonsense"]
+    device = net.record(master)["device"]
+    assert bonding(net.host, device)[0]["Transmit Hash Policy"].startswith("layer3+4")
+    net.host.exec(f"echo layer2 > /sys/class/net/{device}/bonding/xmit_hash_policy")
+    [found] = checked(net.host).value["differences"]
+    assert (found["device"], found["what"]) == (device, "xmit_hash_policy")
+    assert (found["found"], found["wanted"]) == ("0", "1")  # as linux/if_bonding.h has them
+    assert up(net, master).code == DEGRADED  # nobody speaks LACP
+    assert bonding(net.host, device)[0]["Transmit Hash Policy"].startswith("layer3+4")
 
 
 @pytest.mark.full
