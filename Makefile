@@ -34,7 +34,7 @@ check-xen: ## tests on real Xen hosts in the lab, both Debian releases
 	@scripts/bootstrap lab
 	scripts/check-xen
 
-test: check check-netns check-xen ## all of these; about 45 minutes under emulation on two cores
+test: check check-netns check-xen ## all of these; about 40 minutes under emulation on two cores
 
 # prerequisites, not a make of its own: `make -n` would run that
 test-full: $(if $(filter 1/%,$(SHARD)),check check-netns) ## all of these and the long matrices; SHARD=i/n runs the i-th of n parts on Xen hosts, 1/n the rest too
