@@ -78,9 +78,8 @@ def plugged(host: Host, refs: Iterable[str], wanted: Wanted) -> None:
         came = _coming(refs, wanted)
         kept = {ref: why for ref, why in had.items() if ref not in came}
         if kept != had:
-            with contextlib.suppress(
-                HostagentError
-            ):  # then it is not repaired, which is told when it matters
+            # where it fails they are not repaired, which is told when it matters
+            with contextlib.suppress(HostagentError):
                 _write(host.run, kept)
 
 
