@@ -5,11 +5,14 @@ RUN/dhcp/BRIDGE.conf; a client that already does that is left alone. It sets add
 gateway, the IPv4 default route; IPv6 routes come from router advertisements, which the kernel handles (accept_ra,
 accept_ra_defrtr: `sysctl.py`). It runs no hooks: name servers are read from its lease (`lease`) and written by
 `resolver.py`. Seen with dhcpcd 9.4.1 (Debian 12): SIGHUP with a changed file drops the address for the seconds of a new
-probe, while ending it with `persistent` and starting it anew keeps it. So a change is a restart.
+probe, while ending it with `persistent` and starting it anew keeps it. So a change is a restart. And when it probes
+for the address of its last lease it begins to ask again, and forgets the probe: a bridge without that address never
+gets it. So there the client that keeps its last lease does not probe.
 """
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +32,8 @@ COMMAND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0  # systemd gives the client 10 s to end (TimeoutStopSec below) before it kills it
 POLL_S = 0.5  # each question makes three lines in the client's log
 METRIC = 1024
+KEEPS_WITH_PROBE = 10
+"""The first major version of dhcpcd that probes for the address of its last lease and then uses it."""
 LOG_LINES = 1000
 
 
@@ -43,7 +48,7 @@ class Client(NamedTuple):
 
     `client_id`: how the server is to know this host, as hex bytes `ff:…`; empty: by its MAC address, which is what
     reservations are usually made for. `request`: the IPv4 address to ask for first. `keep_last`: go on with the last
-    lease while no server answers, also past its end (the management interface; it is given up when another host
+    lease while no server answers, also past its end (the management interface; dhcpcd 10 gives it up when another host
     claims the address).
     """
 
@@ -151,8 +156,8 @@ def _ipv6(client: Client) -> list[str]:
     return [*asked, f"interface {client.bridge}", "ia_na"]
 
 
-def start_argv(client: Client, file: Path) -> list[str]:
-    """The command that starts the client in a unit of its own.
+def start_argv(client: Client, file: Path, version: int) -> list[str]:
+    """The command that starts the client in a unit of its own. `version`: the major one of dhcpcd.
 
     It is stopped after everything that needs the network (Before=network.target), and without giving up the address:
     file systems on the network are unmounted over it.
@@ -180,6 +185,7 @@ def start_argv(client: Client, file: Path) -> list[str]:
         "--",
         "dhcpcd",
         "--nobackground",
+        *(["--noarp"] if client.keep_last and version < KEEPS_WITH_PROBE else []),
         "--config",
         str(file),
         client.bridge,
@@ -205,12 +211,18 @@ def ensure(client: Client, run_dir: Path) -> str:
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(file, text, mode=0o600)
     try:
-        run(["dhcpcd", "--version"], timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE)
-        run(start_argv(client, file), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
+        told = run(["dhcpcd", "--version"], timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE).stdout
+        run(start_argv(client, file, major(told)), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
     except CommandError as error:
         found = f"the DHCP client of {client.bridge} could not be started: {error.found}"
         raise DhcpError(found, hint=error.hint) from error
     return "restarted" if running else "started"
+
+
+def major(told: str) -> int:
+    """Of what `dhcpcd --version` prints (`dhcpcd 9.4.1` and more lines); that of one that probes when it is unlike."""
+    found = re.match(r"dhcpcd (\d{1,4})\.", told)
+    return int(found[1]) if found else KEEPS_WITH_PROBE
 
 
 def stop(bridge: str, run_dir: Path, *, release: bool = True) -> bool:

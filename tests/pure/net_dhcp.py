@@ -58,6 +58,7 @@ class Host:
         self.dumps = []
         self.journal = ""
         self.fails = ""
+        self.version = "dhcpcd 10.1.0\n"
 
     def run(self, argv, *, timeout_s, package=None, check=True):
         del timeout_s, package, check
@@ -74,6 +75,8 @@ class Host:
                 self.active = True
             case ["dhcpcd", "-4" | "-6"]:
                 out = self.dumps.pop(0) if self.dumps else ""
+            case ["dhcpcd", "--version"]:
+                out = self.version
             case ["journalctl", _]:
                 out = self.journal
         return Finished(tuple(argv), 0, out, "", 0.0)

@@ -102,6 +102,24 @@ def test_a_client_is_a_unit_of_its_own_that_always_comes_back(tmp_path, host):
     assert (tmp_path / "dhcp/xenbr0.conf").read_text() == dhcp.configuration(client)
 
 
+@pytest.mark.parametrize(
+    ("told", "keep_last", "probes"),
+    [
+        ("dhcpcd 9.4.1\nCopyright", True, False),
+        ("dhcpcd 9.4.1\n", False, True),
+        ("dhcpcd 10.1.0\n", True, True),
+        ("something else", True, True),
+    ],
+)
+def test_where_the_client_would_lose_its_last_lease_by_a_probe_it_makes_none(
+    tmp_path, host, told, keep_last, probes
+):
+    host.version = told
+    dhcp.ensure(Client("xenbr0", ipv4=True, ipv6=False, keep_last=keep_last), tmp_path)
+    (started,) = host.did("systemd-run")
+    assert ("--noarp" not in started) == probes
+
+
 def test_a_client_that_does_what_is_wanted_is_left_alone(tmp_path, host):
     client = Client("xenbr0", ipv4=True, ipv6=False)
     dhcp.ensure(client, tmp_path)
