@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BOOT_S = 900  # one boot takes 55-90 s alone, many times that when the machine is busy
-RESUME_S = 60
+RESUME_S = 180  # 5-10 s alone; the first ssh session after a boot has taken over 60 on a busy machine
 EXEC_S = 300
 SERIAL_LOG = "serial.log"
 CRASHED = b"(XEN) Hardware Dom0 crashed"
