@@ -5,9 +5,8 @@ RUN/dhcp/BRIDGE.conf; a client that already does that is left alone. It sets add
 gateway, the IPv4 default route; IPv6 routes come from router advertisements, which the kernel handles (accept_ra,
 accept_ra_defrtr: `sysctl.py`). It runs no hooks: name servers are read from its lease (`lease`) and written by
 `resolver.py`. Seen with dhcpcd 9.4.1 (Debian 12): SIGHUP with a changed file drops the address for the seconds of a new
-probe, while ending it with `persistent` and starting it anew keeps it. So a change is a restart. And when it probes
-for the address of its last lease it begins to ask again, and forgets the probe: a bridge without that address never
-gets it. So there the client that keeps its last lease does not probe.
+probe, while ending it with `persistent` and starting it anew keeps it. So a change is a restart. And it goes on with
+its last lease only where the bridge has that address (`last_lease.py`).
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ COMMAND_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 30.0  # systemd gives the client 10 s to end (TimeoutStopSec below) before it kills it
 POLL_S = 0.5  # each question makes three lines in the client's log
 METRIC = 1024
-KEEPS_WITH_PROBE = 10
-"""The first major version of dhcpcd that probes for the address of its last lease and then uses it."""
+KEEPS_WITHOUT = 10
+"""The first major version of dhcpcd that takes its last lease also where the bridge has not its address."""
 LOG_LINES = 1000
 
 
@@ -48,7 +47,7 @@ class Client(NamedTuple):
 
     `client_id`: how the server is to know this host, as hex bytes `ff:…`; empty: by its MAC address, which is what
     reservations are usually made for. `request`: the IPv4 address to ask for first. `keep_last`: go on with the last
-    lease while no server answers, also past its end (the management interface; dhcpcd 10 gives it up when another host
+    lease while no server answers, also past its end (the management interface; it is given up when another host
     claims the address).
     """
 
@@ -156,8 +155,8 @@ def _ipv6(client: Client) -> list[str]:
     return [*asked, f"interface {client.bridge}", "ia_na"]
 
 
-def start_argv(client: Client, file: Path, version: int) -> list[str]:
-    """The command that starts the client in a unit of its own. `version`: the major one of dhcpcd.
+def start_argv(client: Client, file: Path) -> list[str]:
+    """The command that starts the client in a unit of its own.
 
     It is stopped after everything that needs the network (Before=network.target), and without giving up the address:
     file systems on the network are unmounted over it.
@@ -185,7 +184,6 @@ def start_argv(client: Client, file: Path, version: int) -> list[str]:
         "--",
         "dhcpcd",
         "--nobackground",
-        *(["--noarp"] if client.keep_last and version < KEEPS_WITH_PROBE else []),
         "--config",
         str(file),
         client.bridge,
@@ -196,10 +194,11 @@ def file_of(bridge: str, run_dir: Path) -> Path:
     return run_dir / "dhcp" / f"{bridge}.conf"
 
 
-def ensure(client: Client, run_dir: Path) -> str:
+def ensure(client: Client, run_dir: Path, *, put_last: Callable[[], None] = lambda: None) -> str:
     """Have a client that does this: "unchanged", "started" or "restarted". Returns before there is an address.
+    `put_last` gives the bridge the address of its last lease, where a client that keeps that needs it.
 
-    Raises DhcpError (no client installed, systemd refuses), FileError, InvalidValueError.
+    Raises DhcpError (no client installed, systemd refuses), FileError, InvalidValueError, and what `put_last` does.
     """
     text = configuration(client)
     file = file_of(client.bridge, run_dir)
@@ -212,7 +211,9 @@ def ensure(client: Client, run_dir: Path) -> str:
     write_atomic(file, text, mode=0o600)
     try:
         told = run(["dhcpcd", "--version"], timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE).stdout
-        run(start_argv(client, file, major(told)), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
+        if client.keep_last and major(told) < KEEPS_WITHOUT:
+            put_last()
+        run(start_argv(client, file), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
     except CommandError as error:
         found = f"the DHCP client of {client.bridge} could not be started: {error.found}"
         raise DhcpError(found, hint=error.hint) from error
@@ -220,9 +221,9 @@ def ensure(client: Client, run_dir: Path) -> str:
 
 
 def major(told: str) -> int:
-    """Of what `dhcpcd --version` prints (`dhcpcd 9.4.1` and more lines); that of one that probes when it is unlike."""
+    """Of what `dhcpcd --version` prints (`dhcpcd 9.4.1` and more lines); of what is unlike, one that needs nothing."""
     found = re.match(r"dhcpcd (\d{1,4})\.", told)
-    return int(found[1]) if found else KEEPS_WITH_PROBE
+    return int(found[1]) if found else KEEPS_WITHOUT
 
 
 def stop(bridge: str, run_dir: Path, *, release: bool = True) -> bool:

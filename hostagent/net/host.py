@@ -15,7 +15,7 @@ from hostagent.files import read_bounded
 from hostagent.hold import hold
 from hostagent.net import apply, bring, cache, inet, journal
 from hostagent.net.management import Wire
-from hostagent.net.netlink import Netlink
+from hostagent.net.netlink import Netlink, NetlinkError
 from hostagent.net.operation import Operation
 from hostagent.net.resolv_conf import render
 from hostagent.net.verify import FOREVER, Around
@@ -361,9 +361,17 @@ class _Tools:
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
             clients = self._named(dhcp.of_leases(leases, management=self._keeps(device)))
-            dhcp.ensure(clients[device], self._run)
+            dhcp.ensure(clients[device], self._run, put_last=lambda: self._put_last(device))
         else:
             dhcp.stop(device, self._run)
+
+    def _put_last(self, device: str) -> None:
+        from hostagent.net import last_lease
+
+        try:
+            last_lease.put(device, self._state)
+        except NetlinkError as error:  # a server may answer all the same
+            self._forgive("last lease", f"{error.found} (hint: {error.hint})")
 
     def _keeps(self, device: str) -> str:
         """The device where its client keeps the last lease while no server answers: of the management interface, and of

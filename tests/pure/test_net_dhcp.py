@@ -103,21 +103,23 @@ def test_a_client_is_a_unit_of_its_own_that_always_comes_back(tmp_path, host):
 
 
 @pytest.mark.parametrize(
-    ("told", "keep_last", "probes"),
+    ("told", "keep_last", "puts"),
     [
-        ("dhcpcd 9.4.1\nCopyright", True, False),
-        ("dhcpcd 9.4.1\n", False, True),
-        ("dhcpcd 10.1.0\n", True, True),
-        ("something else", True, True),
+        ("dhcpcd 9.4.1\nCopyright", True, True),
+        ("dhcpcd 9.4.1\n", False, False),
+        ("dhcpcd 10.1.0\n", True, False),
+        ("something else", True, False),
     ],
 )
-def test_where_the_client_would_lose_its_last_lease_by_a_probe_it_makes_none(
-    tmp_path, host, told, keep_last, probes
+def test_the_address_of_the_last_lease_is_there_before_a_client_that_needs_it(
+    tmp_path, host, told, keep_last, puts
 ):
     host.version = told
-    dhcp.ensure(Client("xenbr0", ipv4=True, ipv6=False, keep_last=keep_last), tmp_path)
-    (started,) = host.did("systemd-run")
-    assert ("--noarp" not in started) == probes
+    client = Client("xenbr0", ipv4=True, ipv6=False, keep_last=keep_last)
+    dhcp.ensure(client, tmp_path, put_last=lambda: host.ran.append("put"))
+    assert host.ran.count("put") == puts
+    if puts:
+        assert host.ran.index("put") < host.ran.index(host.did("systemd-run")[0])
 
 
 def test_a_client_that_does_what_is_wanted_is_left_alone(tmp_path, host):
