@@ -196,7 +196,7 @@ def file_of(bridge: str, run_dir: Path) -> Path:
 
 def ensure(client: Client, run_dir: Path, *, put_last: Callable[[], None] = lambda: None) -> str:
     """Have a client that does this: "unchanged", "started" or "restarted". Returns before there is an address.
-    `put_last` gives the bridge the address of its last lease, where a client that keeps that needs it.
+    `put_last` gives the bridge the IPv4 address of its last lease, where a client that keeps that needs it.
 
     Raises DhcpError (no client installed, systemd refuses), FileError, InvalidValueError, and what `put_last` does.
     """
@@ -211,7 +211,7 @@ def ensure(client: Client, run_dir: Path, *, put_last: Callable[[], None] = lamb
     write_atomic(file, text, mode=0o600)
     try:
         told = run(["dhcpcd", "--version"], timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE).stdout
-        if client.keep_last and major(told) < KEEPS_WITHOUT:
+        if client.ipv4 and client.keep_last and major(told) < KEEPS_WITHOUT:
             put_last()
         run(start_argv(client, file), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
     except CommandError as error:

@@ -103,19 +103,20 @@ def test_a_client_is_a_unit_of_its_own_that_always_comes_back(tmp_path, host):
 
 
 @pytest.mark.parametrize(
-    ("told", "keep_last", "puts"),
+    ("told", "wishes", "puts"),
     [
-        ("dhcpcd 9.4.1\nCopyright", True, True),
-        ("dhcpcd 9.4.1\n", False, False),
-        ("dhcpcd 10.1.0\n", True, False),
-        ("something else", True, False),
+        ("dhcpcd 9.4.1\nCopyright", {"keep_last": True}, True),
+        ("dhcpcd 9.4.1\n", {"keep_last": False}, False),
+        ("dhcpcd 9.4.1\n", {"keep_last": True, "ipv4": False, "ipv6": True}, False),
+        ("dhcpcd 10.1.0\n", {"keep_last": True}, False),
+        ("something else", {"keep_last": True}, False),
     ],
 )
 def test_the_address_of_the_last_lease_is_there_before_a_client_that_needs_it(
-    tmp_path, host, told, keep_last, puts
+    tmp_path, host, told, wishes, puts
 ):
     host.version = told
-    client = Client("xenbr0", ipv4=True, ipv6=False, keep_last=keep_last)
+    client = Client("xenbr0", **{"ipv4": True, "ipv6": False, **wishes})
     dhcp.ensure(client, tmp_path, put_last=lambda: host.ran.append("put"))
     assert host.ran.count("put") == puts
     if puts:
