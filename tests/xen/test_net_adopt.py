@@ -211,6 +211,8 @@ systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl
 """,
     "NetworkManager": """set -e
 apt-get install -y /opt/spare/network-manager/*.deb >/dev/null
+# else it asks for addresses on the other cards, where nobody answers, and the host boots degraded
+printf '[main]\\nno-auto-default=*\\n' >/etc/NetworkManager/conf.d/lab.conf
 f=/etc/NetworkManager/system-connections/lab.nmconnection
 printf '[connection]\\nid=lab\\nuuid=%s\\ntype=ethernet\\ninterface-name={nic}\\n\\n[ipv4]\\nmethod=manual\\naddress1={address}\\n' \\
   "$(cat /proc/sys/kernel/random/uuid)" >$f; chmod 600 $f
