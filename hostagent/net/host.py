@@ -11,11 +11,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hostagent.errors import HostagentError
 from hostagent.files import read_bounded
 from hostagent.hold import hold
 from hostagent.net import apply, bring, cache, inet, journal
 from hostagent.net.management import Wire
-from hostagent.net.netlink import Netlink, NetlinkError
+from hostagent.net.netlink import Netlink
 from hostagent.net.operation import Operation
 from hostagent.net.resolv_conf import render
 from hostagent.net.verify import FOREVER, Around
@@ -370,7 +371,7 @@ class _Tools:
 
         try:
             last_lease.put(device, self._state)
-        except NetlinkError as error:  # a server may answer all the same
+        except HostagentError as error:  # a server may answer all the same
             self._forgive("last lease", f"{error.found} (hint: {error.hint})")
 
     def _keeps(self, device: str) -> str:

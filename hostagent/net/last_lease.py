@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hostagent.net import dhcp_lease, inet, probe
 from hostagent.net.devices import Address
 from hostagent.net.netlink import Netlink
+from hostagent.net.reachable import ConflictError, told_of
 from hostagent.net.restore import address_add
 
 if TYPE_CHECKING:
@@ -24,13 +25,21 @@ PROBE_S = 1.0
 
 
 def put(bridge: str, state_dir: Path) -> None:
-    """Have the bridge have it, unless another host has it. Raises NetlinkError."""
+    """Have the bridge have it. Raises ConflictError (another host has it), ProbeError (that could not be asked),
+    NetlinkError; then the bridge is as it was.
+    """
     found = dhcp_lease.last(bridge, 4, state_dir)
     with Netlink() as netlink:
         kernel = netlink.look()
         wanted = missing(bridge, found, kernel)
-        if wanted is not None and free(bridge, wanted.text):
-            netlink.execute([address_add(kernel.links[wanted.device], wanted)])
+        if wanted is None:
+            return
+        if other := probe.holder(bridge, wanted.text, timeout_s=PROBE_S):
+            raise ConflictError(
+                f"{told_of(wanted.text, other)}, the last lease of {bridge}: not used while no server answers",
+                hint="see to the DHCP server, or give the management interface a fixed address",
+            )
+        netlink.execute([address_add(kernel.links[wanted.device], wanted)])
 
 
 def missing(bridge: str, found: dhcp_lease.Leased | None, kernel: Kernel) -> Address | None:
@@ -43,11 +52,3 @@ def missing(bridge: str, found: dhcp_lease.Leased | None, kernel: Kernel) -> Add
     if any(one.device == link.ifindex and one.text == text for one in kernel.addresses):
         return None
     return Address(link.ifindex, text, prefix, valid_s=LASTS_S)
-
-
-def free(bridge: str, address: str) -> bool:
-    """Whether nobody there says that the address is its own; False where that cannot be asked."""
-    try:
-        return not probe.holder(bridge, address, timeout_s=PROBE_S)
-    except probe.ProbeError:
-        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from nested_xen import network, process
 
-from hostagent.net import probe
+from hostagent.net import dhcp_lease, last_lease, probe
+from hostagent.net.dhcp_lease import Leased
 from hostagent.net.probe import Probe, ProbeError
+from hostagent.net.reachable import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -218,3 +221,39 @@ def test_a_device_that_cannot_be_probed_is_an_error(two, device, said):
 
     with pytest.raises(ProbeError, match=f"{device} could not be probed: {said}"):
         two.ours(lambda: probe.holder(device, "10.9.0.2", timeout_s=0.3))
+
+
+# --- the address of the last lease ---
+
+
+def put(two, folder, address):
+    """Have the bridge have it; how long each of its addresses lasts then, in seconds, as `ip` says."""
+    lease = Leased(4, "BOUND", (f"{address}/24",), ("10.9.0.2",), (), (), "10.9.0.2", 120)
+    dhcp_lease.keep_last("xb0", lease, folder)
+    two.ours(lambda: last_lease.put("xb0", folder))
+    return lifetimes(two)
+
+
+def lifetimes(two):
+    where = network.namespace(two.lab)
+    [found] = json.loads(process.run(["ip", "-n", where, "-j", "-4", "address", "show", "xb0"]).stdout)
+    return {one["local"]: one["valid_life_time"] for one in found["addr_info"]}
+
+
+def test_the_address_of_the_last_lease_is_there_for_a_while(two, tmp_path):
+    for_ever = lifetimes(two)
+    seen = put(two, tmp_path, FREE4)
+    assert last_lease.LASTS_S - LONG_S <= seen.pop(FREE4) <= last_lease.LASTS_S
+    assert seen == for_ever
+
+
+def test_an_address_that_is_there_keeps_its_lifetime(two, tmp_path):
+    before = lifetimes(two)
+    assert put(two, tmp_path, "10.9.0.1") == before
+
+
+def test_an_address_that_another_host_has_by_now_is_not_taken_from_it(two, tmp_path):
+    before = lifetimes(two)
+    with pytest.raises(ConflictError, match=f"another host, {PEER}, has 10.9.0.2"):
+        put(two, tmp_path, "10.9.0.2")
+    assert lifetimes(two) == before

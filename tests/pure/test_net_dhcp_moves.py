@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.net import client_ids, dhcp
+from hostagent.net import client_ids, dhcp, last_lease
 from hostagent.net import host as net_host
 from hostagent.net.devices import Address, Lease, Wanted
 from hostagent.net.operation import Operation
+from hostagent.net.reachable import ConflictError
 from tests.pure.net_dhcp import FOUND4, LEASE4, Host
 from tests.pure.net_kernel import FakeKernel
 
@@ -93,3 +94,20 @@ def test_a_lease_that_nobody_takes_over_is_given_back(tools, host, leases):
     made.lease_stop(BEFORE)
 
     assert any("--release" in line for line in host.ran)
+
+
+def test_a_last_lease_whose_address_another_host_has_is_told_and_the_client_asks_all_the_same(
+    tmp_path, host, monkeypatch
+):
+    def taken(bridge, state):
+        assert (bridge, state) == ("xenbr0", tmp_path / "state")
+        raise ConflictError("another host has it", hint="see to the server")
+
+    monkeypatch.setattr(last_lease, "put", taken)
+    host.version = "dhcpcd 9.4.1\n"
+    made = net_host._Tools(tmp_path, tmp_path / "run", "xenbr0", tmp_path / "state")
+
+    made.lease_start(BEFORE)
+
+    assert host.did("systemd-run")
+    assert made.soft == ["another host has it (hint: see to the server)"]

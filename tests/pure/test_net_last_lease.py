@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.net import last_lease, probe
+from hostagent.net import last_lease
 from hostagent.net.devices import Address, Kernel
 from tests.pure.net_dhcp import FOUND4
 from tests.pure.net_host import link
@@ -37,15 +36,3 @@ def test_without_lease_or_bridge_there_is_nothing_to_put():
 def test_a_kept_lease_with_something_else_for_an_address_puts_nothing(text):
     found = last_lease.missing("xenbr0", FOUND4._replace(addresses=(text,)), kernel())
     assert found is None or "/" in text
-
-
-@pytest.mark.parametrize(("answer", "free"), [("", True), ("52:54:00:00:00:01", False), (None, False)])
-def test_it_is_put_only_where_nobody_says_that_it_is_his(monkeypatch, answer, free):
-    def holder(device, address, *, timeout_s):
-        assert (device, address, timeout_s) == ("xenbr0", "10.9.0.56", last_lease.PROBE_S)
-        if answer is None:
-            raise probe.ProbeError("xenbr0 is down", hint="")
-        return answer
-
-    monkeypatch.setattr(probe, "holder", holder)
-    assert last_lease.free("xenbr0", "10.9.0.56") == free
