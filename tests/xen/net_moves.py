@@ -27,8 +27,11 @@ STEP = "net"
 """Hold points of a network change are `net:begun`, `net:step-N`, `net:applied`, `net:undoing`."""
 NETLINK_VERBS = ("link-", "address-", "route-")
 JOURNAL = "/var/lib/hostagent/net/journal"
-BACK_S = 300
-"""Longer than the deadline of any undo."""
+BACK_S = 600
+"""Longer than the deadline of any undo, and than the agent's start-up after it on a slow machine."""
+LOGIN_S = 120
+"""A first login starts the user's service manager (over 20 s on a slow machine); ssh gives up a host that is silent by
+itself, far sooner."""
 
 
 def adopt(host: Host) -> None:
@@ -50,7 +53,7 @@ def unplugged_second_cable(host: Host) -> None:
     second_cable(host, machine.DEFAULT_SEGMENTS[SECOND])
 
 
-def reachable(host: Host, *, timeout_s: float = 20) -> bool:
+def reachable(host: Host, *, timeout_s: float = LOGIN_S) -> bool:
     """Does the host answer a new ssh connection at the address it had all the time?"""
     host.close_ssh()
     try:
