@@ -7,16 +7,18 @@ only the wire layer and the command line turn them into text.
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from typing import TypedDict
 
-class ErrorRecord(TypedDict):
-    """An error as reports and JSON answers carry it."""
+    class ErrorRecord(TypedDict):
+        """An error as reports and JSON answers carry it."""
 
-    code: str
-    params: list[str]
-    found: str
-    hint: str
+        code: str
+        params: list[str]
+        found: str
+        hint: str
 
 
 class HostagentError(Exception):

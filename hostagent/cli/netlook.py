@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.cli.parser import command
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     import argparse

@@ -66,7 +66,7 @@ def host_of(paths: Paths, bridge: str = "") -> Host:
 
 
 def change(paths: Paths, request: Request) -> Any:
-    """A change, plan or check, by the daemon or here; a `bring.Result`."""
+    """A change, plan or check, by the daemon or here; a `result.Result`."""
     from hostagent.net.bring import DO, bring
     from hostagent.net.remap import fitted_here
 

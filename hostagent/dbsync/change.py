@@ -7,9 +7,10 @@ the same as the run that follows it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import NULL_REF
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

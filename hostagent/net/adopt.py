@@ -7,8 +7,9 @@ asks the server for just that address, by the name that the server knows this ho
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from hostagent.named import NamedTuple
 from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, CannotAdoptError
 from hostagent.net.devices import (
     GROUP,

@@ -7,9 +7,10 @@ whenever the power goes, either they bring the card up or we do.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
+from hostagent.named import NamedTuple
 from hostagent.net.foreign_files import Owner, text
 
 if TYPE_CHECKING:

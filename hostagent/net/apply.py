@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hostagent.errors import BugError, HostagentError, KernelError
+from hostagent.named import NamedTuple
 from hostagent.net import journal as journals
 from hostagent.net.devices import Kernel, Lease
 from hostagent.net.link_kept import as_map, changes_link, has_link, link_kept, links_come

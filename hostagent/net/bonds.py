@@ -6,8 +6,9 @@ networking.md 3.4. A key of the PIF wins over a property of the bond; what mainl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:

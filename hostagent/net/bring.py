@@ -1,16 +1,17 @@
 """A PIF brought up or down from records alone: look, want, plan, journal, apply, verify; undone when it fails.
 
 This is what `interface-reconfigure` does when no daemon runs. What it needs of the host comes as a `Host`. What comes
-out is one JSON value, `Result`, which the daemon's answer has as well.
+out is one JSON value, `result.Result`, which the daemon's answer has as well.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING
 
-from hostagent.errors import CallerError, ErrorRecord, HostagentError
+from hostagent.errors import CallerError, HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import apply, cache, emergency, journal, lacp, taken_back
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
@@ -24,7 +25,7 @@ from hostagent.net.unfinished import unfinished
 from hostagent.net.verify import Around, Difference, differences
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from hostagent.net.devices import Kernel, Wanted
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from hostagent.net.management import Wire
     from hostagent.net.operation import Plan
     from hostagent.net.records import Pif, Records
+    from hostagent.net.result import Result
 
 UP, DOWN = "up", "down"
 DO, PLAN, CHECK = "do", "plan", "check"
@@ -92,30 +94,6 @@ class Host(NamedTuple):
     """RUN; None: what is true until the next boot is not noted."""
     remarks: Callable[[], list[str]] = list
     """What of the host as a whole makes every network less than was asked for, in words."""
-
-
-class Op(TypedDict):
-    verb: str
-    device: str
-    args: Mapping[str, Any]
-    undo: list[tuple[str, str, Mapping[str, Any]]]
-    milliseconds: float | None
-
-
-class Result(TypedDict):
-    what: str
-    outcome: str
-    """unchanged, changed, degraded, waiting, rolled-back; of --plan planned; of --check right or differs; of undo and
-    confirm also undone, undo-failed, confirmed, nothing."""
-    operations: list[Op]
-    differences: list[dict[str, str]]
-    told: list[str]
-    """What is less than was asked for, and what was found on the way."""
-    undo_troubles: list[str]
-    """Of rolled-back: what undoing it could not do. Empty: the network is as before."""
-    seconds: float
-    source: str
-    error: ErrorRecord | None
 
 
 def find(records: Records, request: Request) -> Pif:
@@ -181,17 +159,17 @@ def bring(request: Request, found: cache.Found, host: Host) -> Result:
 
 def empty_result(what: str, source: str = "", outcome: str = "unchanged") -> Result:
     """A result with nothing done."""
-    return Result(
-        what=what,
-        outcome=outcome,
-        operations=[],
-        differences=[],
-        told=[],
-        undo_troubles=[],
-        seconds=0.0,
-        source=source,
-        error=None,
-    )
+    return {
+        "what": what,
+        "outcome": outcome,
+        "operations": [],
+        "differences": [],
+        "told": [],
+        "undo_troubles": [],
+        "seconds": 0.0,
+        "source": source,
+        "error": None,
+    }
 
 
 def finish(
@@ -375,13 +353,13 @@ def put_plan(result: Result, planned: Plan, kernel: Kernel | None) -> None:
     """The operations of a plan that was made of `kernel`, into a result."""
     names = names_in(planned, kernel)
     result["operations"] = [
-        Op(
-            verb=step.do.verb,
-            device=step.do.device,
-            args=args_of(step.do, names),
-            undo=[(undo.verb, undo.device, args_of(undo, names)) for undo in step.undo],
-            milliseconds=None,
-        )
+        {
+            "verb": step.do.verb,
+            "device": step.do.device,
+            "args": args_of(step.do, names),
+            "undo": [(undo.verb, undo.device, args_of(undo, names)) for undo in step.undo],
+            "milliseconds": None,
+        }
         for step in planned.steps
     ]
 

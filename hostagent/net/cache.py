@@ -12,10 +12,11 @@ import errno
 import json
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net.records import Bond, Network, Pif, Records, Vlan
 
 if TYPE_CHECKING:

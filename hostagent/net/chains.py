@@ -6,8 +6,9 @@ other down, with the VLANs on it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.finding import STOP, Finding
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ answer again (`care.py`). Where something can be lost, a timer undoes it should 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import apply, journal
 from hostagent.net.layers import as_planned
 from hostagent.net.management import needs_care

@@ -6,9 +6,10 @@ Whether it does is judged by the kernel (`attached.works`). At boot (`early.py`)
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import bring, cache, emergency, ladder, taken_back
 from hostagent.net.attached import works
 from hostagent.net.devices import SCOPE_LINK, UP
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.records import Pif, Records
+    from hostagent.net.result import Result
 
 SOON_S = 20.0
 """For rungs 1 and 2 where rungs 3 and 4 can follow: the boot waits for all of them together."""
@@ -30,7 +32,7 @@ class Climbed(NamedTuple):
     """`rung` is the one that helped, with its result; None where none did. `failed`: the others, and why."""
 
     rung: ladder.Rung | None
-    result: bring.Result | None
+    result: Result | None
     failed: tuple[tuple[ladder.Rung, str], ...]
     message: str
     """For the console."""
@@ -176,13 +178,13 @@ def _seconds(rung: ladder.Rung, now: ladder.Situation) -> float:
     return min(rung.timeout_s, SOON_S) if others else rung.timeout_s
 
 
-def _raised(records: Records, pif: Pif, timeout_s: float, host: bring.Host) -> bring.Result:
+def _raised(records: Records, pif: Pif, timeout_s: float, host: bring.Host) -> Result:
     request = bring.Request(bring.UP, pif=pif.ref, management=True, timeout_s=timeout_s, boot=True)
     # as verified: what is only an emergency must not become the generation to go back to
     return attempt(cache.Found(cache.Cached(records, 0, verified=True)), request, host)
 
 
-def attempt(found: cache.Found, request: bring.Request, host: bring.Host) -> bring.Result:
+def attempt(found: cache.Found, request: bring.Request, host: bring.Host) -> Result:
     """As `bring.bring`; what stops it is told as outcome `failed`."""
     try:
         return bring.bring(request, found, host)
@@ -192,7 +194,7 @@ def attempt(found: cache.Found, request: bring.Request, host: bring.Host) -> bri
         return result
 
 
-def said(result: bring.Result) -> tuple[str, ...]:
+def said(result: Result) -> tuple[str, ...]:
     """What was told, and the error."""
     error = result["error"]
     return (*result["told"], *([f"{error['found']} (hint: {error['hint']})"] if error else ()))

@@ -5,7 +5,9 @@ Texts of addresses are in the kernel's own form (`inet_ntop`), MAC addresses in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError, OperatorError
 from hostagent.files import write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net.dhcp_lease import Leased, content, parse_lease
 from hostagent.run import CommandError, run
 

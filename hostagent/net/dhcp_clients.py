@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

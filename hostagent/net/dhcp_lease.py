@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

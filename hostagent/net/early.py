@@ -9,9 +9,10 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import bring, cache, climb, emergency, journal, ladder
 from hostagent.net.attached import works
 from hostagent.net.cards import cards_of
@@ -46,7 +47,7 @@ class Raised(NamedTuple):
     outcome: str
     told: tuple[str, ...] = ()
     operations: tuple[Any, ...] = ()
-    """Those of the try that worked, as `bring.Op`."""
+    """Those of the try that worked, as `result.Op`."""
 
 
 class Around(NamedTuple):

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
 from hostagent.files import read_bounded, write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net import journal
 from hostagent.net.attached import works
 from hostagent.net.chains import text as name_of

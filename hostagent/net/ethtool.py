@@ -11,9 +11,10 @@ import errno
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import BugError, KernelError
+from hostagent.named import NamedTuple
 from hostagent.net import ethtool_wire as wire
 from hostagent.net.wire_answers import DUMP_INTERRUPTED, NLMSG_DONE, NLMSG_ERROR, decode_error, messages
 

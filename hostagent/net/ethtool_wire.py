@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import struct
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.wire import ACK, DUMP, NESTED, REQUEST
 from hostagent.net.wire_answers import MalformedMessage, spans
 

@@ -7,9 +7,10 @@ Listening takes seconds, so it is done only where nothing shows that a PIF works
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import history, journal, nics
 from hostagent.net.chains import lower_of, members
 from hostagent.net.devices import GROUP, SCOPE_LINK, UP

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from hostagent.errors import CallerError
+from hostagent.named import NamedTuple
 
 STOP = "stop"
 """The PIFs it names cannot be brought up: they are left out of what is wanted."""

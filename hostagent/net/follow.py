@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.netlink import DATAGRAM_BYTES, netlink_socket
 from hostagent.net.wire import (
     RTM_DELADDR,

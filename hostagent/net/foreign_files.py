@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.files import FileError, read_bounded
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

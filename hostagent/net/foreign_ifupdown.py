@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.foreign_files import Nic, Owner, address, first, is_address, shown, text
 
 if TYPE_CHECKING:

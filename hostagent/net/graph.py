@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import html
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.attached import attached, device_of
 from hostagent.net.devices import GUESTS_PORTS, SCOPE_LINK
 

@@ -6,9 +6,10 @@ the change cut the host off), systemd runs the undo command. A reboot does not n
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import BusyError, OperatorError
+from hostagent.named import NamedTuple
 from hostagent.run import CommandError, run
 
 if TYPE_CHECKING:

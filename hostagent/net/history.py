@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path

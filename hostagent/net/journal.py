@@ -20,10 +20,11 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import BusyError, HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded, sync_directory, write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net.operation import Operation, Plan, Step
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ they are set.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError
+from hostagent.named import NamedTuple
 from hostagent.net import inet
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ The records of rungs 3 and 4 are of one card alone: bridges of guests are not in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.records import Network, Pif, Records, Vlan
 
 if TYPE_CHECKING:

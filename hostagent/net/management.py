@@ -5,8 +5,9 @@ Small, because `interface-reconfigure` asks this of every plan; what is then don
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.chains import lower_of, members
 from hostagent.net.names import vlan_device
 

@@ -6,9 +6,10 @@ device lies on the NIC or bond, beside that bridge, and is the port of its own. 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import BugError
+from hostagent.named import NamedTuple
 from hostagent.net import addressing, inet, keys, names, stack
 from hostagent.net.chains import Chains, chains, lower_of, text
 from hostagent.net.devices import Device, Wanted, WantedAddress

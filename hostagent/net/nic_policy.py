@@ -7,7 +7,9 @@ unmanaged, its second those that must not be unplugged.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

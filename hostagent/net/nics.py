@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import time
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net.nics_types import Nic
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ as not there, for devices come and go.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.nics import Seen
 from hostagent.net.nics_types import Nic
 

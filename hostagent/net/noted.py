@@ -13,11 +13,12 @@ from hostagent.net.attached import works
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hostagent.net.bring import Host, Result
+    from hostagent.net.bring import Host
     from hostagent.net.change import Course
     from hostagent.net.devices import Kernel
     from hostagent.net.journal import Journal
     from hostagent.net.records import Pif, Records
+    from hostagent.net.result import Result
 
 
 def note_verified(host: Host, generation: Callable[[], cache.Cached], result: Result, ref: str) -> None:

@@ -18,7 +18,9 @@ Verbs and their `args` (all JSON values):
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,7 +5,9 @@ By hand, because importing argparse costs more than bringing an interface up.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from hostagent.named import NamedTuple
 
 UP, DOWN, REWRITE = "up", "down", "rewrite"
 ACTIONS = {UP: UP, DOWN: DOWN, REWRITE: REWRITE, "rewrite-configuration": REWRITE}

@@ -8,8 +8,9 @@ the IPv6 gateway away from the one that has it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net import keys
 
 if TYPE_CHECKING:

@@ -9,9 +9,10 @@ address that a new address needs (networking.md 5, rows 1, 40 and 41; RFC 5227).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError, KernelError
+from hostagent.named import NamedTuple
 from hostagent.net import inet
 from hostagent.net.bonds import LACP
 from hostagent.net.devices import SCOPE_LINK

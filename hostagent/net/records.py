@@ -7,7 +7,9 @@ Field names are the data model's, in our spelling; references are opaque texts, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

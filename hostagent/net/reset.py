@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from hostagent.net.records import Pif, Records
+    from hostagent.net.result import Result
 
 LOCK_S = 30.0
 FIRST = {(ladder.RETRY, "", -1), (ladder.RESTORE, "", -1)}
@@ -30,7 +31,7 @@ def reset(
     *,
     listed: tuple[str, ...] = (),
     timeout_s: float = 60.0,
-) -> bring.Result:
+) -> Result:
     """Bring up the management interface of `found`; if it does not work then, or there is none, climb. The result of
     the try that works, else of the first one, with outcome `failed` and the console message.
 

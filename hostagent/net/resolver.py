@@ -7,10 +7,11 @@ another program writes is left to it, and said. An empty list never replaces a g
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
+from hostagent.named import NamedTuple
 from hostagent.net.devices import Dns
 from hostagent.net.resolv_conf import parse, render
 from hostagent.run import CommandError, run

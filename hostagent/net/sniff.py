@@ -12,9 +12,10 @@ import socket
 import struct
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import KernelError
+from hostagent.named import NamedTuple
 from hostagent.net.sniff_frames import LLDP, SLOW, Lacpdu, Neighbour, frame_of, lacpdu_of, neighbour_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import NamedTuple
+
+from hostagent.named import NamedTuple
 
 TAGS = (0x8100, 0x88A8, 0x9100)
 SLOW, LLDP = 0x8809, 0x88CC

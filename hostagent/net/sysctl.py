@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import BugError, KernelError
+from hostagent.named import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

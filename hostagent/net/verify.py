@@ -5,8 +5,9 @@ The judgement of what is stale (an address, a route, a port) is here, so that `p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.devices import (
     GROUP,
     GUESTS_PORTS,

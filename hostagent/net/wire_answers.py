@@ -11,9 +11,10 @@ import os
 import socket
 import struct
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import KernelError
+from hostagent.named import NamedTuple
 from hostagent.net.devices import Address, Link, Route
 from hostagent.net.netlink_names import BOND_PORT, BOND_SETTINGS, BRIDGE_SETTINGS, IPV6_SETTINGS
 from hostagent.net.wire import CLONED, TABLE_MAIN, UNICAST

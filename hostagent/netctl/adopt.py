@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import adopt, adopt_files, apply, bring, cache, client_ids, journal, probe
 from hostagent.net.adopt_files import Change
 from hostagent.net.checks import check
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel, Wanted
     from hostagent.net.foreign_files import Owner
     from hostagent.net.records import Records
+    from hostagent.net.result import Result
     from hostagent.netctl.adopt_place import Place, Request
 
 FOREIGN_ROW = 46
@@ -58,7 +60,7 @@ FOREIGN_ROW = 46
 
 
 def take(place: Place, request: Request) -> Any:
-    """Take a card over; a `bring.Result` with `files`, `pif` and `bridge` beside.
+    """Take a card over; a `result.Result` with `files`, `pif` and `bridge` beside.
 
     Raises CannotAdoptError, FindingError, BusyError, GuardError, FileError before anything is touched; afterwards
     RolledBackError and LostError, all of it being undone.
@@ -94,7 +96,7 @@ def take(place: Place, request: Request) -> Any:
     }
 
 
-def _do(place: Place, taking: _Taking, result: bring.Result) -> None:
+def _do(place: Place, taking: _Taking, result: Result) -> None:
     host, card = taking.host, taking.card
     began = host.clock()
     before = adopt_objects.snapshot(place, card.nic)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.net.adopt import with_settings
 from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.names import bridge_of_nic

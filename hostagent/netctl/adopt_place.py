@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hostagent.errors import HostagentError, OperatorError
 from hostagent.files import FileError, read_bounded
+from hostagent.named import NamedTuple
 from hostagent.net import bring, cache, probe
 from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.operation import Plan
     from hostagent.net.records import Records
+    from hostagent.net.result import Result
     from hostagent.netctl.plug import Site
 
 FOLDER = "adopted"
@@ -154,13 +156,13 @@ class Doing(Protocol):
     milliseconds: tuple[float, ...]
 
 
-def note_done(doing: Doing, result: bring.Result, began: float) -> None:
+def note_done(doing: Doing, result: Result, began: float) -> None:
     """It is done: its operations with their times, into the result and the history. The caller holds the lock."""
     result["outcome"] = "changed"
     _note(doing, result, began, doing.milliseconds)
 
 
-def note_undone(doing: Doing, result: bring.Result, began: float, error: BaseException) -> None:
+def note_undone(doing: Doing, result: Result, began: float, error: BaseException) -> None:
     """It was undone, into the history; nothing where nothing was touched."""
     spent = error.milliseconds if isinstance(error, RolledBackError) else doing.milliseconds
     if not spent:
@@ -173,7 +175,7 @@ def note_undone(doing: Doing, result: bring.Result, began: float, error: BaseExc
     _note(doing, result, began, spent)
 
 
-def _note(doing: Doing, result: bring.Result, began: float, spent: tuple[float, ...]) -> None:
+def _note(doing: Doing, result: Result, began: float, spent: tuple[float, ...]) -> None:
     bring.put_plan(result, doing.plan, doing.kernel)
     bring.put_times(result, spent)
     result["seconds"] = round(doing.host.clock() - began, 4)

@@ -7,8 +7,9 @@ interface, and the guests' interfaces on the networks of the members.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from hostagent.named import NamedTuple
 from hostagent.netctl import objects_pif, objects_vlan
 from hostagent.netctl.fields import flag, number, text, texts
 from hostagent.netctl.from_database import device_order

@@ -6,10 +6,11 @@ those of DHCP and autoconfiguration follow the kernel (startup-and-pool-join.md 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.db.datatype import stamp
 from hostagent.dbsync.change import Change, put
+from hostagent.named import NamedTuple
 from hostagent.net import early, owners
 from hostagent.net.attached import as_now, attached
 from hostagent.net.chains import bond_of, lower_of, members

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import cache, early, emergency, journal, taken_back
 from hostagent.net.bonds import MODES, SLB_REASON
 from hostagent.net.change import CHANGED, Change, Course, carried_out

@@ -1,5 +1,5 @@
 """What `interface-reconfigure` and `hostagent pif` ask of a daemon that runs: the same refusals as PIF.plug and
-PIF.unplug, then the change, with the account of it that they give when they do it themselves (`bring.Result`).
+PIF.unplug, then the change, with the account of it that they give when they do it themselves (`result.Result`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from hostagent.net.bring import (
     DOWN,
     UP,
     Request,
-    Result,
     bring,
     empty_result,
     find,
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from hostagent.db.transaction import Transaction
     from hostagent.net.records import Records
+    from hostagent.net.result import Result
     from hostagent.netctl.control import Control, References
     from hostagent.netctl.effect import Draft
     from hostagent.netctl.plug import Network

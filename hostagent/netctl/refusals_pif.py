@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hostagent.db.datatype import NULL_REF
 from hostagent.errors import InvalidValueError
+from hostagent.named import NamedTuple
 from hostagent.net import addressing, inet
 from hostagent.net.devices import WantedAddress
 from hostagent.netctl import refusals

@@ -13,10 +13,11 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hostagent.dbsync.change import put
 from hostagent.errors import HostagentError
+from hostagent.named import NamedTuple
 from hostagent.net import cache, owners
 from hostagent.net.attached import as_now, attached
 from hostagent.net.chains import text as name_of

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
 from hostagent import __version__
-from hostagent.errors import ErrorRecord, HostagentError, InvalidValueError, OperatorError
+from hostagent.errors import HostagentError, InvalidValueError, OperatorError
 from hostagent.files import HINTS, FileError, read_bounded, write_atomic
 from hostagent.startup.step import Change
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hostagent.config import Paths
+    from hostagent.errors import ErrorRecord
 
 log = logging.getLogger(__name__)
 
@@ -457,12 +458,12 @@ def from_json(document: object) -> Report:
 def _step(item: Mapping[str, object]) -> StepRecord:
     error = cast("ErrorRecord | None", item["error"])
     if error is not None:
-        error = ErrorRecord(
-            code=str(error["code"]),
-            params=[str(param) for param in error["params"]],
-            found=str(error["found"]),
-            hint=str(error["hint"]),
-        )
+        error = {
+            "code": str(error["code"]),
+            "params": [str(param) for param in error["params"]],
+            "found": str(error["found"]),
+            "hint": str(error["hint"]),
+        }
     return StepRecord(
         name=str(item["name"]),
         ref=str(item["ref"]),

@@ -162,6 +162,13 @@ def test_interface_reconfigure_does_not_exist_before_it_is_real():
     assert not script.exists() or "hostagent.net" in script.read_text()
 
 
+@every_module
+def test_named_tuples_are_the_ones_that_are_imported_fast(path):
+    tree = tree_of(path)
+
+    assert path.name == "named.py" or "typing.NamedTuple" not in set(imports(path, tree))
+
+
 def test_the_version_is_stated_once():
     assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
     assert 'version = { attr = "hostagent.__version__" }' in (PROJECT / "pyproject.toml").read_text()

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostagent.net import ask, bring, cache, options, reconfigure
+from hostagent.net.result import Result
 from tests.pure.net_machine import MAC, UUID, Machine, no_daemon, records
 
 # command line
@@ -209,7 +210,7 @@ def test_json_is_the_whole_result(program):
 
     assert code == 0
     result = json.loads(out)
-    assert set(result) == set(bring.Result.__annotations__)
+    assert set(result) == set(Result.__annotations__)
     assert "no daemon runs" in result["told"]
 
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.errors import ErrorRecord
 from hostagent.net import bring, probe, sniff
 from hostagent.net.reconfigure import FAILED, UNDONE, exit_of
 
@@ -74,7 +73,7 @@ def test_a_socket_that_fails_while_it_listens_is_a_sniff_error(monkeypatch):
 
 def test_the_exit_code_of_what_was_undone_does_not_hang_on_words():
     result = bring.empty_result("up", outcome="rolled-back")
-    result["error"] = ErrorRecord(code="x", params=[], found="undoing it failed is a word of it", hint="")
+    result["error"] = {"code": "x", "params": [], "found": "undoing it failed is a word of it", "hint": ""}
     assert exit_of(result) == UNDONE
 
     result["undo_troubles"].append("eth0 stayed up")
