@@ -46,7 +46,9 @@ exit codes:
             hostagent net adopt eth1 --yes
         """,
     )
-    _add_arguments(adopt, "the card (default: that with the default route)")
+    _add_arguments(
+        adopt, "the card (default: that with the default route, else the only one with an address)"
+    )
     release = command(
         commands,
         "release",

@@ -37,6 +37,7 @@ BY_KERNEL, BY_ADVERTISEMENT, BY_DHCP = 2, 9, 16
 METRIC = 1024
 """Of the route that our DHCP client makes, too (`dhcp.METRIC`): that then is the one that was moved."""
 NO_PROBE = 0x02  # IFA_F_NODAD: nobody else has it, this host has it on the card
+LOOPBACK = 0x08  # IFF_LOOPBACK
 MANAGED_PREFIX = 0x100 | 0x200  # IFA_F_MANAGETEMPADDR, IFA_F_NOPREFIXROUTE: of whoever put it there
 DYNAMIC = ("DHCP", "Autoconf")
 DEFAULTS = ("default4", "default6")
@@ -66,20 +67,21 @@ class Settings(NamedTuple):
 
 
 def choose(nic: str, kernel: Kernel) -> str:
-    """The card that is meant: that of this name, else the one with the default route.
+    """The card that is meant: that of this name, else the one with the default route; where no card has one, the only
+    card with an address.
 
     Raises CannotAdoptError where that is none, or a device that is no card.
     """
     links = kernel.by_name()
     if not nic:
-        routes = [route for route in kernel.routes if route.destination in DEFAULTS]
-        nics = {kernel.links[route.device].name for route in routes if route.device in kernel.links}
+        routed = [route.device for route in kernel.routes if route.destination in DEFAULTS]
+        nics = sorted({kernel.links[device].name for device in routed if device in kernel.links})
+        found = f"the default routes are on {', '.join(nics)}"
+        if not nics:
+            nics = _addressed(kernel)
+            having = f"{', '.join(nics)} have addresses" if nics else "no card has an address"
+            found = f"there is no default route, and {having}"
         if len(nics) != 1:
-            found = (
-                f"the default routes are on {', '.join(sorted(nics))}"
-                if nics
-                else "there is no default route"
-            )
             raise CannotAdoptError(f"{found}: which card is meant?", hint="name it: hostagent net adopt NIC")
         (nic,) = nics
     link = links.get(nic)
@@ -93,6 +95,13 @@ def choose(nic: str, kernel: Kernel) -> str:
             hint="put its address on a card first, or make the PIF, Bond and VLAN anew from the console",
         )
     return nic
+
+
+def _addressed(kernel: Kernel) -> list[str]:
+    """The names of the cards with an address that reaches beyond their link."""
+    having = {address.device for address in kernel.addresses if address.scope < SCOPE_LINK}
+    links = (kernel.links[device] for device in having if device in kernel.links)
+    return sorted(link.name for link in links if not link.kind and not link.flags & LOOPBACK)
 
 
 def main_owner(link: Link, owners: Sequence[Owner], kernel: Kernel) -> Owner:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hostagent.net import adopt, adopt_files, client_ids, foreign_daemons
 from hostagent.net.adopt_files import CannotAdoptError, Change, comment_out, disabling, restoring
-from hostagent.net.devices import GROUP, Address, Kernel, Link, Route
+from hostagent.net.devices import GROUP, SCOPE_LINK, Address, Kernel, Link, Route
 from hostagent.net.dhcp import Client
 from hostagent.net.foreign_files import Nic, Owner, sections
 from hostagent.net.foreign_ifupdown import stanzas
@@ -103,6 +103,25 @@ def test_card_that_is_meant():
             adopt.choose(name, kernel)
     with pytest.raises(CannotAdoptError, match="vlan"):
         adopt.choose("eth0.5", Kernel({3: NIC._replace(ifindex=3, name="eth0.5", kind="vlan")}))
+
+
+def test_without_a_default_route_it_is_the_only_card_with_an_address():
+    other = NIC._replace(ifindex=3, name="eth1")
+    loopback = NIC._replace(ifindex=1, name="lo", flags=adopt.LOOPBACK)
+    links = {1: loopback, 2: NIC, 3: other, 9: BRIDGE}
+    beside = (
+        Address(1, "203.0.113.1", 32),
+        Address(3, "fe80::1", 64, scope=SCOPE_LINK),
+        Address(9, "10.0.0.1", 24),
+    )
+    assert adopt.choose("", Kernel(links, (V4, *beside))) == "eth0"
+    with pytest.raises(CannotAdoptError, match="no default route, and no card has an address: which card"):
+        adopt.choose("", Kernel(links, beside))
+    with pytest.raises(CannotAdoptError, match="no default route, and eth0, eth1 have addresses: which card"):
+        adopt.choose("", Kernel(links, (V4, Address(3, "10.0.0.2", 24))))
+    routes = (DEFAULT4, DEFAULT4._replace(device=3, metric=5))
+    with pytest.raises(CannotAdoptError, match="the default routes are on eth0, eth1: which card"):
+        adopt.choose("", Kernel(links, (V4,), routes))
 
 
 def test_dynamic_ipv6_addresses_move_too_and_no_route_of_ipv4_with_them():

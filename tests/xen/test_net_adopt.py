@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nested_xen import process
+from nested_xen import machine, process
 
 from tests.xen.agent import power_on, start
 from tests.xen.net_moves import await_journal, begin_and_hold, hold_at, kill, places_in
@@ -204,6 +204,7 @@ def test_power_cut_while_giving_back_leaves_a_host_that_can_be_reached(host: Hos
     is_theirs(host)
 
 
+# with and without a default route: without, the card is found by its address
 OTHERS = {
     "ifupdown": """set -e
 printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
@@ -214,7 +215,7 @@ apt-get install -y /opt/spare/network-manager/*.deb >/dev/null
 # else it asks for addresses on the other cards, where nobody answers, and the host boots degraded
 printf '[main]\\nno-auto-default=*\\n' >/etc/NetworkManager/conf.d/lab.conf
 f=/etc/NetworkManager/system-connections/lab.nmconnection
-printf '[connection]\\nid=lab\\nuuid=%s\\ntype=ethernet\\ninterface-name={nic}\\n\\n[ipv4]\\nmethod=manual\\naddress1={address}\\n' \\
+printf '[connection]\\nid=lab\\nuuid=%s\\ntype=ethernet\\ninterface-name={nic}\\n\\n[ipv4]\\nmethod=manual\\naddress1={address},{gateway}\\n' \\
   "$(cat /proc/sys/kernel/random/uuid)" >$f; chmod 600 $f
 systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl enable NetworkManager.service
 """,
@@ -227,7 +228,7 @@ def test_other_daemons_give_their_card_and_get_it_back(host: Host, daemon: str, 
     nic = nic_name(host, MANAGEMENT)
     (entry,) = json.loads(host.exec(f"ip -j -4 addr show {nic}").stdout)[0]["addr_info"]
     address = f"{entry['local']}/{entry['prefixlen']}"
-    host.exec(OTHERS[daemon].format(nic=nic, address=address), timeout_s=ADOPT_S)
+    host.exec(OTHERS[daemon].format(nic=nic, address=address, gateway=machine.GATEWAY), timeout_s=ADOPT_S)
     cold_boot(host)
     is_theirs(host)
     session = Session(host, tmp_path / "other")
