@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LACP = "lacp"
 MII_UP = 0
 """BOND_LINK_UP: the bond uses this member."""
+SNOOPING = {0: "disabled", 1: "enabled"}
+"""PIF.igmp_snooping_status, of the setting of the PIF's bridge."""
 
 
 class Speed(NamedTuple):
@@ -74,9 +76,13 @@ def observe(
         values: dict[str, object] = {
             "currently_attached": ref in up,
             "management": management is not None and ref == management.ref,
+            "igmp_snooping_status": "unknown",
         }
         if ref in up and bridge is not None:
             values["MTU"] = bridge.mtu
+            values["igmp_snooping_status"] = SNOOPING.get(
+                bridge.settings.get("mcast_snooping", -1), "unknown"
+            )
             values |= _addresses(pif, bridge, addresses.get(bridge.ifindex, ()), kernel, gateways)
             if ref == resolver and "DHCP" in (pif.ip_mode, pif.ipv6_mode):
                 told = servers(bridge.name)

@@ -29,6 +29,23 @@ def test_attached_is_the_whole_chain():
     assert (seen.pifs["bond0"]["MTU"], seen.pifs["bond0.5"]["MTU"]) == (9000, 1500)
 
 
+@pytest.mark.parametrize(
+    ("settings", "status"),
+    [({"mcast_snooping": 1}, "enabled"), ({"mcast_snooping": 0}, "disabled"), ({}, "unknown")],
+)
+def test_multicast_snooping_is_that_of_the_bridge(settings, status):
+    kernel = a_kernel()
+    links = {
+        index: one._replace(settings=settings) if one.kind == "bridge" else one
+        for index, one in kernel.links.items()
+    }
+
+    seen = observe(a_host(), Kernel(links)).pifs
+
+    assert seen["eth0"]["igmp_snooping_status"] == status
+    assert {v["igmp_snooping_status"] for v in seen.values() if not v["currently_attached"]} == {"unknown"}
+
+
 @pytest.mark.parametrize("missing", [11, 13, 14])
 def test_a_chain_with_a_part_missing_is_not_attached(missing):
     kernel = a_kernel()
@@ -68,7 +85,7 @@ def test_what_an_operator_set_is_not_overwritten_by_what_is_there():
 
     values = observe(a_host(**STATIC), kernel, servers=lambda _: "192.0.2.53").pifs["eth0"]
 
-    assert set(values) == {"currently_attached", "management", "MTU"}
+    assert set(values) == {"currently_attached", "management", "MTU", "igmp_snooping_status"}
 
 
 def test_addresses_from_router_advertisements_are_recorded():

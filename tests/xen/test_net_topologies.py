@@ -75,7 +75,8 @@ def test_a_plain_pif_and_a_vlan_on_it_come_up_answer_on_the_wire_and_go(net):
     assert seen.addresses(bridge) == {f"203.0.113.11/{PREFIX}"}
     assert net.attached(nic.pif)
     assert net.attached(vlan)
-    assert net.record(nic.pif)["MTU"] == "1500"
+    record = net.record(nic.pif)
+    assert (record["MTU"], record["igmp_snooping_status"]) == ("1500", "disabled")
     assert_nothing_to_do(net, vlan)
 
     xe(net.host, "pif-unplug", f"uuid={net.api.PIF.get_uuid(vlan)}")
