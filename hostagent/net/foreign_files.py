@@ -158,7 +158,17 @@ def first(family: int, given: Iterable[str]) -> str:
 
 
 def enabled(unit: str, root: Path) -> bool:
-    """Whether systemd starts this unit at boot (it is wanted by something)."""
+    """Whether systemd starts this unit at boot: something wants it, and it is not masked (which keeps that link)."""
     folders = (root / "etc/systemd/system", root / "run/systemd/system", root / "usr/lib/systemd/system")
+    if any(_masks(folder / unit) for folder in folders[:2]):
+        return False
     wants = [folder for above in folders for folder in above.glob("*.wants")]
     return any((folder / unit).is_symlink() or (folder / unit).exists() for folder in wants)
+
+
+def _masks(file: Path) -> bool:
+    """A link to /dev/null or an empty file in the place of a unit (systemd.unit(5))."""
+    try:
+        return str(file.readlink()) == "/dev/null" if file.is_symlink() else file.stat().st_size == 0
+    except OSError:
+        return False

@@ -80,6 +80,24 @@ def test_networkd_that_never_starts_has_no_card(root):
     assert root.owners() == ()
 
 
+@pytest.mark.parametrize("folder", ["etc/systemd/system", "run/systemd/system"])
+@pytest.mark.parametrize("how", ["a link", "an empty file"])
+def test_networkd_that_is_masked_has_no_card_though_its_links_are_still_there(root, tmp_path, folder, how):
+    root.enable("systemd-networkd.service")
+    root.put("etc/systemd/network/20-lan.network", STATIC)
+    root.put(f"{folder}/systemd-networkd.service", "[Service]\n")
+    assert [owner.daemon for owner in root.owners()] == ["systemd-networkd"]
+
+    unit = tmp_path / folder / "systemd-networkd.service"
+    unit.unlink()
+    if how == "a link":
+        unit.symlink_to("/dev/null")
+    else:
+        unit.write_text("")
+
+    assert root.owners() == ()
+
+
 def test_the_state_of_a_running_networkd_counts_before_its_files(root):
     root.enable("systemd-networkd.service")
     root.put("etc/systemd/network/20-lan.network", STATIC)
