@@ -25,6 +25,8 @@ NETWORKD, IFUPDOWN, NETWORK_MANAGER, CLOUD_INIT = (
 )
 DAEMONS = (NETWORKD, IFUPDOWN, NETWORK_MANAGER)
 """Those that a card can be taken over from."""
+LET_GO_FIRST = (NETWORK_MANAGER,)
+"""Those that put back what is taken from a card that they have: they let go of it before its address moves."""
 OURS = "xenbr* xapi* xenapi vif* tap*"
 """What we and the tool stack make: a .network file for all names would have it. Not bond*: that may be theirs."""
 MARK = "#hostagent# "
@@ -62,7 +64,9 @@ class Change(NamedTuple):
 
 
 class Disabling(NamedTuple):
-    """`early`: before our first device is made. `late`: in this order, once all is ours and works."""
+    """`early`: before our first device is made, and then the daemon reads them. `late`: in this order, once all is ours
+    and works.
+    """
 
     early: tuple[Change, ...]
     late: tuple[Change, ...]
@@ -85,8 +89,10 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
     if main.daemon == IFUPDOWN:
         return Disabling((), (*late, *_ifupdown(main, content)))
     if main.daemon == NETWORK_MANAGER:
-        path = f"/etc/NetworkManager/conf.d/00-hostagent-{main.device}.conf"
-        return Disabling((), (*late, _change(path, _network_manager(main.device), content)))
+        file, after = f"NetworkManager/conf.d/00-hostagent-{main.device}.conf", _network_manager(main.device)
+        # below /run: when the power goes before all is ours, the card is NetworkManager's at the next boot
+        early = _change(f"/run/{file}", after, content)
+        return Disabling((early,), (*late, _change(f"/etc/{file}", after, content)))
     switch = f"/etc/systemd/network/00-hostagent-{main.device}.network"
     if main.mac:
         vlans = f"/etc/systemd/network/00-hostagent-{main.device}-vlans.network"

@@ -2,8 +2,9 @@
 
 Letting go must not cost the address, which lies on our bridge by then, nor its lease. systemd-networkd that reloads
 gives the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the
-card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends. What ifupdown has
-started for a card is a DHCP client; it is killed, as its own way to end gives the lease back or takes the address away.
+card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends; as it puts back what is
+taken from a card that it has, it lets go before the address moves. What ifupdown has started for a card is a DHCP
+client; it is killed, as its own way to end gives the lease back or takes the address away.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 COMMAND_TIMEOUT_S = 30.0
-IFUP_TIMEOUT_S = 90.0
+LONG_TIMEOUT_S = 90.0
+"""For what starts a daemon or brings a card up."""
 UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
 RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
@@ -43,7 +45,7 @@ def tell(
     addresses: Callable[[], Mapping[str, str]],
     kill: Callable[[int, int], None] = os.kill,
 ) -> None:
-    """Tell a daemon `what`: reload (new files that concern none of its devices), let-go, take; or forget, which ends
+    """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take; or forget, which ends
     our own DHCP client of a bridge and leaves address and lease.
 
     `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
@@ -58,13 +60,14 @@ def tell(
             end_clients(device, root, addresses(), kill)
         elif what == TAKE and _has_stanza(device, root):
             # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
-            _run(["ifup", "--force", device], daemon, timeout_s=IFUP_TIMEOUT_S, package="ifupdown")
+            _run(["ifup", "--force", device], daemon, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
         return
-    if what == RELOAD:
+    if what == RELOAD and daemon == NETWORKD:
         _run(["networkctl", "reload"], daemon)
-        return
-    # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
-    _run(["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]], daemon)
+    else:
+        # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
+        argv = ["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]]
+        _run(argv, daemon, timeout_s=LONG_TIMEOUT_S)
 
 
 def end_clients(

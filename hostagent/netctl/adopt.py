@@ -107,7 +107,8 @@ def _do(place: Place, taking: _Taking, result: Result) -> None:
         for change in card.files.late:
             host.tools.file(placed(place, change).path, change.after)
             host.tools.hold(f"wrote {change.path}")
-        host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
+        if card.owner.daemon not in adopt_files.LET_GO_FIRST:
+            host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
         taking.must_work()
     except BaseException as error:
         taking.undo()

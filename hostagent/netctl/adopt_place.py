@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 FOLDER = "adopted"
 """Below STATE/net: of each card that was taken over, from whom, and what the files held before."""
 LIMIT_BYTES = 16 << 20
-SPARE_S = 60
-"""What the timer gives beyond the deadline, for the steps themselves."""
+SPARE_S = 120
+"""What the timer gives beyond the deadline, for the steps themselves: a daemon may take 90 s to start anew."""
 DNS_PORT = 53
 
 

@@ -16,6 +16,10 @@ from tests.pure.net_kernel import FakeKernel
 
 MAC = "02:00:00:00:00:00"
 UUIDS = "INSTALLATION_UUID='host-uuid'\nMANAGEMENT_INTERFACE=''\n"
+KEYFILE = (
+    "[connection]\nid=lan\nuuid=77\ntype=ethernet\ninterface-name=eth0\n\n"
+    "[ipv4]\nmethod=manual\naddress1=192.0.2.10/24,192.0.2.1\ndns=192.0.2.53;\n"
+)
 NETWORKD = "[Match]\nName=eth0\n\n[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\nDNS=192.0.2.53\n"
 DHCP = "[Match]\nName=e*\n\n[Network]\nDHCP=yes\n"
 INTERFACES = """\
@@ -101,6 +105,13 @@ class Host:
         wants = self.root / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True)
         (wants / "systemd-networkd.service").write_text("")
+        return self
+
+    def network_manager(self):
+        self.put("/etc/NetworkManager/system-connections/lan.nmconnection", KEYFILE)
+        wants = self.root / "etc/systemd/system/multi-user.target.wants"
+        wants.mkdir(parents=True)
+        (wants / "NetworkManager.service").write_text("")
         return self
 
     def owners(self, name):

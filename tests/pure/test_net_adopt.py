@@ -196,6 +196,13 @@ def test_cloud_init_is_kept_from_the_network_first():
     assert "interface-name:eth0;" in (found.late[1].after or "")
 
 
+def test_networkmanager_lets_go_first_and_until_the_next_boot_only():
+    found = disabling((Owner("NetworkManager", "eth0"),), nothing, alone=False)
+    early, late = found.early[0], found.late[0]
+    assert early.path == "/run/NetworkManager/conf.d/00-hostagent-eth0.conf"
+    assert (late.path, late.after) == ("/etc/NetworkManager/conf.d/00-hostagent-eth0.conf", early.after)
+
+
 def test_stanzas_of_two_files_have_no_single_step():
     texts = {"/a": "iface eth0 inet dhcp\n", "/b": "iface eth0 inet6 auto\n"}
     owner = Owner("ifupdown", "eth0", files=tuple(texts))
@@ -280,10 +287,12 @@ def ran(monkeypatch):
 def test_daemons_are_started_anew_and_never_made_to_flush(ran, tmp_path):
     for daemon in ("systemd-networkd", "NetworkManager"):
         foreign_daemons.tell(daemon, "let-go", "eth0", tmp_path, dict)
+    foreign_daemons.tell("NetworkManager", "reload", "eth0", tmp_path, dict)
     foreign_daemons.tell("systemd-networkd", "reload", "eth0", tmp_path, dict)
     foreign_daemons.tell("dhcpcd", "forget", "xenbr0", tmp_path, dict)
     assert [argv[-2:] for argv in ran] == [
         ["try-restart", "systemd-networkd.service"],
+        ["try-restart", "NetworkManager.service"],
         ["try-restart", "NetworkManager.service"],
         ["networkctl", "reload"],
         ["stop", "hostagent-dhcp-xenbr0.service"],

@@ -88,6 +88,27 @@ def test_daemon_lets_go_only_after_the_address_has_moved_and_ours_is_enabled(hos
     assert "Unmanaged=yes" in host.files()[SWITCH]
 
 
+def test_networkmanager_lets_go_before_the_address_moves_as_it_puts_back_what_is_taken(tmp_path, site):
+    host = Host(tmp_path, site.db).network_manager()
+    verbs = [one["verb"] for one in take(host.place, Request("eth0"))["operations"]]
+
+    assert host.said == [("NetworkManager", "reload", "eth0")]
+    assert verbs.index("foreign") < min(
+        verbs.index(verb) for verb in ("link-add", "address-add", "address-del")
+    )
+    names = (
+        "run/NetworkManager/conf.d/00-hostagent-eth0.conf",
+        "etc/NetworkManager/conf.d/00-hostagent-eth0.conf",
+    )
+    assert all("interface-name:eth0;" in (host.root / name).read_text() for name in names)
+    assert adopted(host)
+
+    assert release(host.place, Request())["outcome"] == "changed"
+    assert not any((host.root / name).exists() for name in names)
+    assert host.said[1:] == [("NetworkManager", "take", "eth0")]
+    assert host.addresses() == {("eth0", "192.0.2.10", 24)}
+
+
 def test_both_are_in_the_history_with_the_time_of_each_operation(host):
     taken = take(host.place, Request("eth0"))
     back = release(host.place, Request())

@@ -209,6 +209,9 @@ OTHERS = {
     "ifupdown": """set -e
 printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
 systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl unmask networking.service; systemctl enable networking.service
+# it gives up after two minutes, in which a slow machine has not started udev
+mkdir -p /etc/systemd/system/ifupdown-pre.service.d
+printf '[Service]\\nExecStart=\\nExecStart=udevadm settle --timeout=600\\nTimeoutStartSec=700\\n' >/etc/systemd/system/ifupdown-pre.service.d/lab.conf
 """,
     "NetworkManager": """set -e
 apt-get install -y /opt/spare/network-manager/*.deb >/dev/null
