@@ -110,12 +110,16 @@ def _show(args: argparse.Namespace, result: Any) -> None:
         output.emit(args, result)
         return
     print(text_of(result))
-    verb = "would write" if result["outcome"] == "planned" else "wrote"
+    planned, adopting = result["outcome"] == "planned", result["what"].startswith("adopt")
+    if adopting:
+        verb = "would write" if planned else "wrote"
+    else:  # a file that was not there before is removed
+        verb = "would put back" if planned else "put back"
     for path in result["files"]:
         print(f"  {verb} {path}")
-    if result["outcome"] == "planned":
+    if planned:
         print("hint: nothing was done")
-    elif result["what"].startswith("adopt"):
+    elif adopting:
         print("hint: hostagent net status; hostagent net release gives it back")
 
 

@@ -169,6 +169,11 @@ def test_adopt_by_the_daemon_shows_files_and_operations(hostagent, monkeypatch):
     assert "would write /etc/x" in out
     assert "one thing" in out
 
+    answer |= {"what": "release eth0 to systemd-networkd"}
+    assert "would put back /etc/x" in hostagent("net", "release", "eth0", "--dry-run")[1]
+    answer |= {"outcome": "changed"}
+    assert "  put back /etc/x" in hostagent("net", "release", "eth0", "--yes")[1]
+
 
 # what is wanted, and cannot be had
 

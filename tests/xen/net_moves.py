@@ -27,8 +27,8 @@ STEP = "net"
 """Hold points of a network change are `net:begun`, `net:step-N`, `net:applied`, `net:undoing`."""
 NETLINK_VERBS = ("link-", "address-", "route-")
 JOURNAL = "/var/lib/hostagent/net/journal"
-BACK_S = 600
-"""Longer than the deadline of any undo, and than the agent's start-up after it on a slow machine."""
+BACK_S = 300
+"""Longer than the deadline of any undo."""
 LOGIN_S = 120
 """A first login starts the user's service manager (over 20 s on a slow machine); ssh gives up a host that is silent by
 itself, far sooner."""
