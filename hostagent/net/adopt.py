@@ -289,10 +289,11 @@ def _inserted(steps: list[Step], devices: Sequence[int], carried: list[Step]) ->
 
 
 def file_step(change: Change) -> Step:
-    return Step(
-        Operation("file", "", 0, {"path": change.path, "content": change.after}),
-        (Operation("file", "", 0, {"path": change.path, "content": change.before}),),
-    )
+    return Step(_file(change.path, change.after), (_file(change.path, change.before),))
+
+
+def _file(path: str, content: str | None) -> Operation:
+    return Operation("file", "", 0, {"path": path, "content": content})
 
 
 def tell(what: str, daemon: str, device: str) -> Operation:
@@ -312,7 +313,7 @@ def beginning(
     Undoing the note, which comes last, undoes every file, those too that are written only when all works, and has the
     daemon take the card again: undoing what did not happen does no harm.
     """
-    back = [Operation("file", "", 0, {"path": one.path, "content": one.before}) for one in reversed(late)]
+    back = [_file(one.path, one.before) for one in reversed(late)]
     note = file_step(mark)
     steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
     steps += [file_step(change) for change in early]
@@ -374,11 +375,13 @@ def releasing(
     daemon: str,
     files: Sequence[Change],
     leases: Sequence[Lease],
+    hold_off: Change | None = None,
 ) -> Plan:
     """The plan of giving back: their files first (both may have the card then, and at a boot they come first:
     `early.held`), then the addresses, those of a lease with the time they have left. The daemon is told afterwards.
 
-    `leases`: those that our DHCP client of the bridge is after.
+    `leases`: those that our DHCP client of the bridge is after. `hold_off`: the file below /run by which a daemon of
+    `LET_GO_FIRST` lets go of the card; it goes last, so that an undo begins with it.
     """
     path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
     ipv6 = Operation("sysctl", nic.name, nic.ifindex, {"path": path, "value": "0"})
@@ -388,19 +391,27 @@ def releasing(
     moved = _inserted(list(planned.steps), (bridge.ifindex, nic.ifindex), carried)
     return Plan(
         (
-            *_file_steps(files, daemon, nic.name),
+            *_file_steps(files, daemon, nic.name, hold_off),
             *forget,
             Step(ipv6, (ipv6._replace(args={"path": path, "value": "1"}),)),
             *moved,
+            *_free(hold_off, tell("let-go", daemon, nic.name)),
         )
     )
 
 
-def _file_steps(files: Sequence[Change], daemon: str, device: str) -> list[Step]:
-    """What comes back with the first is undone last: the daemon lets the card go again."""
+def _file_steps(files: Sequence[Change], daemon: str, device: str, hold_off: Change | None) -> list[Step]:
+    """What comes back with the first is undone last: the daemon lets the card go again, or has done so by then."""
+    last = tell("let-go", daemon, device) if hold_off is None else _file(hold_off.path, hold_off.before)
     steps = [file_step(change) for change in files]
-    let_go = tell("let-go", daemon, device)
-    return [step._replace(undo=(*step.undo, let_go)) if step is steps[0] else step for step in steps]
+    return [step._replace(undo=(*step.undo, last)) if step is steps[0] else step for step in steps]
+
+
+def _free(hold_off: Change | None, let_go: Operation) -> list[Step]:
+    if hold_off is None:
+        return []
+    held = _file(hold_off.path, hold_off.after)
+    return [Step(_file(hold_off.path, None), (held, let_go))]
 
 
 def _lease_start(lease: Lease) -> Operation:

@@ -89,10 +89,10 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
     if main.daemon == IFUPDOWN:
         return Disabling((), (*late, *_ifupdown(main, content)))
     if main.daemon == NETWORK_MANAGER:
-        file, after = f"NetworkManager/conf.d/00-hostagent-{main.device}.conf", _network_manager(main.device)
-        # below /run: when the power goes before all is ours, the card is NetworkManager's at the next boot
-        early = _change(f"/run/{file}", after, content)
-        return Disabling((early,), (*late, _change(f"/etc/{file}", after, content)))
+        always = _change(f"/etc/{_nm_file(main.device)}", _network_manager(main.device), content)
+        # when the power goes before all is ours, the card is NetworkManager's at the next boot
+        early = hold_off(main.daemon, main.device, content)
+        return Disabling((early,) if early else (), (*late, always))
     switch = f"/etc/systemd/network/00-hostagent-{main.device}.network"
     if main.mac:
         vlans = f"/etc/systemd/network/00-hostagent-{main.device}-vlans.network"
@@ -105,6 +105,17 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
         )
         late.append(_change(ONLINE_FILE, online, content))
     return Disabling((_change(BRIDGES_FILE, BRIDGES_TEXT, content),), tuple(late))
+
+
+def hold_off(daemon: str, device: str, content: Callable[[str], str | None]) -> Change | None:
+    """The file with which a daemon that must let go first does so until the next boot; None for the other daemons."""
+    if daemon not in LET_GO_FIRST:
+        return None
+    return _change(f"/run/{_nm_file(device)}", _network_manager(device), content)
+
+
+def _nm_file(device: str) -> str:
+    return f"NetworkManager/conf.d/00-hostagent-{device}.conf"
 
 
 def _change(path: str, after: str, content: Callable[[str], str | None]) -> Change:

@@ -86,8 +86,10 @@ class _Giving(Network):
         shared = {
             change.path for other in notes(place.state) if other.nic != note.nic for change in other.files
         }
-        mine = [change for change in note.files if change.path not in shared]
+        held = adopt_files.hold_off(note.daemon, note.nic, reader(place.root))
+        mine = [c for c in note.files if c.path not in shared and (held is None or c.path != held.path)]
         self.files = tuple(placed(place, one) for one in adopt_files.restoring(mine, reader(place.root)))
+        self.hold_off = None if held is None else placed(place, held)
         self.plan = Plan(())
         self.kernel: Kernel | None = None
         self.milliseconds: tuple[float, ...] = ()
@@ -118,7 +120,9 @@ class _Giving(Network):
         wanted = adopt.released(kernel, nic, bridge)
         leases: tuple[Lease, ...] = want(now, refs, links=kernel.by_name()).leases
         planned = plan_of(wanted, kernel)
-        self.plan = adopt.releasing(planned, kernel, nic, bridge, note.daemon, self.files, leases)
+        self.plan = adopt.releasing(
+            planned, kernel, nic, bridge, note.daemon, self.files, leases, self.hold_off
+        )
         if self._dry:
             raise PlannedError(self.plan)
         before = answers(self.place.site.ask, probes(kernel, bridge, ()))

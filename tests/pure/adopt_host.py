@@ -40,9 +40,14 @@ class Watched(FakeKernel):
     """Counts the operations after which no device had the address, or none the default route."""
 
     without = 0
+    put_back = False
+    """Whether a daemon puts back an address that is taken from eth0."""
 
     def one(self, operation):
+        had = list(self.addresses)
         super().one(operation)
+        if self.put_back and (operation.verb, operation.ifindex) == ("address-del", 2):
+            self.addresses = had
         held = any(one.text == "192.0.2.10" for one in self.addresses)
         self.without += not held or (bool(self.done) and not self.routes)
 
@@ -112,6 +117,7 @@ class Host:
         wants = self.root / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True)
         (wants / "NetworkManager.service").write_text("")
+        self.kernel.put_back = True
         return self
 
     def owners(self, name):
@@ -184,6 +190,9 @@ class Host:
     def _foreign(self, daemon, what, device):
         self._hold(f"tell {what}")
         self.said.append((daemon, what, device))
+        if daemon == "NetworkManager":
+            confs = (self.root / top / "NetworkManager/conf.d/00-hostagent-eth0.conf" for top in ("etc", "run"))
+            self.kernel.put_back = not any(conf.exists() for conf in confs)
         if what == "forget":
             self.clients = {}
         if what in ("let-go", "take"):

@@ -318,19 +318,41 @@ def test_released_dhcp_address_keeps_its_time_and_its_lease(dhcp):
     assert not (dhcp.state / "net/client-ids/xenbr0.json").exists()
 
 
+def deaf(place):
+    """Nobody answers over eth0."""
+    ask = place.site.ask
+
+    def over_others(one):
+        return ask(one)._replace(answered=one.device != "eth0" and ask(one).answered)
+
+    return place._replace(site=place.site._replace(ask=over_others))
+
+
 def test_release_that_loses_the_gateway_is_undone(host, site):
     take(host.place, Request("eth0"))
     before = (host.files(), host.addresses(), host.routes(), pif(site)["IP"])
-    ask = host.place.site.ask
-
-    def deaf(one):
-        return ask(one)._replace(answered=one.device != "eth0" and ask(one).answered)
-
-    host.place = host.place._replace(site=host.place.site._replace(ask=deaf))
+    host.place = deaf(host.place)
     with pytest.raises(HostagentError):
         release(host.place, Request())
     assert (host.files(), host.addresses(), host.routes(), pif(site)["IP"]) == before
     assert told(host)[0][:2] == ("release eth0 to systemd-networkd", "rolled-back")
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_release_to_networkmanager_that_is_undone_has_it_let_go_first(tmp_path, site, rebooted):
+    host = Host(tmp_path, site.db).network_manager()
+    take(host.place, Request("eth0"))
+    below_run = host.root / "run/NetworkManager/conf.d/00-hostagent-eth0.conf"
+    if rebooted:
+        below_run.unlink()
+    before = (host.files(), host.addresses(), host.routes())
+    host.place = deaf(host.place)
+    with pytest.raises(HostagentError):
+        release(host.place, Request())
+    assert (host.files(), host.addresses(), host.routes()) == before
+    assert below_run.exists() is not rebooted
+    assert [what for _, what, _ in host.said[1:]] == ["take", "let-go"]
+    assert host.answers()
 
 
 def test_release_dry_run_changes_nothing(host, site):
