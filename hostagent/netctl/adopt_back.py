@@ -138,6 +138,7 @@ class _Giving(Network):
             )  # fmt: skip
             self.milliseconds = applied.milliseconds
             host.tools.foreign(note.daemon, TAKE, note.nic)
+            host.tools.hold("told")
             self._must_have(had)
             must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)
             yield {}

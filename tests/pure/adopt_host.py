@@ -191,7 +191,9 @@ class Host:
         self._hold(f"tell {what}")
         self.said.append((daemon, what, device))
         if daemon == "NetworkManager":
-            confs = (self.root / top / "NetworkManager/conf.d/00-hostagent-eth0.conf" for top in ("etc", "run"))
+            confs = (
+                self.root / top / "NetworkManager/conf.d/00-hostagent-eth0.conf" for top in ("etc", "run")
+            )
             self.kernel.put_back = not any(conf.exists() for conf in confs)
         if what == "forget":
             self.clients = {}
