@@ -38,7 +38,7 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     if value(state, "device", "managed") in ("false", "0"):
         return None
     uuid = value(state, "device", "connection-uuid")
-    if not uuid and not enabled("NetworkManager.service", root):
+    if not uuid and not _will_have(nic, root):
         return None
     for folder in FOLDERS:
         for file in sorted((root / folder).glob("*.nmconnection")):
@@ -54,6 +54,15 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     if not uuid:
         return None
     return Owner("NetworkManager", nic.name, disable=DISABLE.format(name=nic.name))
+
+
+def _will_have(nic: Nic, root: Path) -> bool:
+    """Whether NetworkManager starts at boot and its configuration does not keep it from the card."""
+    if not enabled("NetworkManager.service", root):
+        return False
+    from hostagent.net.foreign_nm_conf import unmanaged
+
+    return not unmanaged(nic, root)
 
 
 def matches(nic: Nic, parsed: Sections) -> bool:

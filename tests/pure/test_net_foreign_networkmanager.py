@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hostagent.net import foreign_files, foreign_nm
+from hostagent.net import foreign_files, foreign_nm, foreign_nm_conf
 from tests.pure.net_foreign import CARD, Root
 
 
@@ -69,6 +71,83 @@ def test_a_card_that_networkmanager_leaves_alone(root):
     root.put("run/NetworkManager/devices/2", "[device]\nmanaged=false\n")
 
     assert root.owners() == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "kept"),
+    [
+        ({"etc/NetworkManager/conf.d/a.conf": "[keyfile]\nunmanaged-devices+=interface-name:eth0;\n"}, True),
+        ({"etc/NetworkManager/conf.d/a.conf": "[device-x]\nmatch-device=driver:virtio*\nmanaged=0\n"}, True),
+        ({"etc/NetworkManager/NetworkManager.conf": "[device]\nmanaged=false\n"}, True),
+        (
+            {"etc/NetworkManager/conf.d/a.conf": "[device-x]\nmatch-device=interface-name:eth1\nmanaged=0\n"},
+            False,
+        ),
+        # the main file comes after the folders below /usr and /run, and before that below /etc
+        (
+            {
+                "usr/lib/NetworkManager/conf.d/a.conf": "[keyfile]\nunmanaged-devices=*\n",
+                "etc/NetworkManager/NetworkManager.conf": "[keyfile]\nunmanaged-devices=type:wifi\n",
+            },
+            False,
+        ),
+        (
+            {
+                "etc/NetworkManager/NetworkManager.conf": "[keyfile]\nunmanaged-devices=*\n",
+                "etc/NetworkManager/conf.d/a.conf": "[keyfile]\nunmanaged-devices-=*\n",
+            },
+            False,
+        ),
+        # a file of the same name hides that of a folder before
+        (
+            {
+                "usr/lib/NetworkManager/conf.d/a.conf": "[keyfile]\nunmanaged-devices=*\n",
+                "run/NetworkManager/conf.d/a.conf": "",
+            },
+            False,
+        ),
+    ],
+)
+def test_before_it_has_started_its_configuration_counts(root, files, kept):
+    root.enable("NetworkManager.service")
+    root.put("etc/NetworkManager/system-connections/lan.nmconnection", KEYFILE)
+    assert root.owners()
+    for name, content in files.items():
+        root.put(name, content)
+    assert bool(root.owners()) is not kept
+
+
+@pytest.mark.parametrize(
+    ("specs", "hit"),
+    [
+        ("eth0", True),
+        ("eth", False),
+        ("02:00:00:00:00:01", True),
+        ("mac:02:00:00:00:00:01", True),
+        ("mac:02:00:00:00:00:02", False),
+        ("interface-name:eth*", True),
+        ("interface-name:~eth?", True),
+        ("interface-name:=eth*", False),
+        ("interface-name:=eth0", True),
+        ("interface-name:eth[0]", False),
+        ("type:ethernet", True),
+        ("type:wifi", False),
+        ("* except:interface-name:eth0", False),
+        ("except:interface-name:eth0", False),
+        ("except:interface-name:eth1", True),
+        ("except:type:wifi eth1", False),
+        ("", False),
+    ],
+)
+def test_device_lists(specs, hit):
+    assert foreign_nm_conf.listed(CARD, specs.split()) is hit
+
+
+@given(text=st.text(max_size=200))
+def test_no_text_breaks_its_reader(tmp_path_factory, text):
+    root = Root(tmp_path_factory.mktemp("root"))
+    root.put("etc/NetworkManager/NetworkManager.conf", f"[keyfile]\nunmanaged-devices={text}")
+    assert foreign_nm_conf.unmanaged(CARD, root.path) in (True, False)
 
 
 def test_a_connection_for_another_card_is_not_ours():

@@ -102,8 +102,11 @@ def test_networkmanager_lets_go_before_the_address_moves_as_it_puts_back_what_is
     )
     assert all("interface-name:eth0;" in (host.root / name).read_text() for name in names)
     assert adopted(host)
+    (host.root / names[0]).unlink()
+    assert host.at_boot() == []
 
     assert release(host.place, Request())["outcome"] == "changed"
+    assert host.at_boot() == ["NetworkManager"]
     assert not any((host.root / name).exists() for name in names)
     assert host.said[1:] == [("NetworkManager", "take", "eth0")]
     assert host.addresses() == {("eth0", "192.0.2.10", 24)}
