@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT_S = 30.0
 LONG_TIMEOUT_S = 90.0
 """For what starts a daemon or brings a card up."""
+ACTIVATION_S = 60.0
+NM_NOT_RUNNING = 8
+"""Exit code of nmcli(1): it will find out by itself when it starts."""
 UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
 RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
@@ -68,6 +71,8 @@ def tell(
         # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
         argv = ["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]]
         _run(argv, daemon, timeout_s=LONG_TIMEOUT_S)
+    if daemon == NETWORK_MANAGER and what == TAKE:
+        _activate(device, root)
 
 
 def end_clients(
@@ -87,6 +92,18 @@ def end_clients(
     return pids
 
 
+def _activate(device: str, root: Path) -> None:
+    """For NetworkManager that starts anew an address that is there is of somebody else: it would leave it as it is, and
+    its lease would run out.
+    """
+    from hostagent.net import foreign, foreign_nm
+
+    uuid = foreign_nm.connection(foreign.nic(device, root), root)
+    if uuid:
+        argv = ["nmcli", "--wait", f"{ACTIVATION_S:g}", "connection", "up", "uuid", uuid, "ifname", device]
+        _run(argv, NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S, package="network-manager", also=NM_NOT_RUNNING)
+
+
 def _has_stanza(device: str, root: Path) -> bool:
     from hostagent.net import foreign_ifupdown
     from hostagent.net.foreign_files import Nic
@@ -96,11 +113,19 @@ def _has_stanza(device: str, root: Path) -> bool:
 
 
 def _run(
-    argv: list[str], daemon: str, *, timeout_s: float = COMMAND_TIMEOUT_S, package: str = "systemd"
+    argv: list[str],
+    daemon: str,
+    *,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+    package: str = "systemd",
+    also: int = 0,
 ) -> None:
+    """`also`: an exit code that is as good as 0."""
     try:
         run(argv, timeout_s=timeout_s, package=package)
     except CommandError as error:
+        if error.finished is not None and error.finished.code == also:
+            return
         raise ForeignError(f"{daemon} could not be told: {error.found}", hint=error.hint) from error
 
 

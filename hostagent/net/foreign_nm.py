@@ -40,20 +40,48 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     uuid = value(state, "device", "connection-uuid")
     if not uuid and not _will_have(nic, root):
         return None
-    for folder in FOLDERS:
-        for file in sorted((root / folder).glob("*.nmconnection")):
-            parsed = sections(text(file))
-            own = value(parsed, "connection", "uuid")
-            if own == uuid if uuid else matches(nic, parsed):
-                lease = assignments(text(root / LEASES / f"internal-{own}-{nic.name}.lease"))
-                return describe(nic, parsed, lease)._replace(
-                    files=(shown(file, root),),
-                    disable=DISABLE.format(name=nic.name),
-                    through=value(parsed, "connection", "controller", value(parsed, "connection", "master")),
-                )
+    found = _up(uuid, root) if uuid else _chosen(nic, root)
+    if found is not None:
+        file, parsed = found
+        lease = assignments(text(root / LEASES / f"internal-{_uuid(parsed)}-{nic.name}.lease"))
+        return describe(nic, parsed, lease)._replace(
+            files=(shown(file, root),),
+            disable=DISABLE.format(name=nic.name),
+            through=value(parsed, "connection", "controller", value(parsed, "connection", "master")),
+        )
     if not uuid:
         return None
     return Owner("NetworkManager", nic.name, disable=DISABLE.format(name=nic.name))
+
+
+def connection(nic: Nic, root: Path) -> str:
+    """The uuid of the connection that comes up by itself on the card; empty where no file has one."""
+    found = _chosen(nic, root)
+    return _uuid(found[1]) if found is not None else ""
+
+
+def _connections(root: Path) -> list[tuple[Path, Sections]]:
+    files = (file for folder in FOLDERS for file in sorted((root / folder).glob("*.nmconnection")))
+    return [(file, sections(text(file))) for file in files]
+
+
+def _uuid(parsed: Sections) -> str:
+    return value(parsed, "connection", "uuid")
+
+
+def _up(uuid: str, root: Path) -> tuple[Path, Sections] | None:
+    return next((one for one in _connections(root) if _uuid(one[1]) == uuid), None)
+
+
+def _chosen(nic: Nic, root: Path) -> tuple[Path, Sections] | None:
+    """The first of those with the highest priority."""
+    fitting = [one for one in _connections(root) if matches(nic, one[1])]
+    return max(fitting, key=lambda one: _priority(one[1]), default=None)
+
+
+def _priority(parsed: Sections) -> int:
+    given = value(parsed, "connection", "autoconnect-priority", "0")
+    return int(given) if given.removeprefix("-").isdecimal() else 0
 
 
 def _will_have(nic: Nic, root: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from hostagent.net.foreign_files import Nic, Owner, sections
 from hostagent.net.foreign_ifupdown import stanzas
 from hostagent.net.foreign_networkd import matches
 from hostagent.net.plan import plan
-from hostagent.run import CommandError
+from hostagent.run import CommandError, Finished
 from tests.pure.net_kernel import FakeKernel
 
 NIC = Link(2, "eth0", "", "02:00:00:00:00:00", 1500, 0, 0, 1, 0, carrier=True, operstate=6)
@@ -297,6 +298,31 @@ def test_daemons_are_started_anew_and_never_made_to_flush(ran, tmp_path):
         ["networkctl", "reload"],
         ["stop", "hostagent-dhcp-xenbr0.service"],
     ]
+
+
+def test_networkmanager_brings_up_the_connection_that_it_would_choose_at_a_boot(ran, tmp_path):
+    folder = tmp_path / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    text = "[connection]\nuuid={}\ntype=ethernet\ninterface-name={}\nautoconnect-priority={}\n"
+    for name, nic, priority in (("a", "eth0", 1), ("b", "eth0", 2), ("c", "eth1", 3), ("d", "eth0", "x")):
+        (folder / f"{name}.nmconnection").write_text(text.format(name, nic, priority))
+    foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
+    assert [argv[-5:] for argv in ran[1:]] == [["up", "uuid", "b", "ifname", "eth0"]]
+
+
+@pytest.mark.parametrize(("code", "good"), [(8, True), (4, False)])
+def test_networkmanager_that_does_not_run_finds_out_when_it_starts(monkeypatch, tmp_path, code, good):
+    folder = tmp_path / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    (folder / "a.nmconnection").write_text("[connection]\nuuid=7\ntype=ethernet\ninterface-name=eth0\n")
+
+    def run(argv, **_):
+        if argv[0] == "nmcli":
+            raise CommandError(argv, "failed", hint="look", finished=Finished(tuple(argv), code, "", "", 0.1))
+
+    monkeypatch.setattr(foreign_daemons, "run", run)
+    with contextlib.nullcontext() if good else pytest.raises(foreign_daemons.ForeignError, match="nmcli"):
+        foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
 
 
 def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path):
