@@ -172,7 +172,8 @@ def assert_whole(host: Host) -> None:
 
 def await_journal(host: Any) -> None:
     """Nothing waits to be undone or kept."""
-    await_that(lambda: _journal_state(host) in ("", "committed", "undone"), "the journal is over")
+    over = ("", "committed", "undone")
+    await_that(lambda: _journal_state(host) in over, "the journal is over", deadline_s=BACK_S)
 
 
 def _journal_state(host: Any) -> str:

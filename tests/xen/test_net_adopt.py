@@ -31,6 +31,8 @@ COUNT = "exec 9<> <(:); i=0; while :; do echo $((++i)) $EPOCHREALTIME; read -rt 
 LONGEST_GAP_S = 30.0
 """What ssh itself survives is more; a session that is not lost goes on within this on an emulated host."""
 ADOPT_S = 400.0
+PACKAGES_S = 1200.0
+"""NetworkManager and what it needs, installed on a slow machine."""
 CUTS = 5
 """The places at which a takeover can be held are spread over so many cases."""
 
@@ -236,7 +238,7 @@ def test_other_daemons_give_their_card_and_get_it_back(host: Host, daemon: str, 
     nic = nic_name(host, MANAGEMENT)
     (entry,) = json.loads(host.exec(f"ip -j -4 addr show {nic}").stdout)[0]["addr_info"]
     address = f"{entry['local']}/{entry['prefixlen']}"
-    host.exec(OTHERS[daemon].format(nic=nic, address=address, gateway=machine.GATEWAY), timeout_s=ADOPT_S)
+    host.exec(OTHERS[daemon].format(nic=nic, address=address, gateway=machine.GATEWAY), timeout_s=PACKAGES_S)
     cold_boot(host)
     is_theirs(host)
     session = Session(host, tmp_path / "other")
