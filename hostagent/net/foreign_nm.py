@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from hostagent.net.foreign_files import (
@@ -80,8 +81,8 @@ def _chosen(nic: Nic, root: Path) -> tuple[Path, Sections] | None:
 
 
 def _priority(parsed: Sections) -> int:
-    given = value(parsed, "connection", "autoconnect-priority", "0")
-    return int(given) if given.removeprefix("-").isdecimal() else 0
+    given = value(parsed, "connection", "autoconnect-priority")
+    return int(given) if re.fullmatch(r"-?[0-9]{1,3}", given) else 0
 
 
 def _will_have(nic: Nic, root: Path) -> bool:
