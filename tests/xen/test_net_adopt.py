@@ -224,6 +224,9 @@ printf '[Service]\\nExecStart=\\nExecStart=udevadm settle --timeout=600\\nTimeou
 apt-get install -y /opt/spare/network-manager/*.deb >/dev/null
 # else it asks for addresses on the other cards, where nobody answers, and the host boots degraded
 printf '[main]\\nno-auto-default=*\\n' >/etc/NetworkManager/conf.d/lab.conf
+# it waits a minute for udev to know each device, which a slow machine takes longer for
+mkdir -p /etc/systemd/system/NetworkManager-wait-online.service.d
+printf '[Service]\\nEnvironment=NM_ONLINE_TIMEOUT=600\\n' >/etc/systemd/system/NetworkManager-wait-online.service.d/lab.conf
 f=/etc/NetworkManager/system-connections/lab.nmconnection
 printf '[connection]\\nid=lab\\nuuid=%s\\ntype=ethernet\\ninterface-name={nic}\\n\\n[ipv4]\\nmethod=manual\\naddress1={address},{gateway}\\n' \\
   "$(cat /proc/sys/kernel/random/uuid)" >$f; chmod 600 $f
