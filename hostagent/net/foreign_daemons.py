@@ -30,7 +30,7 @@ ACTIVATION_S = 60.0
 NM_NOT_RUNNING = 8
 """Exit code of nmcli(1): it will find out by itself when it starts."""
 UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
-RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
+RELOAD, LET_GO, TAKE, RESUME, FORGET = "reload", "let-go", "take", "resume", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
 
 
@@ -48,8 +48,9 @@ def tell(
     addresses: Callable[[], Mapping[str, str]],
     kill: Callable[[int, int], None] = os.kill,
 ) -> None:
-    """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take; or forget, which ends
-    our own DHCP client of a bridge and leaves address and lease.
+    """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take (a release), resume (an
+    undo: what the card has must not be lost to a server that is silent); or forget, which ends our own DHCP client of a
+    bridge and leaves address and lease.
 
     `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
     """
@@ -61,7 +62,7 @@ def tell(
     if daemon == IFUPDOWN:
         if what == LET_GO:
             end_clients(device, root, addresses(), kill)
-        elif what == TAKE and _has_stanza(device, root):
+        elif what in (TAKE, RESUME) and _has_stanza(device, root):
             # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
             _run(["ifup", "--force", device], daemon, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
         return
@@ -94,7 +95,7 @@ def end_clients(
 
 def _activate(device: str, root: Path) -> None:
     """For NetworkManager that starts anew an address that is there is of somebody else: it would leave it as it is, and
-    its lease would run out.
+    its lease would run out. Where the server does not answer, the address goes: whoever has it taken has a way back.
     """
     from hostagent.net import foreign, foreign_nm
 

@@ -197,7 +197,7 @@ class Host:
             self.kernel.put_back = not any(conf.exists() for conf in confs)
         if what == "forget":
             self.clients = {}
-        if what in ("let-go", "take"):
+        if what in ("let-go", "take", "resume"):
             state = self.root / "run/systemd/netif/links/2"
             if state.exists():
                 switch = self.root / "etc/systemd/network/00-hostagent-eth0.network"

@@ -310,6 +310,14 @@ def test_networkmanager_brings_up_the_connection_that_it_would_choose_at_a_boot(
     assert [argv[-5:] for argv in ran[1:]] == [["up", "uuid", "b", "ifname", "eth0"]]
 
 
+def test_in_an_undo_networkmanager_leaves_what_is_there(ran, tmp_path):
+    folder = tmp_path / "etc/NetworkManager/system-connections"
+    folder.mkdir(parents=True)
+    (folder / "a.nmconnection").write_text("[connection]\nuuid=7\ntype=ethernet\ninterface-name=eth0\n")
+    foreign_daemons.tell("NetworkManager", "resume", "eth0", tmp_path, dict)
+    assert [argv[0] for argv in ran] == ["systemctl"]
+
+
 @pytest.mark.parametrize(("code", "good"), [(8, True), (4, False)])
 def test_networkmanager_that_does_not_run_finds_out_when_it_starts(monkeypatch, tmp_path, code, good):
     folder = tmp_path / "etc/NetworkManager/system-connections"
@@ -342,6 +350,8 @@ def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path)
     (tmp_path / "etc/network/interfaces").write_text("iface eth0 inet dhcp\n")
     foreign_daemons.tell("ifupdown", "take", "eth0", tmp_path, dict)
     assert ran == [["ifup", "--force", "eth0"]]
+    foreign_daemons.tell("ifupdown", "resume", "eth0", tmp_path, dict)
+    assert ran == [["ifup", "--force", "eth0"]] * 2
 
 
 def test_daemon_that_does_not_listen(monkeypatch, tmp_path):

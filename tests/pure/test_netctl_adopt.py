@@ -341,6 +341,18 @@ def test_release_that_loses_the_gateway_is_undone(host, site):
     assert told(host)[0][:2] == ("release eth0 to systemd-networkd", "rolled-back")
 
 
+def test_takeover_from_networkmanager_that_is_undone_activates_nothing(tmp_path, site):
+    host = Host(tmp_path, site.db).network_manager()
+    before = (host.files(), host.addresses(), host.routes())
+    ask = host.place.site.ask
+    silent = host.place.site._replace(ask=lambda one: ask(one)._replace(answered=one.device == "eth0"))
+    host.place = host.place._replace(site=silent)
+    with pytest.raises(HostagentError):
+        take(host.place, Request("eth0"))
+    assert (host.files(), host.addresses(), host.routes()) == before
+    assert [what for _, what, _ in host.said] == ["reload", "resume"]
+
+
 @pytest.mark.parametrize("rebooted", [False, True])
 def test_release_to_networkmanager_that_is_undone_has_it_let_go_first(tmp_path, site, rebooted):
     host = Host(tmp_path, site.db).network_manager()
