@@ -27,6 +27,8 @@ COMMAND_TIMEOUT_S = 30.0
 LONG_TIMEOUT_S = 90.0
 """For what starts a daemon or brings a card up."""
 ACTIVATION_S = 60.0
+NOT_LOADED = 5
+"""Exit code of `systemctl stop` for a unit that is gone: an undo may run twice."""
 NM_NOT_RUNNING = 8
 """Exit code of nmcli(1): it will find out by itself when it starts."""
 UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
@@ -57,7 +59,7 @@ def tell(
     if what == FORGET:
         from hostagent.net import dhcp
 
-        _run(["systemctl", "stop", dhcp.unit(device)], daemon)
+        _run(["systemctl", "stop", dhcp.unit(device)], daemon, also=NOT_LOADED)
         return
     if daemon == IFUPDOWN:
         if what == LET_GO:

@@ -8,7 +8,7 @@ from hostagent.net.bonds import LACP
 from hostagent.net.devices import UP
 from hostagent.net.operation import Operation
 from hostagent.net.sysctl import ipv6_files
-from hostagent.net.verify import FOREVER
+from hostagent.net.verify import FOREVER, NO_PREFIX_ROUTE, family_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,9 +20,13 @@ WITH_PRIMARY = (1, 5, 6)  # active-backup, balance-tlb, balance-alb
 
 
 def address_add(link: Link, address: Address) -> Operation:
+    """With its prefix route by the kernel, also where a daemon had made that one by itself (IFA_F_NOPREFIXROUTE): an
+    IPv4 address that goes takes it along, and who made it need not be there to make it again.
+    """
     args: dict[str, Any] = {"text": address.text, "prefix": address.prefix}
-    if address.flags != PERMANENT:
-        args["flags"] = address.flags
+    flags = address.flags if family_of(address.text) == 6 else address.flags & ~NO_PREFIX_ROUTE
+    if flags != PERMANENT:
+        args["flags"] = flags
     if address.valid_s != FOREVER:
         args["valid_s"] = address.valid_s
     return Operation("address-add", link.name, link.ifindex, args)

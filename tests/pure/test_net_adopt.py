@@ -17,6 +17,7 @@ from hostagent.net.foreign_files import Nic, Owner, sections
 from hostagent.net.foreign_ifupdown import stanzas
 from hostagent.net.foreign_networkd import matches
 from hostagent.net.plan import plan
+from hostagent.net.restore import address_add
 from hostagent.run import CommandError, Finished
 from tests.pure.net_kernel import FakeKernel
 
@@ -308,6 +309,26 @@ def test_networkmanager_brings_up_the_connection_that_it_would_choose_at_a_boot(
         (folder / f"{name}.nmconnection").write_text(text.format(name, nic, priority))
     foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
     assert [argv[-5:] for argv in ran[1:]] == [["up", "uuid", "b", "ifname", "eth0"]]
+
+
+@pytest.mark.parametrize(("code", "good"), [(5, True), (1, False)])
+def test_a_client_that_is_gone_is_forgotten(monkeypatch, tmp_path, code, good):
+    def run(argv, **_):
+        raise CommandError(argv, "failed", hint="look", finished=Finished(tuple(argv), code, "", "", 0.1))
+
+    monkeypatch.setattr(foreign_daemons, "run", run)
+    with contextlib.nullcontext() if good else pytest.raises(foreign_daemons.ForeignError):
+        foreign_daemons.tell("dhcpcd", "forget", "xenbr0", tmp_path, dict)
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "after"),
+    [("192.0.2.10", 0x280, None), ("192.0.2.10", 0x200, 0), ("2001:db8::1", 0x200, 0x200)],
+)
+def test_an_ipv4_address_comes_back_with_its_prefix_route(text, flags, after):
+    """NetworkManager and dhcpcd make that route by themselves; it goes with the address."""
+    args = address_add(NIC, Address(2, text, 24, flags=flags)).args
+    assert args.get("flags") == after
 
 
 def test_in_an_undo_networkmanager_leaves_what_is_there(ran, tmp_path):
