@@ -57,10 +57,7 @@ def _done(
         control = control_of(core, service)
         if not isinstance(control.effect, Network):
             raise BugError("the network of this daemon is not the host's", hint="report it")
-        paths = service.paths
-        place = place_of(
-            paths.root, paths.state, paths.inventory, core.host_uuid, control.database, control.effect.site
-        )
+        place = place_of(service.paths, core.host_uuid, control.database, control.effect.site)
         with control.turn():  # the change has a Control of its own
             return work(place, Request(nic, how == "plan", timeout_s))
     except HostagentError as error:

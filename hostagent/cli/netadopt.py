@@ -158,11 +158,4 @@ def place_of(paths: Paths) -> Iterator[Place]:
     found = inventory.read(paths.inventory)
     with own(paths) as database:
         state = HostState(inventory=found, database=database)
-        yield place(
-            paths.root,
-            paths.state,
-            paths.inventory,
-            found.installation_uuid,
-            database,
-            network.site(config, state),
-        )
+        yield place(paths, found.installation_uuid, database, network.site(config, state))

@@ -315,7 +315,7 @@ def beginning(
     """
     back = [_file(one.path, one.before) for one in reversed(late)]
     note = file_step(mark)
-    steps = [note._replace(undo=(*back, tell("resume", owner.daemon, owner.device), *note.undo))]
+    steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
     steps += [file_step(change) for change in early]
     if reload:
         steps.append(Step(tell("reload", owner.daemon, owner.device), ()))

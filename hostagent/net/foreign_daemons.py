@@ -5,6 +5,10 @@ gives the lease back to the server (SendRelease=, by default); started anew it k
 card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends; as it puts back what is
 taken from a card that it has, it lets go before the address moves. What ifupdown has started for a card is a DHCP
 client; it is killed, as its own way to end gives the lease back or takes the address away.
+
+Nor must taking. NetworkManager that starts and finds an address on a card that it has not had holds it for somebody
+else's, for good: a lease would run out. Where its own note of the card names a connection it goes on with that instead,
+and keeps the address while it asks the server; but only for as long as its DHCP timeout, after which the address goes.
 """
 
 from __future__ import annotations
@@ -26,13 +30,18 @@ if TYPE_CHECKING:
 COMMAND_TIMEOUT_S = 30.0
 LONG_TIMEOUT_S = 90.0
 """For what starts a daemon or brings a card up."""
-ACTIVATION_S = 60.0
 NOT_LOADED = 5
 """Exit code of `systemctl stop` for a unit that is gone: an undo may run twice."""
-NM_NOT_RUNNING = 8
-"""Exit code of nmcli(1): it will find out by itself when it starts."""
 UNITS = {NETWORKD: "systemd-networkd.service", NETWORK_MANAGER: "NetworkManager.service"}
-RELOAD, LET_GO, TAKE, RESUME, FORGET = "reload", "let-go", "take", "resume", "forget"
+PATIENCE_FILE = "run/NetworkManager/conf.d/00-hostagent-{device}-dhcp.conf"
+PATIENCE = """\
+# Written by hostagent, until the next boot: no DHCP server that is silent for a while takes the address away.
+[connection-hostagent-{device}]
+match-device=interface-name:{device}
+ipv4.dhcp-timeout=2147483647
+"""
+NOTE = "[device]\nmanaged=true\nconnection-uuid={uuid}\n"
+RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
 
 
@@ -50,9 +59,8 @@ def tell(
     addresses: Callable[[], Mapping[str, str]],
     kill: Callable[[int, int], None] = os.kill,
 ) -> None:
-    """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take (a release), resume (an
-    undo: what the card has must not be lost to a server that is silent); or forget, which ends our own DHCP client of a
-    bridge and leaves address and lease.
+    """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take; or forget, which ends
+    our own DHCP client of a bridge and leaves address and lease.
 
     `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
     """
@@ -64,18 +72,18 @@ def tell(
     if daemon == IFUPDOWN:
         if what == LET_GO:
             end_clients(device, root, addresses(), kill)
-        elif what in (TAKE, RESUME) and _has_stanza(device, root):
+        elif what == TAKE and _has_stanza(device, root):
             # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
             _run(["ifup", "--force", device], daemon, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
         return
     if what == RELOAD and daemon == NETWORKD:
         _run(["networkctl", "reload"], daemon)
+    elif what == TAKE and daemon == NETWORK_MANAGER:
+        _go_on(device, root)
     else:
         # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
         argv = ["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]]
         _run(argv, daemon, timeout_s=LONG_TIMEOUT_S)
-    if daemon == NETWORK_MANAGER and what == TAKE:
-        _activate(device, root)
 
 
 def end_clients(
@@ -95,16 +103,31 @@ def end_clients(
     return pids
 
 
-def _activate(device: str, root: Path) -> None:
-    """For NetworkManager that starts anew an address that is there is of somebody else: it would leave it as it is, and
-    its lease would run out. Where the server does not answer, the address goes: whoever has it taken has a way back.
+def _go_on(device: str, root: Path) -> None:
+    """Have NetworkManager, where it runs, start anew and go on with the connection that the card had last.
+
+    It writes its notes when it ends: ours is put in between. The file written first says at a second run, after a kill,
+    that it was running.
     """
     from hostagent.net import foreign, foreign_nm
 
-    uuid = foreign_nm.connection(foreign.nic(device, root), root)
+    unit = UNITS[NETWORK_MANAGER]
+    patience = root / PATIENCE_FILE.format(device=device)
+    if not patience.exists() and not _runs(unit):
+        return  # it reads its files when it starts
+    put_file(patience, PATIENCE.format(device=device))
+    systemctl = ["systemctl", "--job-mode=ignore-requirements"]
+    _run([*systemctl, "stop", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
+    nic = foreign.nic(device, root)
+    uuid = foreign_nm.last(nic, root)
     if uuid:
-        argv = ["nmcli", "--wait", f"{ACTIVATION_S:g}", "connection", "up", "uuid", uuid, "ifname", device]
-        _run(argv, NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S, package="network-manager", also=NM_NOT_RUNNING)
+        put_file(root / foreign_nm.DEVICES / str(nic.ifindex), NOTE.format(uuid=uuid))
+    _run([*systemctl, "start", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
+
+
+def _runs(unit: str) -> bool:
+    found = _run(["systemctl", "show", "--property=ActiveState", "--value", unit], unit)
+    return found in ("active", "activating", "reloading")
 
 
 def _has_stanza(device: str, root: Path) -> bool:
@@ -122,13 +145,13 @@ def _run(
     timeout_s: float = COMMAND_TIMEOUT_S,
     package: str = "systemd",
     also: int = 0,
-) -> None:
-    """`also`: an exit code that is as good as 0."""
+) -> str:
+    """What it prints. `also`: an exit code that is as good as 0."""
     try:
-        run(argv, timeout_s=timeout_s, package=package)
+        return run(argv, timeout_s=timeout_s, package=package).stdout.strip()
     except CommandError as error:
         if error.finished is not None and error.finished.code == also:
-            return
+            return error.finished.stdout.strip()
         raise ForeignError(f"{daemon} could not be told: {error.found}", hint=error.hint) from error
 
 

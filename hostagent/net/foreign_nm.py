@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 FOLDERS = ("etc/NetworkManager/system-connections", "run/NetworkManager/system-connections")
 DEVICES, LEASES = "run/NetworkManager/devices", "var/lib/NetworkManager"
+TIMES = f"{LEASES}/timestamps"
 DISABLE = (
     "printf '[keyfile]\\nunmanaged-devices+=interface-name:{name}\\n'"
     " > /etc/NetworkManager/conf.d/00-hostagent-{name}.conf"
@@ -55,10 +56,17 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     return Owner("NetworkManager", nic.name, disable=DISABLE.format(name=nic.name))
 
 
-def connection(nic: Nic, root: Path) -> str:
-    """The uuid of the connection that comes up by itself on the card; empty where no file has one."""
-    found = _chosen(nic, root)
-    return _uuid(found[1]) if found is not None else ""
+def last(nic: Nic, root: Path) -> str:
+    """The uuid of the connection that was up last on the card, as far as files say; empty where none can have been.
+
+    One that is up on another card by NetworkManager's notes was not.
+    """
+    notes = (file for file in (root / DEVICES).glob("*") if file.name != str(nic.ifindex))
+    elsewhere = {value(sections(text(file)), "device", "connection-uuid") for file in notes}
+    times = sections(text(root / TIMES))
+    fitting = [one for _, one in _connections(root) if fits(nic, one) and _uuid(one) not in elsewhere]
+    found = max(fitting, key=lambda one: (_time(one, times), _priority(one)), default=None)
+    return _uuid(found) if found is not None else ""
 
 
 def _connections(root: Path) -> list[tuple[Path, Sections]]:
@@ -75,14 +83,21 @@ def _up(uuid: str, root: Path) -> tuple[Path, Sections] | None:
 
 
 def _chosen(nic: Nic, root: Path) -> tuple[Path, Sections] | None:
-    """The first of those with the highest priority."""
+    """The one with the highest priority, of those the one that was up last."""
+    times = sections(text(root / TIMES))
     fitting = [one for one in _connections(root) if matches(nic, one[1])]
-    return max(fitting, key=lambda one: _priority(one[1]), default=None)
+    return max(fitting, key=lambda one: (_priority(one[1]), _time(one[1], times)), default=None)
 
 
 def _priority(parsed: Sections) -> int:
     given = value(parsed, "connection", "autoconnect-priority")
     return int(given) if re.fullmatch(r"-?[0-9]{1,3}", given) else 0
+
+
+def _time(parsed: Sections, times: Sections) -> int:
+    """When it was up last, in seconds since 1970; 0: never."""
+    given = value(times, "timestamps", _uuid(parsed))
+    return int(given) if re.fullmatch(r"[0-9]{1,19}", given) else 0
 
 
 def _will_have(nic: Nic, root: Path) -> bool:
@@ -96,15 +111,20 @@ def _will_have(nic: Nic, root: Path) -> bool:
 
 def matches(nic: Nic, parsed: Sections) -> bool:
     """Whether a connection is for this card by name or MAC address and comes up by itself."""
-    kind = value(parsed, "connection", "type")
-    if (
-        kind not in ("ethernet", "802-3-ethernet")
-        or value(parsed, "connection", "autoconnect", "true") == "false"
-    ):
-        return False
+    named = value(parsed, "connection", "interface-name") or _mac(parsed)
+    return bool(named) and value(parsed, "connection", "autoconnect") != "false" and fits(nic, parsed)
+
+
+def fits(nic: Nic, parsed: Sections) -> bool:
+    """Whether a connection may be up on this card: it names no other one."""
     name = value(parsed, "connection", "interface-name")
-    mac = value(parsed, "ethernet", "mac-address", value(parsed, "802-3-ethernet", "mac-address")).lower()
-    return bool(name or mac) and name in ("", nic.name, *nic.altnames) and mac in ("", nic.mac.lower())
+    kind = value(parsed, "connection", "type")
+    right = kind in ("ethernet", "802-3-ethernet") and name in ("", nic.name, *nic.altnames)
+    return right and _mac(parsed) in ("", nic.mac.lower())
+
+
+def _mac(parsed: Sections) -> str:
+    return value(parsed, "ethernet", "mac-address", value(parsed, "802-3-ethernet", "mac-address")).lower()
 
 
 def describe(nic: Nic, parsed: Sections, lease: dict[str, str]) -> Owner:

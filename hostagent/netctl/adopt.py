@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from hostagent.errors import HostagentError
 from hostagent.named import NamedTuple
 from hostagent.net import adopt, adopt_files, apply, bring, cache, client_ids, journal, probe
-from hostagent.net.adopt_files import Change
+from hostagent.net.adopt_files import CannotAdoptError, Change
 from hostagent.net.checks import check
+from hostagent.net.dhcp import Client
 from hostagent.net.finding import STOP
 from hostagent.net.foreign_daemons import LET_GO
 from hostagent.net.model import want
-from hostagent.net.operation import Plan
+from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import LostError
 from hostagent.net.unfinished import arm, disarm, unfinished
@@ -40,6 +41,7 @@ from hostagent.netctl.adopt_place import (
     placed,
     probes,
     reader,
+    undone,
 )
 from hostagent.netctl.control import Control
 from hostagent.netctl.merged import mtus, together
@@ -57,13 +59,16 @@ if TYPE_CHECKING:
 
 FOREIGN_ROW = 46
 """Of the failure catalogue: another daemon has the card, which is what this is for."""
+KNOWN_HINT = (
+    "see how the server knows this host (client identifier, MAC address), and whether there are two servers"
+)
 
 
 def take(place: Place, request: Request) -> Any:
     """Take a card over; a `result.Result` with `files`, `pif` and `bridge` beside.
 
     Raises CannotAdoptError, FindingError, BusyError, GuardError, FileError before anything is touched; afterwards
-    RolledBackError and LostError, all of it being undone.
+    RolledBackError, all of it being undone, which says what of that failed.
     """
     with opened(place, "") as host:
         kernel = host.tools.netlink.look()
@@ -111,14 +116,19 @@ def _do(place: Place, taking: _Taking, result: Result) -> None:
             host.tools.foreign(card.owner.daemon, LET_GO, card.nic)
         taking.must_work()
     except BaseException as error:
-        taking.undo()
-        with contextlib.suppress(HostagentError):
-            if taking.recorded:
+        troubles = taking.undo()
+        if taking.recorded:
+            try:
                 adopt_objects.restore(place, before)
                 place.site.set_management(*management, "")
                 place.site.serve(*management)
                 place.keep(adopt_objects.records(place, management[0]))
-        note_undone(taking, result, began, error)
+            except HostagentError as failed:
+                troubles = (*troubles, apply.Trouble(Operation("records", card.nic, 0), failed.found))
+        back = undone(taking, error, troubles) if taking.applied else None
+        note_undone(taking, result, began, back or error)
+        if back is not None:
+            raise back from error
         raise
     taking.commit()
     result["told"] += host.soft
@@ -157,6 +167,11 @@ class _Taking(Network):
         self._armed = False
         self._before: list[probe.Answer] = []
         self._wanted_: Wanted | None = None
+
+    @property
+    def applied(self) -> bool:
+        """Whether all steps of the plan were done."""
+        return self._journal is not None
 
     def rehearsed(self) -> Plan:
         """The plan; nothing is done."""
@@ -203,6 +218,7 @@ class _Taking(Network):
         self.plan = adopt.adopting(planned, kernel, links[card.nic], card.taken, self._beginning())
         if self._dry:
             raise PlannedError(self.plan)
+        self._must_be_offered()
         self._wanted_ = wanted
         self._before = answers(self.place.site.ask, probes(kernel, links[card.nic], card.taken.dns))
         arm(host, self.request.timeout_s * 2 + SPARE_S)
@@ -237,6 +253,27 @@ class _Taking(Network):
         wanted = self._wanted_
         return differences(wanted, kernel, self.host.around(wanted, kernel)) if wanted is not None else ()
 
+    def _must_be_offered(self) -> None:
+        """Raises CannotAdoptError where our client would get no address or another one: nothing is touched yet."""
+        card, timeout_s = self.card, self.request.timeout_s
+        if card.taken.mode != "DHCP":
+            return
+        client = Client(
+            card.nic, ipv4=True, ipv6=False, client_id=card.taken.client_id, request=card.taken.request
+        )
+        given = self.place.offer(client, timeout_s)
+        if not given:
+            raise CannotAdoptError(
+                f"no DHCP server answers on {card.nic} within {timeout_s:g} s: taken over or not, {card.taken.request}"
+                " is lost when its lease ends",
+                hint="look at the server, then take it over",
+            )
+        if given != card.taken.request:
+            raise CannotAdoptError(
+                f"the DHCP server offers {given} on {card.nic}, and not {card.taken.request}, which it has now",
+                hint=KNOWN_HINT,
+            )
+
     def _must_have_lease(self) -> None:
         card = self.card
         if card.taken.mode != "DHCP":
@@ -249,14 +286,14 @@ class _Taking(Network):
             if self.host.clock() >= until:
                 raise LostError(
                     f"no DHCP answer on {card.bridge} within {self.request.timeout_s:g} s",
-                    hint=f"journalctl -u hostagent-dhcp-{card.bridge}; the former network is back",
+                    hint=f"journalctl -u hostagent-dhcp-{card.bridge}",
                 )
             self.host.wait(POLL_S)
         given = found.addresses[0].partition("/")[0]
         if given != card.taken.request:
             raise LostError(
                 f"the DHCP server gives {given} over {card.bridge}, and not {card.taken.request} as before",
-                hint="see how the server knows this host (client identifier, MAC address); the former network is back",
+                hint=KNOWN_HINT,
             )
 
     def must_work(self) -> None:
@@ -267,16 +304,18 @@ class _Taking(Network):
             one = differing[0]
             raise LostError(
                 f"{one.device or 'the resolver'}: {one.what} is {one.found}, wanted {one.wanted}",
-                hint=f"{self.card.owner.daemon} may have changed it; the former network is back",
+                hint=f"{self.card.owner.daemon} may have changed it",
             )
         must_answer(self.host, self.place.site.ask, self._before, self.card.bridge, self.request.timeout_s)
 
-    def undo(self) -> None:
-        """All of it, as far as it came."""
+    def undo(self) -> tuple[apply.Trouble, ...]:
+        """All of it, as far as it came; what could not be undone."""
+        troubles: tuple[apply.Trouble, ...] = ()
         if self._journal is not None:
-            apply.take_back(self._journal, self.host.tools, self.host.folder, boot=self.host.boot)
+            troubles = apply.take_back(self._journal, self.host.tools, self.host.folder, boot=self.host.boot)
         if self._armed:
             disarm(self.host)
+        return troubles
 
     def commit(self) -> None:
         """Before the timer is stopped: should it end now, it waits for our lock and then finds nothing to undo."""

@@ -35,6 +35,7 @@ from hostagent.netctl.adopt_place import (
     placed,
     probes,
     reader,
+    undone,
 )
 from hostagent.netctl.control import Control
 from hostagent.netctl.merged import together
@@ -142,10 +143,14 @@ class _Giving(Network):
             self._must_have(had)
             must_answer(host, self.place.site.ask, before, note.nic, self.request.timeout_s)
             yield {}
-        except BaseException:
+        except BaseException as error:
+            back = None
             if written is not None:
-                apply.take_back(written, host.tools, host.folder, boot=host.boot)
+                troubles = apply.take_back(written, host.tools, host.folder, boot=host.boot)
+                back = undone(self, error, troubles)
             disarm(host)
+            if back is not None:
+                raise back from error
             raise
         journal.commit(host.folder, written)
         with contextlib.suppress(HostagentError):
@@ -166,7 +171,7 @@ class _Giving(Network):
             if self.host.clock() >= until:
                 raise LostError(
                     f"{self.note.daemon} has not given {nic.name} the address {', '.join(sorted(missing))}",
-                    hint=f"see its log; {self.note.bridge} is back",
+                    hint="see its log",
                 )
             self.host.wait(POLL_S)
 

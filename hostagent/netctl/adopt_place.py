@@ -12,7 +12,7 @@ from hostagent.named import NamedTuple
 from hostagent.net import bring, cache, probe
 from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
-from hostagent.net.apply import RolledBackError
+from hostagent.net.apply import RolledBackError, Trouble
 from hostagent.net.change import ROLLED_BACK
 from hostagent.net.noted import note_change
 from hostagent.net.reachable import LostError
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from hostagent.config import Paths
     from hostagent.db.database import Database
     from hostagent.net.bring import Host
     from hostagent.net.devices import Kernel, Link
+    from hostagent.net.dhcp import Client
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.operation import Plan
     from hostagent.net.records import Records
@@ -57,18 +59,23 @@ class Place(NamedTuple):
     """Make the records the newest generation of the cache."""
     lease: Callable[[str, int], Leased | None]
     """Of our DHCP client of a bridge, by family."""
+    offer: Callable[[Client, float], str]
+    """The address that a DHCP server offers within so many seconds; empty for none (`dhcp_offer.offered`)."""
 
 
-def place_of(
-    root: Path, state: Path, inventory: Path, host_uuid: str, database: Database, site: Site
-) -> Place:
+def place_of(paths: Paths, host_uuid: str, database: Database, site: Site) -> Place:
     """The place, on this host."""
     from hostagent.net import dhcp
 
     def kept(records: Records) -> cache.Cached:
-        return keep(state / cache.FOLDER, records)
+        return keep(paths.state / cache.FOLDER, records)
 
-    return Place(root, state, inventory, host_uuid, database, site, kept, dhcp.lease)
+    def offer(client: Client, timeout_s: float) -> str:
+        from hostagent.net.dhcp_offer import offered
+
+        return offered(client, paths.run, timeout_s)
+
+    return Place(paths.root, paths.state, paths.inventory, host_uuid, database, site, kept, dhcp.lease, offer)
 
 
 class Request(NamedTuple):
@@ -139,7 +146,7 @@ def must_answer(
             gone = ", ".join(f"{one.probe.kind} {one.probe.target}" for one in lost)
             raise LostError(
                 f"{gone} answered before, and not over {device} within {timeout_s:g} s",
-                hint="look at the switch's port (one MAC address only?); the former network is back",
+                hint="look at the switch's port (one MAC address only?)",
             )
         host.wait(POLL_S)
 
@@ -160,6 +167,18 @@ def note_done(doing: Doing, result: Result, began: float) -> None:
     """It is done: its operations with their times, into the result and the history. The caller holds the lock."""
     result["outcome"] = "changed"
     _note(doing, result, began, doing.milliseconds)
+
+
+def undone(doing: Doing, error: BaseException, troubles: tuple[Trouble, ...]) -> RolledBackError | None:
+    """What is raised instead of the error, all steps having been undone: it says too whether all is as before, which
+    `troubles` of the undo deny. None where the error itself does, or is none of ours.
+    """
+    if isinstance(error, RolledBackError):
+        error.add(troubles)
+        return None
+    if not isinstance(error, HostagentError):
+        return None
+    return RolledBackError(error.found, hint=error.hint, troubles=troubles, milliseconds=doing.milliseconds)
 
 
 def note_undone(doing: Doing, result: Result, began: float, error: BaseException) -> None:

@@ -73,7 +73,7 @@ class Host:
         self.clients: dict[tuple[str, int], Lease] = {}
         self.sysctls: dict[str, str] = {}
         self.resolv = ""
-        self.given = "192.0.2.10"
+        self.offered = self.given = "192.0.2.10"
         self.answering = {"192.0.2.1", "192.0.2.53"}
         self.kill_after = -1
         self.points: list[str] = []
@@ -82,7 +82,8 @@ class Host:
         self.now = 0.0
         self.kernel.done, self.kernel.without = 1, 0
         self.place = Place(
-            self.root, self.state, self.inventory, "host-uuid", database, self._site(), self._keep, self._lease
+            self.root, self.state, self.inventory, "host-uuid", database, self._site(), self._keep, self._lease,
+            lambda *_: self.offered,
         )  # fmt: skip
 
     def do(self, verb, args, name="eth0", index=2):
@@ -197,7 +198,7 @@ class Host:
             self.kernel.put_back = not any(conf.exists() for conf in confs)
         if what == "forget":
             self.clients = {}
-        if what in ("let-go", "take", "resume"):
+        if what in ("let-go", "take"):
             state = self.root / "run/systemd/netif/links/2"
             if state.exists():
                 switch = self.root / "etc/systemd/network/00-hostagent-eth0.network"

@@ -282,7 +282,12 @@ def test_other_devices_of_networkd(tmp_path):
 @pytest.fixture
 def ran(monkeypatch):
     found = []
-    monkeypatch.setattr(foreign_daemons, "run", lambda argv, **_: found.append(argv))
+
+    def run(argv, **_):
+        found.append(argv)
+        return Finished(tuple(argv), 0, "", "", 0.1)
+
+    monkeypatch.setattr(foreign_daemons, "run", run)
     return found
 
 
@@ -301,14 +306,98 @@ def test_daemons_are_started_anew_and_never_made_to_flush(ran, tmp_path):
     ]
 
 
-def test_networkmanager_brings_up_the_connection_that_it_would_choose_at_a_boot(ran, tmp_path):
-    folder = tmp_path / "etc/NetworkManager/system-connections"
-    folder.mkdir(parents=True)
-    text = "[connection]\nuuid={}\ntype=ethernet\ninterface-name={}\nautoconnect-priority={}\n"
-    for name, nic, priority in (("a", "eth0", 1), ("b", "eth0", 2), ("c", "eth1", 3), ("d", "eth0", "x")):
-        (folder / f"{name}.nmconnection").write_text(text.format(name, nic, priority))
-    foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
-    assert [argv[-5:] for argv in ran[1:]] == [["up", "uuid", "b", "ifname", "eth0"]]
+PROFILE = "[connection]\nuuid={}\ntype=ethernet\ninterface-name={}\nautoconnect-priority={}\n"
+
+
+class NetworkManager:
+    """A root with its files of eth0 (ifindex 2); it runs, or not, and writes its own note of the card when it ends."""
+
+    def __init__(self, root):
+        self.root = root
+        self.runs = True
+        self.ran = []
+        self.fails_at = ""
+        self.put("sys/class/net/eth0/ifindex", "2\n")
+
+    def put(self, path, text):
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def profile(self, uuid, nic, priority=0):
+        text = PROFILE.format(uuid, nic, priority)
+        self.put(f"etc/NetworkManager/system-connections/{uuid}.nmconnection", text)
+
+    def note(self):
+        return (self.root / "run/NetworkManager/devices/2").read_text()
+
+    def run(self, argv, **_):
+        verb = next(word for word in argv[1:] if not word.startswith("-"))
+        if verb == self.fails_at:
+            raise CommandError(argv, "failed", hint="look")
+        if verb == "show":
+            return Finished(tuple(argv), 0, "active\n" if self.runs else "inactive\n", "", 0.1)
+        self.ran.append(verb)
+        self.runs = verb == "start"
+        if verb == "stop":
+            self.put("run/NetworkManager/devices/2", "[device]\nmanaged=false\n")
+        return Finished(tuple(argv), 0, "", "", 0.1)
+
+    def take(self):
+        foreign_daemons.tell("NetworkManager", "take", "eth0", self.root, dict)
+
+
+@pytest.fixture
+def networkmanager(monkeypatch, tmp_path):
+    daemon = NetworkManager(tmp_path)
+    monkeypatch.setattr(foreign_daemons, "run", daemon.run)
+    return daemon
+
+
+def test_networkmanager_goes_on_with_the_connection_that_the_card_had_last(networkmanager):
+    for uuid, nic, priority in (("a", "eth0", 9), ("b", "eth0", 2), ("c", "eth1", 3), ("d", "", 0)):
+        networkmanager.profile(uuid, nic, priority)
+    networkmanager.put("run/NetworkManager/devices/3", "[device]\nconnection-uuid=d\n")
+    networkmanager.put("var/lib/NetworkManager/timestamps", "[timestamps]\na=1\nb=70\nc=80\nd=90\n")
+    networkmanager.take()
+    assert networkmanager.ran == ["stop", "start"]
+    assert "connection-uuid=b\n" in networkmanager.note()
+    networkmanager.put("run/NetworkManager/devices/3", "[device]\nconnection-uuid=c\n")
+    networkmanager.take()
+    assert "connection-uuid=d\n" in networkmanager.note()
+
+
+def test_networkmanager_that_took_a_card_back_waits_for_its_server(networkmanager):
+    networkmanager.profile("a", "eth0")
+    networkmanager.take()
+    file = networkmanager.root / "run/NetworkManager/conf.d/00-hostagent-eth0-dhcp.conf"
+    assert "match-device=interface-name:eth0\nipv4.dhcp-timeout=2147483647\n" in file.read_text()
+
+
+def test_networkmanager_that_does_not_run_is_not_started(networkmanager):
+    networkmanager.runs = False
+    networkmanager.profile("a", "eth0")
+    networkmanager.take()
+    assert networkmanager.ran == []
+
+
+def test_networkmanager_that_we_stopped_is_started_the_next_time(networkmanager):
+    """The command is killed in between; the undo is done again."""
+    networkmanager.profile("a", "eth0")
+    networkmanager.fails_at = "start"
+    with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager"):
+        networkmanager.take()
+    networkmanager.fails_at = ""
+    networkmanager.take()
+    assert networkmanager.runs
+    assert "connection-uuid=a\n" in networkmanager.note()
+
+
+def test_networkmanager_without_a_file_for_the_card_finds_out_by_itself(networkmanager):
+    networkmanager.profile("c", "eth1")
+    networkmanager.take()
+    assert networkmanager.ran == ["stop", "start"]
+    assert "managed=false" in networkmanager.note()
 
 
 @pytest.mark.parametrize(("code", "good"), [(5, True), (1, False)])
@@ -331,29 +420,6 @@ def test_an_ipv4_address_comes_back_with_its_prefix_route(text, flags, after):
     assert args.get("flags") == after
 
 
-def test_in_an_undo_networkmanager_leaves_what_is_there(ran, tmp_path):
-    folder = tmp_path / "etc/NetworkManager/system-connections"
-    folder.mkdir(parents=True)
-    (folder / "a.nmconnection").write_text("[connection]\nuuid=7\ntype=ethernet\ninterface-name=eth0\n")
-    foreign_daemons.tell("NetworkManager", "resume", "eth0", tmp_path, dict)
-    assert [argv[0] for argv in ran] == ["systemctl"]
-
-
-@pytest.mark.parametrize(("code", "good"), [(8, True), (4, False)])
-def test_networkmanager_that_does_not_run_finds_out_when_it_starts(monkeypatch, tmp_path, code, good):
-    folder = tmp_path / "etc/NetworkManager/system-connections"
-    folder.mkdir(parents=True)
-    (folder / "a.nmconnection").write_text("[connection]\nuuid=7\ntype=ethernet\ninterface-name=eth0\n")
-
-    def run(argv, **_):
-        if argv[0] == "nmcli":
-            raise CommandError(argv, "failed", hint="look", finished=Finished(tuple(argv), code, "", "", 0.1))
-
-    monkeypatch.setattr(foreign_daemons, "run", run)
-    with contextlib.nullcontext() if good else pytest.raises(foreign_daemons.ForeignError, match="nmcli"):
-        foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
-
-
 def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path):
     process = tmp_path / "proc/77"
     process.mkdir(parents=True)
@@ -371,8 +437,6 @@ def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path)
     (tmp_path / "etc/network/interfaces").write_text("iface eth0 inet dhcp\n")
     foreign_daemons.tell("ifupdown", "take", "eth0", tmp_path, dict)
     assert ran == [["ifup", "--force", "eth0"]]
-    foreign_daemons.tell("ifupdown", "resume", "eth0", tmp_path, dict)
-    assert ran == [["ifup", "--force", "eth0"]] * 2
 
 
 def test_daemon_that_does_not_listen(monkeypatch, tmp_path):

@@ -7,8 +7,11 @@ import json
 import pytest
 
 from hostagent.errors import HostagentError
+from hostagent.files import FileError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
+from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.apply import RolledBackError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.net.unfinished import state_of, unfinished
@@ -170,6 +173,22 @@ def test_other_address_or_none_from_the_server_undoes_all(dhcp, site, given):
     assert dhcp.armed == 0.0
 
 
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [
+        ("", "no DHCP server answers on eth0"),
+        ("192.0.2.99", r"offers 192\.0\.2\.99 on eth0, and not 192\.0\.2\.10"),
+    ],
+)
+def test_no_offer_of_the_address_is_refused_with_nothing_touched(dhcp, offered, said):
+    dhcp.offered = offered
+    with pytest.raises(CannotAdoptError, match=said):
+        take(dhcp.place, Request("eth0"))
+    assert dhcp.points == []
+    assert told(dhcp) == []
+    assert dhcp.armed == 0.0
+
+
 def test_gateway_that_does_not_answer_over_the_bridge_undoes_all(host, site):
     before = (host.files(), host.addresses(), host.routes(), pif(site)["IP"])
     ask = host.place.site.ask
@@ -187,20 +206,54 @@ def test_gateway_that_does_not_answer_over_the_bridge_undoes_all(host, site):
 
 def test_daemon_that_cannot_be_told_undoes_all_and_the_database_too(host, site):
     before = (host.files(), host.addresses(), host.routes())
-    tell = host._foreign
-
-    def deaf(daemon, what, device):
-        if what == "let-go":
-            raise LostError("it hangs", hint="")
-        tell(daemon, what, device)
-
-    host._foreign = deaf
-    with pytest.raises(LostError):
+    hanging(host, ("let-go",))
+    with pytest.raises(RolledBackError, match="let-go hangs; the network is as before"):
         take(host.place, Request("eth0"))
     assert (host.files(), host.addresses(), host.routes()) == before
     assert pif(site)["ip_configuration_mode"] == "None"
     assert pif(site)["management"] is False
     assert host.management == ("", "IPv4")
+
+
+def hanging(host, words):
+    """The daemon hangs when it is told one of these."""
+    tell = host._foreign
+
+    def told(daemon, what, device):
+        if what in words:
+            raise LostError(f"{what} hangs", hint="")
+        tell(daemon, what, device)
+
+    host._foreign = told
+
+
+def test_undo_of_a_takeover_that_has_troubles_says_so(host, site):
+    hanging(host, ("let-go", "take"))
+    with pytest.raises(
+        RolledBackError, match="let-go hangs; undoing it failed in part: take hangs"
+    ) as caught:
+        take(host.place, Request("eth0"))
+    assert "former network" not in caught.value.hint
+    assert told(host)[0][:2] == ("adopt eth0 from systemd-networkd", "rolled-back")
+
+
+def test_undo_of_a_release_that_has_troubles_says_so(tmp_path, site):
+    host = Host(tmp_path, site.db).network_manager()
+    take(host.place, Request("eth0"))
+    hanging(host, ("let-go",))
+    host.place = deaf(host.place)
+    with pytest.raises(RolledBackError, match="undoing it failed in part: let-go hangs"):
+        release(host.place, Request())
+
+
+def test_database_that_does_not_take_its_rows_back_is_told(host, site, monkeypatch):
+    def full(*_):
+        raise FileError("the disk is full", hint="df", number=28)
+
+    hanging(host, ("let-go",))
+    monkeypatch.setattr(adopt_objects, "restore", full)
+    with pytest.raises(RolledBackError, match="undoing it failed in part: the disk is full"):
+        take(host.place, Request("eth0"))
 
 
 def test_timer_that_ends_while_we_have_the_lock_finds_nothing_to_undo(host):
@@ -341,7 +394,7 @@ def test_release_that_loses_the_gateway_is_undone(host, site):
     assert told(host)[0][:2] == ("release eth0 to systemd-networkd", "rolled-back")
 
 
-def test_takeover_from_networkmanager_that_is_undone_activates_nothing(tmp_path, site):
+def test_takeover_from_networkmanager_that_is_undone_has_it_take_the_card(tmp_path, site):
     host = Host(tmp_path, site.db).network_manager()
     before = (host.files(), host.addresses(), host.routes())
     ask = host.place.site.ask
@@ -350,7 +403,7 @@ def test_takeover_from_networkmanager_that_is_undone_activates_nothing(tmp_path,
     with pytest.raises(HostagentError):
         take(host.place, Request("eth0"))
     assert (host.files(), host.addresses(), host.routes()) == before
-    assert [what for _, what, _ in host.said] == ["reload", "resume"]
+    assert [what for _, what, _ in host.said] == ["reload", "take"]
 
 
 @pytest.mark.parametrize("rebooted", [False, True])
