@@ -10,14 +10,24 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from nested_xen import machine, process
+from nested_xen import machine, process, services
 
 from tests.xen.agent import power_on, start
-from tests.xen.net_moves import await_journal, begin_and_hold, hold_at, kill, places_in
+from tests.xen.net_look import await_that, console
+from tests.xen.net_moves import (
+    BACK_S,
+    assert_reachable,
+    await_journal,
+    begin_and_hold,
+    hold_at,
+    kill,
+    places_in,
+)
+from tests.xen.net_operator import run
 from tests.xen.nics import nic_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from nested_xen.host import Host
@@ -33,6 +43,9 @@ LONGEST_GAP_S = 30.0
 ADOPT_S = 400.0
 PACKAGES_S = 1200.0
 """NetworkManager and what it needs, installed on a slow machine."""
+LEASE_S = 3600
+LONGER_THAN_ITS_DHCP_TIMEOUT_S = 60.0
+"""NetworkManager's is 45 s."""
 CUTS = 5
 """The places at which a takeover can be held are spread over so many cases."""
 
@@ -260,3 +273,76 @@ def test_other_daemons_give_their_card_and_get_it_back(host: Host, daemon: str, 
     cold_boot(host)
     is_theirs(host)
     process.end(session.pid)
+
+
+def take_and_kill(host: Host, become: Callable[[], None]) -> None:
+    """Without a daemon, the command itself does it; it is killed with all done and nothing kept, and the timer undoes
+    that. `become`: what happens in between.
+    """
+    host.exec("systemctl stop hostagent")
+    assert hold_at(host, "hostagent net adopt --yes --timeout 20", "applied")
+    become()
+    kill(host)
+    nic = nic_name(host, MANAGEMENT)
+    console(host, f"for i in $(seq 300); do ip -4 addr show {nic} | grep -q inet && break; sleep 1; done")
+    assert_reachable(host)
+    await_journal(host)
+    is_theirs(host)
+    routes = json.loads(host.exec("ip -j route").stdout)
+    assert {route["dst"] for route in routes if route["dev"] == nic} >= {"default", str(machine.SUBNET)}
+    shown = host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout
+    assert shown.strip() == "lab"
+
+
+def left_s(host: Host, nic: str) -> int:
+    """For how long the management address is good."""
+    (entry,) = json.loads(host.exec(f"ip -j -4 addr show {nic}").stdout)[0]["addr_info"]
+    return int(entry["valid_life_time"])
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_undone(host: Host) -> None:
+    """With a fixed address, then with one by DHCP, whose server falls silent in the middle and comes back."""
+    nic, address = nic_name(host, MANAGEMENT), str(host.machine.address)
+    fixed = f"{address}/{machine.SUBNET.prefixlen}"
+    host.exec(
+        OTHERS["NetworkManager"].format(nic=nic, address=fixed, gateway=machine.GATEWAY),
+        timeout_s=PACKAGES_S,
+    )
+    console(host, f"systemctl restart NetworkManager; nmcli --wait 200 connection up lab ifname {nic}")
+    take_and_kill(host, lambda: None)
+
+    def server() -> services.DhcpServer:
+        return services.dhcp(
+            host.lab,
+            "management",
+            address=f"{machine.SUBNET[254]}/{machine.SUBNET.prefixlen}",
+            pool=(address, address),
+            lease_s=LEASE_S,
+            options=[f"option:router,{machine.GATEWAY}"],
+        )
+
+    with server() as running:
+        by_dhcp = "sed -i '/^method=manual/,$d' $f; echo method=auto >>$f; nmcli connection reload"
+        up = f"nmcli --wait 200 connection up lab ifname {nic}"
+        console(host, f"f=/etc/NetworkManager/system-connections/lab.nmconnection; {by_dhcp}; {up}")
+        assert left_s(host, nic) <= LEASE_S
+        take_and_kill(host, running.stop)
+    until = time.monotonic() + LONGER_THAN_ITS_DHCP_TIMEOUT_S
+    while time.monotonic() < until:
+        is_theirs(host)
+    start(host)
+    refused = run(host, "hostagent", "net", "adopt", "--yes", "--json", "--timeout", "15")
+    assert refused.code != 0
+    assert f"no DHCP server answers on {nic}" in refused.value["error"]["found"]
+    is_theirs(host)
+
+    had = left_s(host, nic)
+    with server():
+        await_that(lambda: left_s(host, nic) > had, "the lease is renewed", deadline_s=BACK_S)
+        assert done(host, "adopt")["outcome"] == "changed"
+        is_ours(host)
+        assert done(host, "release")["outcome"] == "changed"
+        is_theirs(host)
+        assert host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout.strip() == "lab"
