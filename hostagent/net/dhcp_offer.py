@@ -19,7 +19,7 @@ FOLDER = "dhcp-offer"
 
 
 def offered(client: Client, run_dir: Path, timeout_s: float) -> str:
-    """The IPv4 address in the first offer for this client, over the device it names as its bridge; "" for no offer.
+    """The IPv4 address that the first server offers this client, over the device it names as its bridge; "" for none.
 
     Raises CommandError (no dhcpcd), FileError, InvalidValueError.
     """
@@ -38,6 +38,8 @@ def offered(client: Client, run_dir: Path, timeout_s: float) -> str:
 
 
 def address_in(log: str) -> str:
-    """The first address offered by this log of dhcpcd; "" for none."""
-    found = re.search(r"\boffered ([0-9]{1,3}(?:\.[0-9]{1,3}){3})\b", log)
+    """The first address given by this log of dhcpcd; "" for none. One that it has a lease of, having been the client of
+    this device, it asks for anew instead of waiting for offers.
+    """
+    found = re.search(r"\b(?:offered|acknowledged) ([0-9]{1,3}(?:\.[0-9]{1,3}){3})\b", log)
     return found[1] if found else ""

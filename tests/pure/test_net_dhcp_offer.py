@@ -13,6 +13,14 @@ from hostagent.net.dhcp import Client
 from hostagent.run import CommandError, Finished
 
 CLIENT = Client("eth0", ipv4=True, ipv6=False, client_id="ff:00:01", request="192.0.2.10")
+AGAIN = """\
+dhcpcd-9.4.1 starting
+eth0: reading lease: /var/lib/dhcpcd/eth0.lease
+eth0: rebinding lease of 192.0.2.10
+eth0: sending REQUEST (xid 0xde7b1958), next in 4.6 seconds
+eth0: acknowledged 192.0.2.10 from 192.0.2.254
+eth0: leased 192.0.2.10 for 600 seconds
+"""
 SAID = """\
 dhcpcd-10.1.0 starting
 eth0: soliciting a DHCP lease (requesting 192.0.2.10)
@@ -41,7 +49,9 @@ def dhcpcd(monkeypatch):
     return found
 
 
-def test_the_offer_is_asked_for_by_the_same_name_and_not_taken(dhcpcd, tmp_path):
+@pytest.mark.parametrize("says", [SAID, AGAIN])
+def test_the_offer_is_asked_for_by_the_same_name_and_not_taken(dhcpcd, tmp_path, says):
+    dhcpcd.says = says
     assert dhcp_offer.offered(CLIENT, tmp_path, 8.0) == "192.0.2.10"
     assert {"--test", "--oneshot", "eth0"} <= set(dhcpcd.argv)
     assert dhcpcd.argv[dhcpcd.argv.index("--timeout") + 1] == "8"
