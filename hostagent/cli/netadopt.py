@@ -75,7 +75,7 @@ def _add_arguments(parser: Parser, help_: str) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument(
         "--timeout", type=seconds, default=TIMEOUT_S, metavar="SECONDS",
-        help="for a DHCP lease, and for what answered before to answer again (default 60)",
+        help="for a DHCP server's offer and its lease, and for what answered before to answer again (default 60)",
     )  # fmt: skip
 
 

@@ -246,7 +246,12 @@ def stop(bridge: str, run_dir: Path, *, release: bool = True) -> bool:
 
 def active(bridge: str) -> bool:
     """Whether systemd keeps a client of ours for this bridge (also while it waits to start it again)."""
-    argv = ["systemctl", "show", "--property=ActiveState", "--value", unit(bridge)]
+    return runs(unit(bridge))
+
+
+def runs(name: str) -> bool:
+    """Whether a unit runs, or is about to. Raises CommandError."""
+    argv = ["systemctl", "show", "--property=ActiveState", "--value", name]
     found = run(argv, timeout_s=COMMAND_TIMEOUT_S, package="systemd").stdout.strip()
     return found in ("active", "activating", "reloading")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from hostagent.files import write_atomic
-from hostagent.net.dhcp import COMMAND_TIMEOUT_S, PACKAGE, configuration
+from hostagent.net.dhcp import COMMAND_TIMEOUT_S, PACKAGE, DhcpError, configuration
 from hostagent.run import run
 
 if TYPE_CHECKING:
@@ -16,30 +16,45 @@ if TYPE_CHECKING:
     from hostagent.net.dhcp import Client
 
 FOLDER = "dhcp-offer"
+LEASES = "/var/lib/dhcpcd"
+SILENCE = "timed out"
 
 
 def offered(client: Client, run_dir: Path, timeout_s: float) -> str:
-    """The IPv4 address that the first server offers this client, over the device it names as its bridge; "" for none.
-
-    Raises CommandError (no dhcpcd), FileError, InvalidValueError.
+    """The IPv4 address that the first server offers this client, over the device it names as its bridge; "" where none
+    answers in time. Raises DhcpError (it could not be asked), CommandError, FileError, InvalidValueError.
     """
     file = run_dir / FOLDER / f"{client.bridge}.conf"
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_atomic(file, configuration(client), mode=0o600)
-    # --test takes no offer; without --oneshot it would go on beyond its time
-    argv = ["dhcpcd", "--test", "--oneshot", "--timeout", f"{max(1.0, timeout_s):.0f}"]
-    argv += ["--config", str(file), client.bridge]
     try:
-        finished = run(argv, timeout_s=timeout_s + COMMAND_TIMEOUT_S, package=PACKAGE, check=False)
+        argv = ask_argv(client.bridge, file, timeout_s)
+        said = run(argv, timeout_s=timeout_s + COMMAND_TIMEOUT_S, package="systemd", check=False).stderr
     finally:
         with suppress(OSError):
             file.unlink()
-    return address_in(finished.stderr)
+    found = address_in(said)
+    if not found and SILENCE not in said:
+        last = (said.strip().splitlines() or ["nothing said"])[-1]
+        raise DhcpError(
+            f"no DHCP server could be asked on {client.bridge}: {last}",
+            hint=f"is {PACKAGE} installed? apt-get install {PACKAGE}; ip link show {client.bridge}",
+        )
+    return found
+
+
+def ask_argv(device: str, file: Path, timeout_s: float) -> list[str]:
+    """The command: a dhcpcd in a unit of its own, without the leases that others had on this device, which it would
+    ask for first, or delete. It takes no offer (--test), and ends after its time (--oneshot).
+
+    The one of Debian 12 (9.4.1) crashes behind the offer and leaves its helpers, which end with the unit.
+    """
+    unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--property=LimitCORE=0"]
+    client = ["dhcpcd", "--test", "--oneshot", "--timeout", f"{max(1.0, timeout_s):.0f}"]
+    return [*unit, f"--property=TemporaryFileSystem={LEASES}", "--", *client, "--config", str(file), device]
 
 
 def address_in(log: str) -> str:
-    """The first address given by this log of dhcpcd; "" for none. One that it has a lease of, having been the client of
-    this device, it asks for anew instead of waiting for offers.
-    """
-    found = re.search(r"\b(?:offered|acknowledged) ([0-9]{1,3}(?:\.[0-9]{1,3}){3})\b", log)
+    """The first address offered by this log of dhcpcd; "" for none."""
+    found = re.search(r"\boffered ([0-9]{1,3}(?:\.[0-9]{1,3}){3})\b", log)
     return found[1] if found else ""

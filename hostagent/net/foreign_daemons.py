@@ -6,15 +6,16 @@ card unmanaged. So does NetworkManager, which leaves wired devices as they are w
 taken from a card that it has, it lets go before the address moves. What ifupdown has started for a card is a DHCP
 client; it is killed, as its own way to end gives the lease back or takes the address away.
 
-Nor must taking. NetworkManager that starts and finds an address on a card that it has not had holds it for somebody
-else's, for good: a lease would run out. Where its own note of the card names a connection it goes on with that instead,
-and keeps the address while it asks the server; but only for as long as its DHCP timeout, after which the address goes.
+NetworkManager that starts and finds an address on a card that it has not had holds it for somebody else's, for good: a
+lease would run out. Where its own note of the card names a connection it goes on with that instead, and keeps the
+address while it asks the server; but only for as long as its DHCP timeout, after which the address goes.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,10 @@ PATIENCE = """\
 match-device=interface-name:{device}
 ipv4.dhcp-timeout=2147483647
 """
+NM_STOPPED_FILE = "run/NetworkManager/hostagent-stopped"
+"""There while NetworkManager, which ran, is stopped by us: whoever comes after a kill starts it."""
+TAKEN_S, POLL_S = 90.0, 0.5
+"""Within which NetworkManager that has started has to have the card."""
 NOTE = "[device]\nmanaged=true\nconnection-uuid={uuid}\n"
 RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
@@ -62,7 +67,7 @@ def tell(
     """Tell a daemon `what`: reload (the `early` files of `adopt_files.Disabling`), let-go, take; or forget, which ends
     our own DHCP client of a bridge and leaves address and lease.
 
-    `addresses`: address → device, for finding DHCP clients. Raises ForeignError.
+    `addresses`: address → device, for finding DHCP clients. Raises ForeignError, CommandError, FileError, BusyError.
     """
     if what == FORGET:
         from hostagent.net import dhcp
@@ -76,10 +81,13 @@ def tell(
             # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
             _run(["ifup", "--force", device], daemon, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
         return
-    if what == RELOAD and daemon == NETWORKD:
+    if daemon == NETWORK_MANAGER:
+        if what == TAKE:
+            _go_on(device, root)
+        else:
+            _start_anew(root)
+    elif what == RELOAD:
         _run(["networkctl", "reload"], daemon)
-    elif what == TAKE and daemon == NETWORK_MANAGER:
-        _go_on(device, root)
     else:
         # ignore-requirements: else systemd-networkd-wait-online would begin to wait anew
         argv = ["systemctl", "--job-mode=ignore-requirements", "try-restart", UNITS[daemon]]
@@ -104,30 +112,63 @@ def end_clients(
 
 
 def _go_on(device: str, root: Path) -> None:
-    """Have NetworkManager, where it runs, start anew and go on with the connection that the card had last.
-
-    It writes its notes when it ends: ours is put in between. The file written first says at a second run, after a kill,
-    that it was running.
-    """
+    """Have NetworkManager go on with the connection that the card had last; at once where it runs."""
     from hostagent.net import foreign, foreign_nm
 
-    unit = UNITS[NETWORK_MANAGER]
-    patience = root / PATIENCE_FILE.format(device=device)
-    if not patience.exists() and not _runs(unit):
-        return  # it reads its files when it starts
-    put_file(patience, PATIENCE.format(device=device))
-    systemctl = ["systemctl", "--job-mode=ignore-requirements"]
-    _run([*systemctl, "stop", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
     nic = foreign.nic(device, root)
-    uuid = foreign_nm.last(nic, root)
-    if uuid:
-        put_file(root / foreign_nm.DEVICES / str(nic.ifindex), NOTE.format(uuid=uuid))
-    _run([*systemctl, "start", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
+    uuid = ""
+
+    def note() -> None:
+        nonlocal uuid
+        put_file(root / PATIENCE_FILE.format(device=device), PATIENCE.format(device=device))
+        uuid = foreign_nm.last(nic, root)
+        if uuid and nic.ifindex:
+            put_file(root / foreign_nm.DEVICES / str(nic.ifindex), NOTE.format(uuid=uuid))
+
+    ran = _start_anew(root, note)
+    if not uuid:
+        raise ForeignError(
+            f"NetworkManager has no connection for {device} in its files: nobody keeps its address",
+            hint=f"nmcli connection add type ethernet ifname {device} ...; nmcli connection up",
+        )
+    if ran:
+        _await_taken(device, uuid)
 
 
-def _runs(unit: str) -> bool:
-    found = _run(["systemctl", "show", "--property=ActiveState", "--value", unit], unit)
-    return found in ("active", "activating", "reloading")
+def _start_anew(root: Path, between: Callable[[], None] = lambda: None) -> bool:
+    """Have NetworkManager end and start, where it runs, which is returned; it writes its notes when it ends."""
+    from hostagent.net import dhcp
+
+    unit, stopped = UNITS[NETWORK_MANAGER], root / NM_STOPPED_FILE
+    if not stopped.exists() and not dhcp.runs(unit):
+        between()
+        return False
+    # else what is ordered behind it would begin to wait anew
+    systemctl = ["systemctl", "--job-mode=ignore-requirements"]
+    put_file(stopped, "")
+    try:
+        _run([*systemctl, "stop", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
+        between()
+    finally:
+        _run([*systemctl, "start", unit], NETWORK_MANAGER, timeout_s=LONG_TIMEOUT_S)
+    put_file(stopped, None)
+    return True
+
+
+def _await_taken(device: str, uuid: str) -> None:
+    """Return once NetworkManager says that the card has this connection; it starts before it knows its cards."""
+    argv = ["nmcli", "--get-values", "GENERAL.CON-UUID", "device", "show", device]
+    until = time.monotonic() + TAKEN_S
+    while True:
+        found = run(argv, timeout_s=COMMAND_TIMEOUT_S, package="network-manager", check=False)
+        if found.stdout.strip() == uuid:
+            return
+        if time.monotonic() >= until:
+            raise ForeignError(
+                f"NetworkManager has not taken {device} with the connection {uuid} within {TAKEN_S:g} s",
+                hint=f"nmcli device show {device}; journalctl -u NetworkManager",
+            )
+        time.sleep(POLL_S)
 
 
 def _has_stanza(device: str, root: Path) -> bool:
@@ -145,13 +186,13 @@ def _run(
     timeout_s: float = COMMAND_TIMEOUT_S,
     package: str = "systemd",
     also: int = 0,
-) -> str:
-    """What it prints. `also`: an exit code that is as good as 0."""
+) -> None:
+    """`also`: an exit code that is as good as 0."""
     try:
-        return run(argv, timeout_s=timeout_s, package=package).stdout.strip()
+        run(argv, timeout_s=timeout_s, package=package)
     except CommandError as error:
         if error.finished is not None and error.finished.code == also:
-            return error.finished.stdout.strip()
+            return
         raise ForeignError(f"{daemon} could not be told: {error.found}", hint=error.hint) from error
 
 

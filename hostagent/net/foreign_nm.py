@@ -59,8 +59,11 @@ def owner(nic: Nic, root: Path) -> Owner | None:
 def last(nic: Nic, root: Path) -> str:
     """The uuid of the connection that was up last on the card, as far as files say; empty where none can have been.
 
-    One that is up on another card by NetworkManager's notes was not.
+    NetworkManager's own note of the card says it where it has not let go; one that is up on another card was not.
     """
+    own = value(sections(text(root / DEVICES / str(nic.ifindex))), "device", "connection-uuid")
+    if own and _up(own, root) is not None:
+        return own
     notes = (file for file in (root / DEVICES).glob("*") if file.name != str(nic.ifindex))
     elsewhere = {value(sections(text(file)), "device", "connection-uuid") for file in notes}
     times = sections(text(root / TIMES))

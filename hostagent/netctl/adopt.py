@@ -118,13 +118,7 @@ def _do(place: Place, taking: _Taking, result: Result) -> None:
     except BaseException as error:
         troubles = taking.undo()
         if taking.recorded:
-            try:
-                adopt_objects.restore(place, before)
-                place.site.set_management(*management, "")
-                place.site.serve(*management)
-                place.keep(adopt_objects.records(place, management[0]))
-            except HostagentError as failed:
-                troubles = (*troubles, apply.Trouble(Operation("records", card.nic, 0), failed.found))
+            troubles += _records_back(place, before, management, card.nic)
         back = undone(taking, error, troubles) if taking.applied else None
         note_undone(taking, result, began, back or error)
         if back is not None:
@@ -137,6 +131,24 @@ def _do(place: Place, taking: _Taking, result: Result) -> None:
         cache.mark_verified(host.folder, cached)
     except HostagentError as error:  # the card is ours by now
         result["told"].append(f"the generation could not be marked as verified: {error.found}")
+
+
+def _records_back(
+    place: Place, before: adopt_objects.Snapshot, management: tuple[str, str], nic: str
+) -> tuple[apply.Trouble, ...]:
+    """Database, inventory, listeners and cache as they were, each as far as it can be; what failed."""
+    failed = []
+    for back in (
+        lambda: adopt_objects.restore(place, before),
+        lambda: place.site.set_management(*management, ""),
+        lambda: place.site.serve(*management),
+        lambda: place.keep(adopt_objects.records(place, management[0])),
+    ):
+        try:
+            back()
+        except HostagentError as error:
+            failed.append(apply.Trouble(Operation("records", nic, 0), error.found))
+    return tuple(failed)
 
 
 class _Card(NamedTuple):

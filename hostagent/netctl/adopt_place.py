@@ -6,7 +6,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Protocol
 
-from hostagent.errors import HostagentError, OperatorError
+from hostagent.errors import HostagentError, KernelError, OperatorError
 from hostagent.files import FileError, read_bounded
 from hostagent.named import NamedTuple
 from hostagent.net import bring, cache, probe
@@ -14,6 +14,7 @@ from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
 from hostagent.net.apply import RolledBackError, Trouble
 from hostagent.net.change import ROLLED_BACK
+from hostagent.net.foreign_daemons import ForeignError
 from hostagent.net.noted import note_change
 from hostagent.net.reachable import LostError
 from hostagent.netctl.generation import keep
@@ -83,7 +84,7 @@ class Request(NamedTuple):
     """Empty: the card with the default route, or the one that was taken over."""
     dry_run: bool = False
     timeout_s: float = 60.0
-    """For the lock, our DHCP client's first lease, and probes, each."""
+    """For the lock, a DHCP server's offer, our DHCP client's first lease, and probes, each."""
 
 
 class Adopted(NamedTuple):
@@ -171,14 +172,18 @@ def note_done(doing: Doing, result: Result, began: float) -> None:
 
 def undone(doing: Doing, error: BaseException, troubles: tuple[Trouble, ...]) -> RolledBackError | None:
     """What is raised instead of the error, all steps having been undone: it says too whether all is as before, which
-    `troubles` of the undo deny. None where the error itself does, or is none of ours.
+    `troubles` of the undo deny. None where the error itself does, or is none of the network's.
     """
     if isinstance(error, RolledBackError):
         error.add(troubles)
         return None
-    if not isinstance(error, HostagentError):
-        return None
-    return RolledBackError(error.found, hint=error.hint, troubles=troubles, milliseconds=doing.milliseconds)
+    if isinstance(error, KernelError | ForeignError) or (troubles and isinstance(error, HostagentError)):
+        return RolledBackError(
+            error.found, hint=error.hint, troubles=troubles, milliseconds=doing.milliseconds
+        )
+    for trouble in troubles:
+        error.add_note(f"undoing it failed: {trouble.found}")
+    return None
 
 
 def note_undone(doing: Doing, result: Result, began: float, error: BaseException) -> None:

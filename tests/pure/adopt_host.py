@@ -74,6 +74,7 @@ class Host:
         self.sysctls: dict[str, str] = {}
         self.resolv = ""
         self.offered = self.given = "192.0.2.10"
+        self.asked: list[tuple[str, str, str, float]] = []
         self.answering = {"192.0.2.1", "192.0.2.53"}
         self.kill_after = -1
         self.points: list[str] = []
@@ -83,7 +84,7 @@ class Host:
         self.kernel.done, self.kernel.without = 1, 0
         self.place = Place(
             self.root, self.state, self.inventory, "host-uuid", database, self._site(), self._keep, self._lease,
-            lambda *_: self.offered,
+            self._offer,
         )  # fmt: skip
 
     def do(self, verb, args, name="eth0", index=2):
@@ -231,6 +232,10 @@ class Host:
     def _keep(self, records):
         still = {ref: pif._replace(currently_attached=False) for ref, pif in records.pifs.items()}
         return cache.write(self.state / cache.FOLDER, records._replace(pifs=still))
+
+    def _offer(self, client, timeout_s):
+        self.asked.append((client.bridge, client.client_id, client.request, timeout_s))
+        return self.offered
 
     def _lease(self, bridge, family):
         if (bridge, family) not in self.clients or not self.given:

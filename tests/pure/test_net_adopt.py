@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostagent.net import adopt, adopt_files, client_ids, foreign_daemons
+from hostagent.files import FileError
+from hostagent.net import adopt, adopt_files, client_ids, dhcp, foreign_daemons
 from hostagent.net.adopt_files import CannotAdoptError, Change, comment_out, disabling, restoring
 from hostagent.net.devices import GROUP, SCOPE_LINK, Address, Kernel, Link, Route
 from hostagent.net.dhcp import Client
@@ -285,9 +286,10 @@ def ran(monkeypatch):
 
     def run(argv, **_):
         found.append(argv)
-        return Finished(tuple(argv), 0, "", "", 0.1)
+        return Finished(tuple(argv), 0, "active", "", 0.1)
 
     monkeypatch.setattr(foreign_daemons, "run", run)
+    monkeypatch.setattr(dhcp, "run", run)
     return found
 
 
@@ -299,8 +301,12 @@ def test_daemons_are_started_anew_and_never_made_to_flush(ran, tmp_path):
     foreign_daemons.tell("dhcpcd", "forget", "xenbr0", tmp_path, dict)
     assert [argv[-2:] for argv in ran] == [
         ["try-restart", "systemd-networkd.service"],
-        ["try-restart", "NetworkManager.service"],
-        ["try-restart", "NetworkManager.service"],
+        ["--value", "NetworkManager.service"],
+        ["stop", "NetworkManager.service"],
+        ["start", "NetworkManager.service"],
+        ["--value", "NetworkManager.service"],
+        ["stop", "NetworkManager.service"],
+        ["start", "NetworkManager.service"],
         ["networkctl", "reload"],
         ["stop", "hostagent-dhcp-xenbr0.service"],
     ]
@@ -310,14 +316,20 @@ PROFILE = "[connection]\nuuid={}\ntype=ethernet\ninterface-name={}\nautoconnect-
 
 
 class NetworkManager:
-    """A root with its files of eth0 (ifindex 2); it runs, or not, and writes its own note of the card when it ends."""
+    """A root with its files of eth0 (ifindex 2); it runs, or not, writes its own note of the card when it ends, and has
+    the card afterwards with the connection that the note names when it starts.
+    """
 
     def __init__(self, root):
         self.root = root
         self.runs = True
         self.ran = []
         self.fails_at = ""
+        self.ends_with = "[device]\nmanaged=false\n"
+        self.takes = True
+        self.up = ""
         self.put("sys/class/net/eth0/ifindex", "2\n")
+        self.put("run/NetworkManager/devices/2", self.ends_with)
 
     def put(self, path, text):
         file = self.root / path
@@ -333,24 +345,33 @@ class NetworkManager:
 
     def run(self, argv, **_):
         verb = next(word for word in argv[1:] if not word.startswith("-"))
+        out = ""
         if verb == self.fails_at:
             raise CommandError(argv, "failed", hint="look")
-        if verb == "show":
-            return Finished(tuple(argv), 0, "active\n" if self.runs else "inactive\n", "", 0.1)
-        self.ran.append(verb)
-        self.runs = verb == "start"
-        if verb == "stop":
-            self.put("run/NetworkManager/devices/2", "[device]\nmanaged=false\n")
-        return Finished(tuple(argv), 0, "", "", 0.1)
+        if argv[0] == "nmcli":
+            out = self.up
+        elif verb == "show":
+            out = "active" if self.runs else "inactive"
+        else:
+            self.ran.append(verb)
+        if verb == "stop" and self.runs:
+            self.runs = False
+            self.put("run/NetworkManager/devices/2", self.ends_with)
+        if verb == "start":
+            self.runs = True
+            self.up = self.note().rpartition("connection-uuid=")[2].strip() if self.takes else ""
+        return Finished(tuple(argv), 0, out + "\n", "", 0.1)
 
-    def take(self):
-        foreign_daemons.tell("NetworkManager", "take", "eth0", self.root, dict)
+    def tell(self, what):
+        foreign_daemons.tell("NetworkManager", what, "eth0", self.root, dict)
 
 
 @pytest.fixture
 def networkmanager(monkeypatch, tmp_path):
     daemon = NetworkManager(tmp_path)
     monkeypatch.setattr(foreign_daemons, "run", daemon.run)
+    monkeypatch.setattr(dhcp, "run", daemon.run)
+    monkeypatch.setattr(foreign_daemons, "TAKEN_S", 0.0)
     return daemon
 
 
@@ -359,45 +380,82 @@ def test_networkmanager_goes_on_with_the_connection_that_the_card_had_last(netwo
         networkmanager.profile(uuid, nic, priority)
     networkmanager.put("run/NetworkManager/devices/3", "[device]\nconnection-uuid=d\n")
     networkmanager.put("var/lib/NetworkManager/timestamps", "[timestamps]\na=1\nb=70\nc=80\nd=90\n")
-    networkmanager.take()
+    networkmanager.tell("take")
     assert networkmanager.ran == ["stop", "start"]
-    assert "connection-uuid=b\n" in networkmanager.note()
+    assert networkmanager.up == "b"
     networkmanager.put("run/NetworkManager/devices/3", "[device]\nconnection-uuid=c\n")
-    networkmanager.take()
-    assert "connection-uuid=d\n" in networkmanager.note()
+    networkmanager.tell("take")
+    assert networkmanager.up == "d"
+
+
+@pytest.mark.parametrize(("own", "up"), [("a", "a"), ("not in a file", "b")])
+def test_networkmanager_that_has_not_let_go_knows_best(networkmanager, own, up):
+    networkmanager.profile("a", "eth0")
+    networkmanager.profile("b", "eth0")
+    networkmanager.put("var/lib/NetworkManager/timestamps", "[timestamps]\na=1\nb=70\n")
+    networkmanager.ends_with = f"[device]\nmanaged=true\nconnection-uuid={own}\n"
+    networkmanager.tell("take")
+    assert networkmanager.up == up
 
 
 def test_networkmanager_that_took_a_card_back_waits_for_its_server(networkmanager):
     networkmanager.profile("a", "eth0")
-    networkmanager.take()
+    networkmanager.tell("take")
     file = networkmanager.root / "run/NetworkManager/conf.d/00-hostagent-eth0-dhcp.conf"
     assert "match-device=interface-name:eth0\nipv4.dhcp-timeout=2147483647\n" in file.read_text()
 
 
-def test_networkmanager_that_does_not_run_is_not_started(networkmanager):
+def test_networkmanager_that_does_not_run_is_not_started_and_finds_the_note_when_it_is(networkmanager):
     networkmanager.runs = False
     networkmanager.profile("a", "eth0")
-    networkmanager.take()
+    networkmanager.tell("take")
+    networkmanager.tell("let-go")
     assert networkmanager.ran == []
-
-
-def test_networkmanager_that_we_stopped_is_started_the_next_time(networkmanager):
-    """The command is killed in between; the undo is done again."""
-    networkmanager.profile("a", "eth0")
-    networkmanager.fails_at = "start"
-    with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager"):
-        networkmanager.take()
-    networkmanager.fails_at = ""
-    networkmanager.take()
-    assert networkmanager.runs
     assert "connection-uuid=a\n" in networkmanager.note()
 
 
-def test_networkmanager_without_a_file_for_the_card_finds_out_by_itself(networkmanager):
+@pytest.mark.parametrize("again", ["take", "let-go"])
+def test_networkmanager_that_we_stopped_is_started_by_whoever_comes_next(networkmanager, again):
+    """Killed in between; the undo of a takeover tells it to take the card, that of a release to let it go."""
+    networkmanager.profile("a", "eth0")
+    networkmanager.fails_at = "start"
+    with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager"):
+        networkmanager.tell("take")
+    assert not networkmanager.runs
+    networkmanager.fails_at = ""
+    networkmanager.tell(again)
+    assert networkmanager.runs
+    networkmanager.runs = False
+    networkmanager.ran = []
+    networkmanager.tell("let-go")
+    assert networkmanager.ran == []
+
+
+def test_networkmanager_is_started_also_where_its_note_could_not_be_written(networkmanager, monkeypatch):
+    def full(path, text):
+        if "conf.d" in str(path):
+            raise FileError("the disk is full", hint="df", number=28)
+        put(path, text)
+
+    put = foreign_daemons.put_file
+    monkeypatch.setattr(foreign_daemons, "put_file", full)
+    with pytest.raises(FileError):
+        networkmanager.tell("take")
+    assert networkmanager.runs
+
+
+def test_networkmanager_without_a_connection_for_the_card_is_told(networkmanager):
     networkmanager.profile("c", "eth1")
-    networkmanager.take()
-    assert networkmanager.ran == ["stop", "start"]
-    assert "managed=false" in networkmanager.note()
+    with pytest.raises(foreign_daemons.ForeignError, match="has no connection for eth0"):
+        networkmanager.tell("take")
+    assert networkmanager.runs
+
+
+def test_networkmanager_that_does_not_take_the_card_is_told(networkmanager):
+    networkmanager.profile("a", "eth0")
+    networkmanager.takes = False
+    with pytest.raises(foreign_daemons.ForeignError, match="has not taken eth0 with the connection a"):
+        networkmanager.tell("take")
 
 
 @pytest.mark.parametrize(("code", "good"), [(5, True), (1, False)])
@@ -439,13 +497,11 @@ def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path)
     assert ran == [["ifup", "--force", "eth0"]]
 
 
-def test_daemon_that_does_not_listen(monkeypatch, tmp_path):
-    def fails(argv, **_):
-        raise CommandError(argv, "it failed", hint="look")
-
-    monkeypatch.setattr(foreign_daemons, "run", fails)
-    with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager"):
-        foreign_daemons.tell("NetworkManager", "take", "eth0", tmp_path, dict)
+def test_daemon_that_does_not_listen(networkmanager):
+    networkmanager.fails_at = "stop"
+    with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager could not be told"):
+        networkmanager.tell("take")
+    assert networkmanager.runs
 
 
 def test_file_is_written_with_its_permissions_and_taken_away(tmp_path):

@@ -335,7 +335,9 @@ def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_un
     start(host)
     refused = run(host, "hostagent", "net", "adopt", "--yes", "--json", "--timeout", "15")
     assert refused.code != 0
-    assert f"no DHCP server answers on {nic}" in refused.value["error"]["found"]
+    assert f"no DHCP server answers on {nic}" in json.loads(refused.error)["error"]["found"]
+    helpers = host.exec(f"pgrep -f '[d]hcpcd.*{nic}'", check=False)
+    assert helpers.code != 0, helpers.stdout
     is_theirs(host)
 
     had = left_s(host, nic)
@@ -343,6 +345,8 @@ def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_un
         await_that(lambda: left_s(host, nic) > had, "the lease is renewed", deadline_s=BACK_S)
         assert done(host, "adopt")["outcome"] == "changed"
         is_ours(host)
+        asked = host.exec(f"pgrep -f '[d]hcpcd.*{nic}'", check=False)
+        assert asked.code != 0, asked.stdout
         assert done(host, "release")["outcome"] == "changed"
         is_theirs(host)
         assert host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout.strip() == "lab"
