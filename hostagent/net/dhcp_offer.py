@@ -47,11 +47,14 @@ def ask_argv(device: str, file: Path, timeout_s: float) -> list[str]:
     """The command: a dhcpcd in a unit of its own, without the leases that others had on this device, which it would
     ask for first, or delete. It takes no offer (--test), and ends after its time (--oneshot).
 
-    The one of Debian 12 (9.4.1) crashes behind the offer and leaves its helpers, which end with the unit.
+    The one of Debian 12 (9.4.1) crashes behind the offer and leaves its helpers, which heed no SIGTERM.
     """
-    unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", "--property=LimitCORE=0"]
+    unit = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe"]
+    properties = [f"TemporaryFileSystem={LEASES}", "KillSignal=SIGKILL", "LimitCORE=0"]
     client = ["dhcpcd", "--test", "--oneshot", "--timeout", f"{max(1.0, timeout_s):.0f}"]
-    return [*unit, f"--property=TemporaryFileSystem={LEASES}", "--", *client, "--config", str(file), device]
+    return [
+        *unit, *(f"--property={text}" for text in properties), "--", *client, "--config", str(file), device
+    ]  # fmt: skip
 
 
 def address_in(log: str) -> str:
