@@ -255,6 +255,7 @@ def test_other_daemons_give_their_card_and_get_it_back(host: Host, daemon: str, 
     (entry,) = json.loads(host.exec(f"ip -j -4 addr show {nic}").stdout)[0]["addr_info"]
     address = f"{entry['local']}/{entry['prefixlen']}"
     host.exec(OTHERS[daemon].format(nic=nic, address=address, gateway=machine.GATEWAY), timeout_s=PACKAGES_S)
+    host.exec("sync")
     cold_boot(host)
     is_theirs(host)
     session = Session(host, tmp_path / "other")
