@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostagent.named import NamedTuple
-from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, CannotAdoptError
+from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, IFUPDOWN, CannotAdoptError
 from hostagent.net.devices import (
     GROUP,
     PROTOCOL,
@@ -408,8 +408,9 @@ def _file_steps(files: Sequence[Change], daemon: str, device: str, hold_off: Cha
 
 
 def _free(hold_off: Change | None, let_go: Operation) -> list[Step]:
+    """The last step, with which an undo begins: the daemon, which was told to take the card, lets go of it."""
     if hold_off is None:
-        return []
+        return [Step(let_go, (let_go,))] if let_go.args["daemon"] == IFUPDOWN else []
     held = _file(hold_off.path, hold_off.after)
     return [Step(_file(hold_off.path, None), (held, let_go))]
 

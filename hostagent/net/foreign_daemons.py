@@ -4,7 +4,8 @@ Letting go must not cost the address, which lies on our bridge by then, nor its 
 gives the lease back to the server (SendRelease=, by default); started anew it keeps all there is and then finds the
 card unmanaged. So does NetworkManager, which leaves wired devices as they are when it ends; as it puts back what is
 taken from a card that it has, it lets go before the address moves. What ifupdown has started for a card is a DHCP
-client; it is killed, as its own way to end gives the lease back or takes the address away.
+client; it is killed before the address moves, which dhcpcd would put back: its own way to end gives the lease back or
+takes the address away.
 
 NetworkManager that starts and finds an address on a card that it has not had holds it for somebody else's, for good: a
 lease would run out. Where its own note of the card names a connection it goes on with that instead, and keeps the
@@ -75,7 +76,7 @@ def tell(
         _run(["systemctl", "stop", dhcp.unit(device)], daemon, also=NOT_LOADED)
         return
     if daemon == IFUPDOWN:
-        if what == LET_GO:
+        if what in (RELOAD, LET_GO):
             end_clients(device, root, addresses(), kill)
         elif what == TAKE and _has_stanza(device, root):
             # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hostagent.named import NamedTuple
+from hostagent.net import foreign_dhcpcd
 from hostagent.net.foreign_files import Nic, Owner, address, first, is_address, shown, text
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     started = [file for line, file in lines if _starts(line, nic.name)]
     files = tuple(dict.fromkeys([*(stanza.file for stanza in (*own, *told)), *started]))
     lease = text(root / f"var/lib/dhcp/dhclient.{through or nic.name}.leases")
-    return describe(nic.name, told, lease)._replace(
+    described = describe(nic.name, told, lease)
+    return described._replace(
         files=files,
+        client_id=foreign_dhcpcd.client_id(nic, root) if described.mode == "DHCP" else "",
         # the lines of both names go out; ifupdown itself takes nothing down by that
         disable=" && ".join(_comment_out(sorted({nic.name, through} - {""}), file) for file in files),
         through=through,

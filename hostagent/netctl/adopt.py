@@ -259,7 +259,9 @@ class _Taking(Network):
             *(placed(place, change) for change in card.files.late),
         ]
         mark = Change(str(note), content(note), text)
-        return adopt.beginning(mark, early, back, card.owner, reload=bool(card.files.early))
+        # ifupdown reads its files when it is called: it is only its DHCP client that has to let go
+        reload = bool(card.files.early) or card.owner.daemon == adopt_files.IFUPDOWN
+        return adopt.beginning(mark, early, back, card.owner, reload=reload)
 
     def _differing(self, kernel: Kernel) -> Any:
         wanted = self._wanted_
@@ -276,9 +278,9 @@ class _Taking(Network):
         given = self.place.offer(client, timeout_s)
         if not given:
             raise CannotAdoptError(
-                f"no DHCP server answers on {card.nic} within {timeout_s:g} s: taken over or not, {card.taken.request}"
-                " is lost when its lease ends",
-                hint="look at the server, then take it over",
+                f"no DHCP server offers anything on {card.nic} within {timeout_s:g} s: {card.taken.request} would be"
+                " lost when its lease ends",
+                hint=f"is the server there, and has it an address for this host? {KNOWN_HINT}",
             )
         if given != card.taken.request:
             raise CannotAdoptError(

@@ -336,7 +336,7 @@ def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_un
     start(host)
     refused = run(host, "hostagent", "net", "adopt", "--yes", "--json", "--timeout", "15")
     assert refused.code != 0
-    assert f"no DHCP server answers on {nic}" in json.loads(refused.error)["error"]["found"]
+    assert f"no DHCP server offers anything on {nic}" in json.loads(refused.error)["error"]["found"]
     helpers = host.exec(f"pgrep -f '[d]hcpcd.*{nic}'", check=False)
     assert helpers.code != 0, helpers.stdout
     is_theirs(host)
