@@ -79,8 +79,8 @@ def tell(
         if what in (RELOAD, LET_GO):
             end_clients(device, root, addresses(), kill)
         elif what == TAKE and _has_stanza(device, root):
-            # a static address is there again by now; a DHCP client is started anew, and one that runs refuses a second
-            _run(["ifup", "--force", device], daemon, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
+            # a static address is there again by now
+            _ifup(device, root, addresses)
         return
     if daemon == NETWORK_MANAGER:
         if what == TAKE:
@@ -99,17 +99,35 @@ def end_clients(
     device: str, root: Path, addresses: Mapping[str, str], kill: Callable[[int, int], None]
 ) -> tuple[int, ...]:
     """Kill the DHCP clients of this one device; their pids. One that serves all devices is left alone."""
-    from hostagent.net import dhcp_clients
-
-    pids = tuple(
-        client.pid
-        for client in dhcp_clients.foreign(device, root, addresses)
-        if client.program in CLIENTS and client.device == device
-    )
+    pids = _clients(device, root, addresses)
     for pid in pids:
         with suppress(ProcessLookupError):
             kill(pid, signal.SIGKILL)
     return pids
+
+
+def _clients(device: str, root: Path, addresses: Mapping[str, str]) -> tuple[int, ...]:
+    from hostagent.net import dhcp_clients
+
+    return tuple(
+        client.pid
+        for client in dhcp_clients.foreign(device, root, addresses)
+        if client.program in CLIENTS and client.device == device
+    )
+
+
+def _ifup(device: str, root: Path, addresses: Callable[[], Mapping[str, str]]) -> None:
+    """Have a DHCP client started. dhcpcd 10.1.0 crashes where it finds its address with a lifetime, having set it
+    anew: the next one is content with that.
+    """
+    for _ in range(2):
+        _run(["ifup", "--force", device], IFUPDOWN, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
+        if _clients(device, root, addresses()):
+            return
+    raise ForeignError(
+        f"ifupdown has started no DHCP client for {device} that stays",
+        hint=f"ifup --force {device}; journalctl -b",
+    )
 
 
 def _go_on(device: str, root: Path) -> None:

@@ -497,6 +497,14 @@ def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path)
     assert ran == [["ifup", "--force", "eth0"]]
 
 
+def test_client_of_ifupdown_that_crashed_is_started_once_more(ran, tmp_path):
+    (tmp_path / "etc/network").mkdir(parents=True)
+    (tmp_path / "etc/network/interfaces").write_text("iface eth0 inet dhcp\n")
+    with pytest.raises(foreign_daemons.ForeignError, match="no DHCP client for eth0 that stays"):
+        foreign_daemons.tell("ifupdown", "take", "eth0", tmp_path, dict)
+    assert ran == [["ifup", "--force", "eth0"]] * 2
+
+
 def test_daemon_that_does_not_listen(networkmanager):
     networkmanager.fails_at = "stop"
     with pytest.raises(foreign_daemons.ForeignError, match="NetworkManager could not be told"):
