@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLDER = "dhcp-offer"
 LEASES = "/var/lib/dhcpcd"
-SILENCE = "timed out"
+SILENCE = re.compile(r"^timed out$", re.MULTILINE)
 
 
 def offered(client: Client, run_dir: Path, timeout_s: float) -> str:
@@ -34,7 +34,7 @@ def offered(client: Client, run_dir: Path, timeout_s: float) -> str:
         with suppress(OSError):
             file.unlink()
     found = address_in(said)
-    if not found and SILENCE not in said:
+    if not found and not SILENCE.search(said):
         last = (said.strip().splitlines() or ["nothing said"])[-1]
         raise DhcpError(
             f"no DHCP server could be asked on {client.bridge}: {last}",

@@ -59,7 +59,13 @@ def test_no_offer_is_nothing(dhcpcd, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "says", ["", "Failed to find executable dhcpcd", "eth0: interface not found\ndhcpcd exited"]
+    "says",
+    [
+        "",
+        "Failed to find executable dhcpcd",
+        "Failed to connect to bus: Connection timed out",
+        "eth0: interface not found\ndhcpcd exited",
+    ],
 )
 def test_what_could_not_ask_is_no_silence(dhcpcd, tmp_path, says):
     dhcpcd.says = says
