@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostagent.named import NamedTuple
-from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, IFUPDOWN, CannotAdoptError
+from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, LET_GO_FIRST, CannotAdoptError
 from hostagent.net.devices import (
     GROUP,
     PROTOCOL,
@@ -306,9 +306,10 @@ def _forget(bridge: str) -> Operation:
 
 
 def beginning(
-    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, *, reload: bool
+    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, first: str
 ) -> Plan:
-    """The first steps: a note of what is under way, and files that must be there before our first device.
+    """The first steps: a note of what is under way, files that must be there before our first device, and what the
+    daemon is told then (`first`).
 
     Undoing the note, which comes last, undoes every file, those too that are written only when all works, and has the
     daemon take the card again: undoing what did not happen does no harm.
@@ -317,9 +318,7 @@ def beginning(
     note = file_step(mark)
     steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
     steps += [file_step(change) for change in early]
-    if reload:
-        steps.append(Step(tell("reload", owner.daemon, owner.device), ()))
-    return Plan(tuple(steps))
+    return Plan((*steps, Step(tell(first, owner.daemon, owner.device), ())))
 
 
 # --- back ---
@@ -381,7 +380,7 @@ def releasing(
     `early.held`), then the addresses, those of a lease with the time they have left. The daemon is told afterwards.
 
     `leases`: those that our DHCP client of the bridge is after. `hold_off`: the file below /run by which a daemon of
-    `LET_GO_FIRST` lets go of the card; it goes last, so that an undo begins with it.
+    `LET_GO_FIRST` that has one lets go of the card; it goes last, so that an undo begins with it.
     """
     path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
     ipv6 = Operation("sysctl", nic.name, nic.ifindex, {"path": path, "value": "0"})
@@ -410,7 +409,7 @@ def _file_steps(files: Sequence[Change], daemon: str, device: str, hold_off: Cha
 def _free(hold_off: Change | None, let_go: Operation) -> list[Step]:
     """The last step, with which an undo begins: the daemon, which was told to take the card, lets go of it."""
     if hold_off is None:
-        return [Step(let_go, (let_go,))] if let_go.args["daemon"] == IFUPDOWN else []
+        return [Step(let_go, (let_go,))] if let_go.args["daemon"] in LET_GO_FIRST else []
     held = _file(hold_off.path, hold_off.after)
     return [Step(_file(hold_off.path, None), (held, let_go))]
 

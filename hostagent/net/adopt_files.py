@@ -25,7 +25,7 @@ NETWORKD, IFUPDOWN, NETWORK_MANAGER, CLOUD_INIT = (
 )
 DAEMONS = (NETWORKD, IFUPDOWN, NETWORK_MANAGER)
 """Those that a card can be taken over from."""
-LET_GO_FIRST = (NETWORK_MANAGER,)
+LET_GO_FIRST = (NETWORK_MANAGER, IFUPDOWN)
 """Those that put back what is taken from a card that they have: they let go of it before its address moves."""
 OURS = "xenbr* xapi* xenapi vif* tap*"
 """What we and the tool stack make: a .network file for all names would have it. Not bond*: that may be theirs."""
@@ -108,8 +108,8 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
 
 
 def hold_off(daemon: str, device: str, content: Callable[[str], str | None]) -> Change | None:
-    """The file with which a daemon that must let go first does so until the next boot; None for the other daemons."""
-    if daemon not in LET_GO_FIRST:
+    """The file with which NetworkManager lets go first, until the next boot; None for the other daemons."""
+    if daemon != NETWORK_MANAGER:
         return None
     return _change(f"/run/{_nm_file(device)}", _network_manager(device), content)
 

@@ -76,7 +76,7 @@ def tell(
         _run(["systemctl", "stop", dhcp.unit(device)], daemon, also=NOT_LOADED)
         return
     if daemon == IFUPDOWN:
-        if what in (RELOAD, LET_GO):
+        if what == LET_GO:
             end_clients(device, root, addresses(), kill)
         elif what == TAKE and _has_stanza(device, root):
             # a static address is there again by now

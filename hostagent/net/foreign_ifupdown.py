@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hostagent.named import NamedTuple
-from hostagent.net import foreign_dhcpcd
 from hostagent.net.foreign_files import Nic, Owner, address, first, is_address, shown, text
 
 if TYPE_CHECKING:
@@ -53,9 +52,14 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     files = tuple(dict.fromkeys([*(stanza.file for stanza in (*own, *told)), *started]))
     lease = text(root / f"var/lib/dhcp/dhclient.{through or nic.name}.leases")
     described = describe(nic.name, told, lease)
+    client_id = ""
+    if described.mode == "DHCP":
+        from hostagent.net import foreign_dhcpcd
+
+        client_id = foreign_dhcpcd.client_id(nic, root)
     return described._replace(
         files=files,
-        client_id=foreign_dhcpcd.client_id(nic, root) if described.mode == "DHCP" else "",
+        client_id=client_id,
         # the lines of both names go out; ifupdown itself takes nothing down by that
         disable=" && ".join(_comment_out(sorted({nic.name, through} - {""}), file) for file in files),
         through=through,

@@ -19,7 +19,7 @@ from hostagent.net.adopt_files import CannotAdoptError, Change
 from hostagent.net.checks import check
 from hostagent.net.dhcp import Client
 from hostagent.net.finding import STOP
-from hostagent.net.foreign_daemons import LET_GO
+from hostagent.net.foreign_daemons import LET_GO, RELOAD
 from hostagent.net.model import want
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan as plan_of
@@ -259,9 +259,9 @@ class _Taking(Network):
             *(placed(place, change) for change in card.files.late),
         ]
         mark = Change(str(note), content(note), text)
-        # ifupdown reads its files when it is called: it is only its DHCP client that has to let go
-        reload = bool(card.files.early) or card.owner.daemon == adopt_files.IFUPDOWN
-        return adopt.beginning(mark, early, back, card.owner, reload=reload)
+        # where there is no file for it to read, it has a DHCP client that must end before the address moves
+        first = RELOAD if card.files.early else LET_GO
+        return adopt.beginning(mark, early, back, card.owner, first)
 
     def _differing(self, kernel: Kernel) -> Any:
         wanted = self._wanted_

@@ -8,6 +8,7 @@ keys it changes: unknown keys, comments, order and everything else stay byte for
 from __future__ import annotations
 
 import enum
+import errno
 import re
 import uuid
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from hostagent.errors import InvalidValueError, OperatorError
-from hostagent.files import read_bounded, write_atomic
+from hostagent.files import FileError, read_bounded, write_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -153,7 +154,13 @@ def render(values: Mapping[str, str]) -> str:
 
 
 def _text(path: Path) -> str:
-    data = read_bounded(path, limit_bytes=LIMIT_BYTES)
+    try:
+        data = read_bounded(path, limit_bytes=LIMIT_BYTES)
+    except FileError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        hint = "the agent makes it when it first starts (systemctl start hostagent); else restore it from a backup"
+        raise FileError(error.found, hint=hint, number=error.errno) from error
     try:
         text = data.decode()
     except UnicodeDecodeError as error:

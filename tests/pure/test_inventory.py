@@ -87,6 +87,12 @@ def test_a_commented_key_does_not_count() -> None:
         inventory.parse(text, PATH)
 
 
+def test_a_missing_file_is_made_by_the_first_start(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="No such file") as caught:
+        inventory.read(tmp_path / "inventory")
+    assert "systemctl start hostagent" in caught.value.hint
+
+
 @pytest.mark.parametrize("key", inventory.REQUIRED)
 def test_a_missing_required_key_is_named_with_the_file(key: str) -> None:
     text = "".join(line for line in TEXT.splitlines(keepends=True) if not line.startswith(key))

@@ -349,7 +349,7 @@ def test_ifupdown_gives_it_up_and_no_ifdown_runs(tmp_path, site):
     content = host.files()["etc/network/interfaces"]
     assert "#hostagent# iface eth0 inet static" in content
     assert "\nauto lo\n" in content
-    assert [what for _, what, _ in host.said] == ["reload", "let-go"]
+    assert host.said == [("ifupdown", "let-go", "eth0")]
     assert host.at_boot() == []
     release(host.place, Request("eth0"))
     assert host.files()["etc/network/interfaces"] == INTERFACES
