@@ -43,7 +43,8 @@ LONGEST_GAP_S = 30.0
 ADOPT_S = 400.0
 PACKAGES_S = 1200.0
 """NetworkManager and what it needs, installed on a slow machine."""
-LEASE_S = 3600
+LEASE_S, SHORT_LEASE_S = 3600, 480
+"""The short one is renewed within the patience of a test, and is longer than the slowest undo."""
 LONGER_THAN_ITS_DHCP_TIMEOUT_S = 60.0
 """NetworkManager's is 45 s."""
 CUTS = 5
@@ -224,15 +225,16 @@ def test_power_cut_while_giving_back_leaves_a_host_that_can_be_reached(host: Hos
     is_theirs(host)
 
 
-# with and without a default route: without, the card is found by its address
-OTHERS = {
-    "ifupdown": """set -e
-printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet static\\n  address {address}\\n' >/etc/network/interfaces
+IFUPDOWN = """set -e
+printf 'auto lo {nic}\\niface lo inet loopback\\niface {nic} inet {how}\\n' >/etc/network/interfaces
 systemctl mask --now systemd-networkd.service systemd-networkd.socket; systemctl unmask networking.service; systemctl enable networking.service
 # it gives up after two minutes, in which a slow machine has not started udev
 mkdir -p /etc/systemd/system/ifupdown-pre.service.d
 printf '[Service]\\nExecStart=\\nExecStart=udevadm settle --timeout=600\\nTimeoutStartSec=700\\n' >/etc/systemd/system/ifupdown-pre.service.d/lab.conf
-""",
+"""
+# with and without a default route: without, the card is found by its address
+OTHERS = {
+    "ifupdown": IFUPDOWN.replace("{how}", "static\\n  address {address}"),
     "NetworkManager": """set -e
 apt-get install -y /opt/spare/network-manager/*.deb >/dev/null
 # else it asks for addresses on the other cards, where nobody answers, and the host boots degraded
@@ -289,10 +291,35 @@ def take_and_kill(host: Host, become: Callable[[], None]) -> None:
     assert_reachable(host)
     await_journal(host)
     is_theirs(host)
+    both_routes(host, nic)
+
+
+def both_routes(host: Host, nic: str) -> None:
     routes = json.loads(host.exec("ip -j route").stdout)
     assert {route["dst"] for route in routes if route["dev"] == nic} >= {"default", str(machine.SUBNET)}
-    shown = host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout
-    assert shown.strip() == "lab"
+
+
+def connection(host: Host, nic: str) -> str:
+    """NetworkManager's of the card."""
+    return host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout.strip()
+
+
+def clients(host: Host, nic: str) -> str:
+    """The DHCP clients of the card, whosever they are."""
+    return host.exec(f"pgrep -af '[d]hc(pcd|lient).*{nic}'", check=False).stdout
+
+
+def dhcp_server(host: Host, lease_s: int = LEASE_S) -> services.DhcpServer:
+    """One that has just the address of the host, and its gateway."""
+    address = str(host.machine.address)
+    return services.dhcp(
+        host.lab,
+        "management",
+        address=f"{machine.SUBNET[254]}/{machine.SUBNET.prefixlen}",
+        pool=(address, address),
+        lease_s=lease_s,
+        options=[f"option:router,{machine.GATEWAY}"],
+    )
 
 
 def left_s(host: Host, nic: str) -> int:
@@ -305,31 +332,22 @@ def left_s(host: Host, nic: str) -> int:
 @pytest.mark.timeout(3600)
 def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_undone(host: Host) -> None:
     """With a fixed address, then with one by DHCP, whose server falls silent in the middle and comes back."""
-    nic, address = nic_name(host, MANAGEMENT), str(host.machine.address)
-    fixed = f"{address}/{machine.SUBNET.prefixlen}"
+    nic = nic_name(host, MANAGEMENT)
+    fixed = f"{host.machine.address}/{machine.SUBNET.prefixlen}"
     host.exec(
         OTHERS["NetworkManager"].format(nic=nic, address=fixed, gateway=machine.GATEWAY),
         timeout_s=PACKAGES_S,
     )
     console(host, f"systemctl restart NetworkManager; nmcli --wait 200 connection up lab ifname {nic}")
     take_and_kill(host, lambda: None)
-
-    def server() -> services.DhcpServer:
-        return services.dhcp(
-            host.lab,
-            "management",
-            address=f"{machine.SUBNET[254]}/{machine.SUBNET.prefixlen}",
-            pool=(address, address),
-            lease_s=LEASE_S,
-            options=[f"option:router,{machine.GATEWAY}"],
-        )
-
-    with server() as running:
+    assert connection(host, nic) == "lab"
+    with dhcp_server(host) as running:
         by_dhcp = "sed -i '/^method=manual/,$d' $f; echo method=auto >>$f; nmcli connection reload"
         up = f"nmcli --wait 200 connection up lab ifname {nic}"
         console(host, f"f=/etc/NetworkManager/system-connections/lab.nmconnection; {by_dhcp}; {up}")
         assert left_s(host, nic) <= LEASE_S
         take_and_kill(host, running.stop)
+    assert connection(host, nic) == "lab"
     until = time.monotonic() + LONGER_THAN_ITS_DHCP_TIMEOUT_S
     while time.monotonic() < until:
         is_theirs(host)
@@ -337,17 +355,51 @@ def test_networkmanager_goes_on_with_its_connection_after_a_takeover_that_was_un
     refused = run(host, "hostagent", "net", "adopt", "--yes", "--json", "--timeout", "15")
     assert refused.code != 0
     assert f"no DHCP server offers anything on {nic}" in json.loads(refused.error)["error"]["found"]
-    helpers = host.exec(f"pgrep -f '[d]hcpcd.*{nic}'", check=False)
-    assert helpers.code != 0, helpers.stdout
+    assert not clients(host, nic)
     is_theirs(host)
 
     had = left_s(host, nic)
-    with server():
+    with dhcp_server(host):
         await_that(lambda: left_s(host, nic) > had, "the lease is renewed", deadline_s=BACK_S)
         assert done(host, "adopt")["outcome"] == "changed"
         is_ours(host)
-        asked = host.exec(f"pgrep -f '[d]hcpcd.*{nic}'", check=False)
-        assert asked.code != 0, asked.stdout
+        assert not clients(host, nic)
         assert done(host, "release")["outcome"] == "changed"
         is_theirs(host)
-        assert host.exec(f"nmcli --get-values GENERAL.CONNECTION device show {nic}").stdout.strip() == "lab"
+        assert connection(host, nic) == "lab"
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_ifupdown_and_its_dhcp_client_give_the_card_and_get_it_back(host: Host, tmp_path: Path) -> None:
+    """The client is dhclient on Debian 12 and dhcpcd on Debian 13."""
+    nic = nic_name(host, MANAGEMENT)
+    with dhcp_server(host, lease_s=SHORT_LEASE_S):
+        host.exec(IFUPDOWN.format(nic=nic, how="dhcp"))
+        console(host, f"ip addr flush dev {nic}; ifup --force {nic}")
+        is_theirs(host)
+        assert left_s(host, nic) <= SHORT_LEASE_S
+        session = Session(host, tmp_path / "by-dhcp")
+        assert session.goes_on()
+        take_and_kill(host, lambda: None)
+        assert clients(host, nic)
+        assert session.goes_on()
+        start(host)
+
+        assert done(host, "adopt")["what"] == f"adopt {nic} from ifupdown"
+
+        assert session.goes_on()
+        is_ours(host)
+        assert not clients(host, nic)
+        release_and_kill(host, "told")
+        assert not clients(host, nic)
+        start(host)
+        assert done(host, "release")["outcome"] == "changed"
+        assert session.goes_on()
+        is_theirs(host)
+        both_routes(host, nic)
+        assert clients(host, nic)
+        had = left_s(host, nic)
+        await_that(lambda: left_s(host, nic) > had, "the lease is renewed", deadline_s=SHORT_LEASE_S)
+        is_theirs(host)
+    process.end(session.pid)
