@@ -54,9 +54,9 @@ def owner(nic: Nic, root: Path) -> Owner | None:
     described = describe(nic.name, told, lease)
     client_id = ""
     if described.mode == "DHCP":
-        from hostagent.net import foreign_dhcpcd
+        from hostagent.net import foreign_duid
 
-        client_id = foreign_dhcpcd.client_id(nic, root)
+        client_id = foreign_duid.client_id(nic, root)
     return described._replace(
         files=files,
         client_id=client_id,
