@@ -254,6 +254,26 @@ def adopting(planned: Plan, kernel: Kernel, nic: Link, taken: Settings, before: 
     return Plan((*before.steps, *steps))
 
 
+def lasting(plan: Plan, nic: Link) -> Plan:
+    """The plan with what of a lease comes back to the card there for good, also by its undo.
+
+    For ifupdown: dhclient leaves an address that it finds as it is until it renews its lease, by when the rest of the
+    former one may be over; and dhcpcd 10.1.0 crashes on one with a lifetime.
+    """
+    return Plan(
+        tuple(
+            step._replace(do=_for_good(step.do, nic), undo=tuple(_for_good(each, nic) for each in step.undo))
+            for step in plan.steps
+        )
+    )
+
+
+def _for_good(do: Operation, nic: Link) -> Operation:
+    if (do.verb, do.ifindex) != ("address-add", nic.ifindex) or family_of(str(do.args["text"])) != 4:
+        return do
+    return do._replace(args={key: value for key, value in do.args.items() if key != "valid_s"})
+
+
 def _carried(kernel: Kernel, nic: Link, target: Link, taken: Settings) -> list[Step]:
     """Addresses that have a lifetime, and the IPv4 default route, on another device."""
     found = []

@@ -49,6 +49,12 @@ TAKEN_S, POLL_S = 90.0, 0.5
 NOTE = "[device]\nmanaged=true\nconnection-uuid={uuid}\n"
 RELOAD, LET_GO, TAKE, FORGET = "reload", "let-go", "take", "forget"
 CLIENTS = ("dhclient", "dhcpcd", "udhcpc")
+OUTLIVING = (
+    *("systemd-run", "--scope", "--quiet", "--collect", "--property=DefaultDependencies=no"),
+    *("--property=Conflicts=shutdown.target", "--property=Before=network.target shutdown.target", "--"),
+)
+"""Before a command whose children are to outlive us, who may be a unit of systemd: it kills what a unit leaves. They
+end with the network."""
 
 
 class ForeignError(OperatorError):
@@ -121,7 +127,8 @@ def _ifup(device: str, root: Path, addresses: Callable[[], Mapping[str, str]]) -
     anew: the next one is content with that.
     """
     for _ in range(2):
-        _run(["ifup", "--force", device], IFUPDOWN, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
+        argv = [*OUTLIVING, "ifup", "--force", device]
+        _run(argv, IFUPDOWN, timeout_s=LONG_TIMEOUT_S, package="ifupdown")
         if _clients(device, root, addresses()):
             return
     raise ForeignError(

@@ -228,6 +228,8 @@ class _Taking(Network):
         wanted = want(both, refs, down=down, becoming_management=becoming_management, links=links)
         planned = plan_of(wanted, kernel, host.around(wanted, kernel))
         self.plan = adopt.adopting(planned, kernel, links[card.nic], card.taken, self._beginning())
+        if card.owner.daemon == adopt_files.IFUPDOWN:
+            self.plan = adopt.lasting(self.plan, links[card.nic])
         if self._dry:
             raise PlannedError(self.plan)
         self._must_be_offered()

@@ -124,6 +124,8 @@ class _Giving(Network):
         self.plan = adopt.releasing(
             planned, kernel, nic, bridge, note.daemon, self.files, leases, self.hold_off
         )
+        if note.daemon == adopt_files.IFUPDOWN:
+            self.plan = adopt.lasting(self.plan, nic)
         if self._dry:
             raise PlannedError(self.plan)
         before = answers(self.place.site.ask, probes(kernel, bridge, ()))

@@ -215,7 +215,8 @@ def test_client_that_ifupdown_started_is_killed_and_started_again(ran, tmp_path)
     (tmp_path / "etc/network").mkdir(parents=True)
     (tmp_path / "etc/network/interfaces").write_text("iface eth0 inet dhcp\n")
     foreign_daemons.tell("ifupdown", "take", "eth0", tmp_path, dict)
-    assert ran == [["ifup", "--force", "eth0"]]
+    assert ran == [[*foreign_daemons.OUTLIVING, "ifup", "--force", "eth0"]]
+    assert "--scope" in foreign_daemons.OUTLIVING
 
 
 @pytest.mark.parametrize(("stays", "starts"), [(1, 1), (2, 2), (3, 2)])
@@ -239,7 +240,7 @@ def test_client_of_ifupdown_that_crashed_is_started_once_more(monkeypatch, tmp_p
     gone = pytest.raises(foreign_daemons.ForeignError, match="no DHCP client for eth0 that stays")
     with gone if stays > starts else contextlib.nullcontext():
         foreign_daemons.tell("ifupdown", "take", "eth0", tmp_path, dict)
-    assert ran == [["ifup", "--force", "eth0"]] * starts
+    assert ran == [[*foreign_daemons.OUTLIVING, "ifup", "--force", "eth0"]] * starts
 
 
 def test_daemon_that_does_not_listen(networkmanager):

@@ -15,6 +15,7 @@ from hostagent.net.apply import RolledBackError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.net.unfinished import state_of, unfinished
+from hostagent.net.verify import FOREVER
 from hostagent.netctl import adopt, adopt_objects
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
@@ -353,6 +354,24 @@ def test_ifupdown_gives_it_up_and_no_ifdown_runs(tmp_path, site):
     assert host.at_boot() == []
     release(host.place, Request("eth0"))
     assert host.files()["etc/network/interfaces"] == INTERFACES
+
+
+def test_what_comes_back_to_ifupdowns_dhcp_client_does_not_end_with_the_former_lease(tmp_path, site):
+    """Its dhclient leaves the lifetime of an address that it finds as it is until it renews."""
+    host = Host(tmp_path, site.db, dhcp=True)
+    host.put("/etc/network/interfaces", "iface eth0 inet dhcp\n")
+    host.given = ""
+    with pytest.raises(HostagentError):
+        take(host.place, Request("eth0"))
+    assert [one.valid_s for one in host.kernel.look().addresses] == [FOREVER]
+    host.do("address-add", {"text": "192.0.2.10", "prefix": 24, "valid_s": 3000, "flags": 0x0})
+    host.given = "192.0.2.10"
+    take(host.place, Request("eth0"))
+    assert adopted(host)
+    assert [one.valid_s for one in host.kernel.look().addresses] == [3000]
+    release(host.place, Request("eth0"))
+    assert host.addresses() == {("eth0", "192.0.2.10", 24)}
+    assert [one.valid_s for one in host.kernel.look().addresses] == [FOREVER]
 
 
 def test_release_gives_all_back(host, site):
