@@ -403,6 +403,7 @@ def test_ifupdown_and_its_dhcp_client_give_the_card_and_get_it_back(host: Host, 
         assert session.goes_on()
         is_theirs(host)
         both_routes(host, nic)
+        host.exec("systemctl stop hostagent")
         assert clients(host, nic)
         ended = ends()
         await_that(lambda: ends() > ended, "the lease is renewed", deadline_s=SHORT_LEASE_S)
