@@ -380,7 +380,7 @@ def test_ifupdown_and_its_dhcp_client_give_the_card_and_get_it_back(host: Host, 
             (lease,) = server.leases()
             return lease.expires
 
-        host.exec(IFUPDOWN.format(nic=nic, how="dhcp"))
+        console(host, IFUPDOWN.format(nic=nic, how="dhcp"))
         console(host, f"ip addr flush dev {nic}; ifup --force {nic}")
         is_theirs(host)
         assert left_s(host, nic) <= SHORT_LEASE_S
