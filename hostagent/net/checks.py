@@ -105,30 +105,24 @@ def guests(
         for each in (pif, lower) if lower else (pif,):
             network = records.networks.get(each.network)
             if network and (each is pif or network.bridge in gone):
-                ports = guests_on(network.bridge, kernel)
-                findings += (
-                    [_in_use(ref, network, f"{text(pif)} would be taken down", ports)] if ports else []
-                )
-    return tuple(findings)
+                findings.append(_in_use(ref, network, f"{text(pif)} would be taken down", kernel))
+    return tuple(finding for finding in findings if finding)
 
 
-def network_guests(network: Network, kernel: Kernel) -> tuple[Finding, ...]:
+def network_guests(network: Network, kernel: Kernel) -> Finding | None:
     """As `guests`, of the bridge of a network without PIFs that is to be removed."""
-    ports = guests_on(network.bridge, kernel)
-    return (_in_use(network.ref, network, f"{network.bridge} would be removed", ports),) if ports else ()
+    return _in_use(network.ref, network, f"{network.bridge} would be removed", kernel)
 
 
-def guests_on(bridge: str, kernel: Kernel) -> list[str]:
-    """Names of the guests' ports of a bridge."""
-    link = kernel.by_name().get(bridge)
-    return sorted(
-        port.name
-        for port in kernel.links.values()
-        if link and port.master == link.ifindex and port.name.startswith(GUESTS_PORTS)
+def _in_use(ref: str, network: Network, what: str, kernel: Kernel) -> Finding | None:
+    bridge = kernel.by_name().get(network.bridge)
+    ports = sorted(
+        link.name
+        for link in kernel.links.values()
+        if bridge and link.master == bridge.ifindex and link.name.startswith(GUESTS_PORTS)
     )
-
-
-def _in_use(ref: str, network: Network, what: str, ports: list[str]) -> Finding:
+    if not ports:
+        return None
     found = f"{what} with guests' interfaces on {network.bridge}: {', '.join(ports)}"
     hint = "shut the guests down, or take the interfaces out: xl network-detach"
     return Finding(0, STOP, (ref,), found, hint, "VIF_IN_USE", (network.ref, ports[-1]))

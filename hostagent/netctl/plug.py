@@ -341,11 +341,10 @@ def _bridge_wanted(records: Records, network: str, kernel: Kernel, *, present: b
     if not wanted.devices and not wanted.gone:
         return wanted
     taken = bridge_taken(record, kernel)
-    if not present and taken:
+    if taken and not present:
         return Wanted()
-    for finding in (taken,) if present else network_guests(record, kernel):
-        if finding:
-            raise finding.error()
+    if finding := taken if present else network_guests(record, kernel):
+        raise finding.error()
     return wanted
 
 
