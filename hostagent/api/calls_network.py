@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.api.dispatch import Implementation
 from hostagent.api.generated import constructor_values
+from hostagent.net.finding import FindingError
 from hostagent.netctl import objects_network, objects_sync, refusals, refusals_network, refusals_pif
 from hostagent.netctl.effect import Draft
 from hostagent.netctl.fields import flag, text, texts
@@ -110,7 +111,11 @@ def _detach_idle(call: Call, network: str, host: str) -> None:
         idle = managed and bridge and objects_sync.idle_bridges(transaction, host, [bridge])
         return Draft(detach=network if idle and control.effect.has_bridge(bridge) else "")
 
-    control.change(work)
+    try:
+        control.change(work)
+    except FindingError as error:
+        if error.code != "VIF_IN_USE":  # by a guest that the database does not know: it needs the bridge
+            raise
 
 
 def _networks_of(call: Call, host: str, vm: str, what: str) -> list[str]:

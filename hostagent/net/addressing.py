@@ -92,6 +92,10 @@ class Layer:
             if ":" not in text6 or not prefix or text6 in ("::", "::1") or text6.startswith("ff"):
                 hint = "use address/length, as in fd00::2/64"
                 self._bad(pif, f"the IPv6 address {element!r} cannot be a host's", hint)
+            elif inet.is_link_local(text6):  # what there is of these is the kernel's
+                what = f"{text(pif)}: the IPv6 address {element!r} is left out: every interface has a link-local one"
+                hint = f"hostagent xe pif-reconfigure-ipv6 uuid={pif.uuid} mode=static IPv6=… gives it another one"
+                self.findings.append(Finding(0, DEGRADE, (pif.ref,), what, hint))
             else:
                 found.setdefault(text6, WantedAddress(device, text6, prefix))
         self.addresses += found.values()

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostagent.errors import OperatorError
-from hostagent.net.devices import GROUP, UP, Device, Link, Wanted
-from hostagent.net.verify import OWN_KINDS, Layer3, is_left_over, is_member, is_uplink
+from hostagent.net.devices import GROUP, Device, Link, Wanted
+from hostagent.net.verify import OWN_KINDS, Layer3, is_left_over, is_member, is_stray_bond, is_uplink
 
 if TYPE_CHECKING:
     from hostagent.net.draft import Draft
@@ -54,6 +54,7 @@ def to_delete(work: Work) -> list[int]:
     for name in work.wanted.gone:
         link = draft.link(name)
         if link is not None and link.kind in OWN_KINDS:
+            _ours_to_remove(draft, link)
             doomed[link.ifindex] = link
     vlans: dict[tuple[str, int], Device] = {}
     for device in work.wanted.devices:
@@ -69,7 +70,7 @@ def to_delete(work: Work) -> list[int]:
         if link.kind != device.kind or other:
             _ours_to_replace(link, device)
             doomed[link.ifindex] = link
-        elif _is_stray_bond(draft, link):
+        elif _is_stray(draft, link):
             doomed[link.ifindex] = link
     for lower_index, uppers in draft.vlans.items():
         lower = draft.links.get(lower_index)
@@ -105,13 +106,18 @@ def to_delete(work: Work) -> list[int]:
     )
 
 
-def _is_stray_bond(draft: Draft, link: Link) -> bool:
-    """Whether it is the bond that loading the module makes (max_bonds): nobody's, empty and down. Made anew, a bond is
-    in its mode before it has a member."""
-    used = draft.ports.get(link.ifindex) or draft.vlans.get(link.ifindex) or draft.addresses.get(link.ifindex)
-    return (
-        link.kind == "bond" and link.group != GROUP and not link.flags & UP and not link.master and not used
+def _is_stray(draft: Draft, link: Link) -> bool:
+    """Whether it is nobody's bond. Made anew, a bond is in its mode before it has a member."""
+    on_it = (
+        draft.ports.get(link.ifindex) or draft.vlans.get(link.ifindex) or draft.addresses.get(link.ifindex)
     )
+    return is_stray_bond(link, used=bool(on_it))
+
+
+def _ours_to_remove(draft: Draft, link: Link) -> None:
+    if link.group != GROUP and not _is_stray(draft, link):
+        what = f"{link.name} must go, and was made by another program"
+        raise OccupiedError(what, hint=f"take {link.name} down where it is configured", params=("", what))
 
 
 def _ours_to_replace(link: Link, device: Device) -> None:

@@ -268,13 +268,15 @@ def _wanted(
         up += former
         result["told"] += told
     findings = check(now, up, down=down, becoming_management=becoming, kernel=kernel, boot=request.boot)
-    if not becoming:
-        findings += unplug(now, down, kernel)
     for finding in findings:
         if finding.severity == STOP:
             raise FindingError(finding)
+    wanted = emergency.want_beside(host.run, now, up, kernel, down=down, becoming=becoming)
+    if not becoming:
+        for finding in unplug(now, down, wanted.gone, kernel):
+            raise FindingError(finding)
     put_findings(result, findings, pif.ref)
-    return emergency.want_beside(host.run, now, up, kernel, down=down, becoming=becoming)
+    return wanted
 
 
 def _change(request: Request, pif: Pif, records: Records, host: Host, result: Result, course: Course) -> None:

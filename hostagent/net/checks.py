@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostagent.net import inet, model
-from hostagent.net.chains import bond_of, lower_of, members, text
+from hostagent.net import inet, model, others
+from hostagent.net.chains import lower_of, members, text
 from hostagent.net.devices import GROUP, GUESTS_PORTS, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from hostagent.net.devices import Device, Kernel, Link
     from hostagent.net.model import Survey
-    from hostagent.net.records import Pif, Records
+    from hostagent.net.records import Network, Pif, Records
 
 
 def check(
@@ -61,7 +61,8 @@ def findings_of(
         findings = _renamed(records, findings, links)
         findings += _nics(records, found, kernel, links)
         findings += _ipv6(records, found, links)
-        findings += _taken(found, kernel, links)
+        findings += others.taken(found, kernel, links)
+        findings += others.leaving(records, found, kernel, links)
         findings += _unmanaged(records, found, links)
     middle = DEGRADE if boot else STOP
     settled = dict.fromkeys(
@@ -71,35 +72,60 @@ def findings_of(
     return tuple(sorted(settled, key=lambda finding: finding.severity != STOP))
 
 
-def unplug(records: Records, down: Iterable[str], kernel: Kernel) -> tuple[Finding, ...]:
-    """What PIF.unplug refuses beside the management PIF, for who has no database: a PIF that is to stay, and one whose
-    bridge has guests. Bonds are made and unmade by calls that take the guests along, so that `check` does not ask this.
-    """
-    links = kernel.by_name()
+def unplug(
+    records: Records, down: Iterable[str], gone: Collection[str], kernel: Kernel
+) -> tuple[Finding, ...]:
+    """What PIF.unplug refuses beside the management PIF, for who has no database: a PIF that is to stay, `guests`."""
     findings = []
     for ref in down:
         pif = records.pifs.get(ref)
-        if pif is None or not pif.managed:
-            continue
-        if pif.disallow_unplug:
+        if pif is not None and pif.managed and pif.disallow_unplug:
             what = f"{text(pif)} is marked as one that must stay plugged"
             hint = (
                 "if nothing needs it, with the agent running: "
                 f"hostagent xe pif-param-set uuid={pif.uuid} disallow-unplug=false"
             )
             findings.append(Finding(0, STOP, (ref,), what, hint, "PIF_DOES_NOT_ALLOW_UNPLUG", (ref,)))
-        network = records.networks.get(pif.network)
-        bridge = links.get(network.bridge) if network else None
-        guests = sorted(
-            link.name
-            for link in links.values()
-            if bridge and link.master == bridge.ifindex and link.name.startswith(GUESTS_PORTS)
-        )
-        if network and bridge and guests:
-            what = f"{text(pif)} would be taken down with guests' interfaces on {bridge.name}: {', '.join(guests)}"
-            hint = "shut the guests down, or take the interfaces out: xl network-detach"
-            findings.append(Finding(0, STOP, (ref,), what, hint, "VIF_IN_USE", (network.ref, guests[-1])))
-    return tuple(findings)
+    return (*findings, *guests(records, down, gone, kernel))
+
+
+def guests(
+    records: Records, down: Iterable[str], gone: Collection[str], kernel: Kernel
+) -> tuple[Finding, ...]:
+    """PIFs that are to be taken down and whose bridge has guests, or the bridge below a VLAN that goes along (`gone`:
+    names), by the kernel: it knows guests that no database has. Bonds are made and unmade by calls that take the guests
+    along, so that `check` does not ask this.
+    """
+    findings = []
+    for ref in down:
+        pif = records.pifs.get(ref)
+        if pif is None or not pif.managed:
+            continue
+        lower = records.pifs.get(lower_of(records, pif))
+        for each in (pif, lower) if lower else (pif,):
+            network = records.networks.get(each.network)
+            if network and (each is pif or network.bridge in gone):
+                findings.append(_in_use(ref, network, f"{text(pif)} would be taken down", kernel))
+    return tuple(finding for finding in findings if finding)
+
+
+def network_guests(network: Network, kernel: Kernel) -> Finding | None:
+    """As `guests`, of the bridge of a network without PIFs that is to be removed."""
+    return _in_use(network.ref, network, f"{network.bridge} would be removed", kernel)
+
+
+def _in_use(ref: str, network: Network, what: str, kernel: Kernel) -> Finding | None:
+    bridge = kernel.by_name().get(network.bridge)
+    ports = sorted(
+        link.name
+        for link in kernel.links.values()
+        if bridge and link.master == bridge.ifindex and link.name.startswith(GUESTS_PORTS)
+    )
+    if not ports:
+        return None
+    found = f"{what} with guests' interfaces on {network.bridge}: {', '.join(ports)}"
+    hint = "shut the guests down, or take the interfaces out: xl network-detach"
+    return Finding(0, STOP, (ref,), found, hint, "VIF_IN_USE", (network.ref, ports[-1]))
 
 
 def _management(records: Records, found: Survey, becoming: str) -> list[Finding]:
@@ -109,18 +135,11 @@ def _management(records: Records, found: Survey, becoming: str) -> list[Finding]
         pif = records.pifs[ref]
         if not pif.management or (becoming != ref and becoming in found.chains.attached):
             continue
-        root = lower_of(records, pif) or ref
-        causes = [
-            each
-            for made, uppers in found.chains.made.items()
-            if _exclude_each_other(records, made, root)
-            for each in (made, *uppers)
-        ]
         findings.append(
             Finding(
                 14,
                 STOP,
-                (*causes, ref),
+                (*others.causes(records, found.chains, ref), ref),
                 f"{text(pif)} is the management interface and would be taken down",
                 "hostagent xe host-management-reconfigure pif-uuid=…",
                 "PIF_IS_MANAGEMENT_INTERFACE",
@@ -128,12 +147,6 @@ def _management(records: Records, found: Survey, becoming: str) -> list[Finding]
             )
         )
     return findings
-
-
-def _exclude_each_other(records: Records, made: str, root: str) -> bool:
-    bonds = [bond_of(records, records.pifs[made]), bond_of(records, records.pifs[root])]
-    slaves = [bond.slaves if bond else () for bond in bonds]
-    return root in slaves[0] or made in slaves[1]
 
 
 def _bonds(records: Records, found: Survey) -> list[Finding]:
@@ -356,36 +369,6 @@ def _another_nic(
         return Finding(26, STOP, device.serves, what, _scan(records))
     what = f"{link.name} has MAC {link.permanent_mac}, and {text(pif)} {pif.mac}: another NIC is in its place"
     return Finding(27, STOP_UNLESS_BOOT, device.serves, what, _scan(records))
-
-
-def _taken(found: Survey, kernel: Kernel, links: dict[str, Link]) -> list[Finding]:
-    """Rows 21 and 46: names and tags that somebody else has in the kernel."""
-    tags = {
-        (link.lower, link.vlan_id): link
-        for link in kernel.links.values()
-        if link.kind == "vlan" and link.group != GROUP
-    }
-    findings = []
-    for device in found.wanted.devices:
-        if device.kind == "physical":
-            continue
-        link = links.get(device.name)
-        if link and link.kind != device.kind:
-            what = f"{device.name} is there already, as a {link.kind or 'NIC'}"
-            hint = f"remove or rename {device.name} where it is configured"
-            findings.append(Finding(46, STOP, device.serves, what, hint))
-        elif device.kind == "vlan":
-            lower = links.get(device.lower)
-            if lower and (link := tags.get((lower.ifindex, device.vlan_id))):
-                what = f"tag {device.vlan_id} on {device.lower} is taken by {link.name}, which is not ours"
-                hint = f"remove {link.name} where it is configured (FCoE?), or use another tag"
-                params = (device.lower, str(device.vlan_id))
-                findings.append(Finding(21, STOP, device.serves, what, hint, "VLAN_IN_USE", params))
-        elif link and link.group != GROUP:
-            what = f"{device.name} is there already, made by another program"
-            hint = "remove it where it is configured, or take it over: hostagent net adopt"
-            findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
-    return findings
 
 
 def _unmanaged(records: Records, found: Survey, links: dict[str, Link]) -> list[Finding]:

@@ -62,6 +62,12 @@ def contains(subnet_of: str, prefix: int, text: str) -> bool:
     return number(subnet_of) >> hosts == number(text) >> hosts
 
 
+def is_link_local(text: str) -> bool:
+    """Whether an address, alone or as `address/length`, is IPv6's of its link alone (fe80::/10)."""
+    found = address(text.partition("/")[0])
+    return ":" in found and number(found) >> 118 == 0xFE80 >> 6
+
+
 def is_mac(text: str) -> bool:
     """Whether a text is the MAC address of one device, in lower case: no group's, not all zeros."""
     parts = text.split(":")

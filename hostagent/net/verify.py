@@ -237,6 +237,14 @@ def is_member(device: Device, devices: Mapping[str, Device]) -> bool:
     return master is not None and master.kind == "bond"
 
 
+def is_stray_bond(link: Link, *, used: bool) -> bool:
+    """Whether it is the bond that loading the module makes (max_bonds): nobody's, empty and down. `used`: it has a
+    member, a VLAN or an address."""
+    return (
+        link.kind == "bond" and link.group != GROUP and not link.flags & UP and not link.master and not used
+    )
+
+
 def _ports(
     found: list[Difference], devices: dict[str, Device], kernel: Kernel, names: dict[int, str]
 ) -> None:

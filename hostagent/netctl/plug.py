@@ -15,11 +15,12 @@ from hostagent.named import NamedTuple
 from hostagent.net import cache, early, emergency, journal, taken_back
 from hostagent.net.bonds import MODES, SLB_REASON
 from hostagent.net.change import CHANGED, Change, Course, carried_out
-from hostagent.net.checks import check
+from hostagent.net.checks import check, guests, network_guests
 from hostagent.net.devices import GROUP, Wanted
 from hostagent.net.finding import STOP, Finding
 from hostagent.net.model import want_network
 from hostagent.net.noted import note_course
+from hostagent.net.others import bridge_taken
 from hostagent.net.plan import plan as plan_of
 from hostagent.net.reachable import announce
 from hostagent.net.records import Records
@@ -145,6 +146,8 @@ class Network:
             kernel = host.tools.netlink.look()
             now = together(records, records, kernel)
             wanted = self._wanted(now, (), host, kernel, down=refs)
+            for finding in guests(now, refs, wanted.gone, kernel):
+                raise finding.error()
             what = ", ".join(f"down {now.pifs[ref].device}" for ref in refs)
             change = _leading_to(after, what, host, kernel, wanted, now, was=records)
             with self._carried_out(host, change._replace(blame=next(iter(refs), ""))):
@@ -203,7 +206,7 @@ class Network:
         """What `attach` of this network would do now. Raises as it does."""
         with self.opened() as host:
             kernel = host.tools.netlink.look()
-            wanted = want_network(records, network)
+            wanted = _bridge_wanted(records, network, kernel, present=True)
             return plan_of(wanted, kernel, host.around(wanted, kernel))
 
     # --- looks ---
@@ -323,12 +326,26 @@ class Network:
     ) -> Iterator[Mapping[str, int]]:
         with self._host(was) as host:
             kernel = host.tools.netlink.look()
-            wanted = want_network(records, network, present=present)
+            wanted = _bridge_wanted(records, network, kernel, present=present)
             what = f"{'make' if present else 'remove'} bridge {records.networks[network].bridge}"
             with self._carried_out(
                 host, _leading_to(after, what, host, kernel, wanted, records, was=was or records)
             ):
                 yield {}
+
+
+def _bridge_wanted(records: Records, network: str, kernel: Kernel, *, present: bool) -> Wanted:
+    """As `want_network`, of a bridge that is ours or to be made: another program's stays as it is. Raises FindingError
+    also where one has the name, and for guests on a bridge that is to go."""
+    wanted, record = want_network(records, network, present=present), records.networks[network]
+    if not wanted.devices and not wanted.gone:
+        return wanted
+    taken = bridge_taken(record, kernel)
+    if taken and not present:
+        return Wanted()
+    if finding := taken if present else network_guests(record, kernel):
+        raise finding.error()
+    return wanted
 
 
 def _verified(host: Host, records: Records) -> None:

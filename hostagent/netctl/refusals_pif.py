@@ -132,6 +132,13 @@ def reconfigure_ipv6(view: View, pif: str, wanted: Ipv6) -> None:
                 found=f"'{wanted.address}' is no IPv6 address with its prefix",
                 hint="for example 2001:db8::7/64",
             )
+        if inet.is_link_local(wanted.address):
+            raise RefusedError(
+                "INVALID_CIDR_ADDRESS_SPECIFIED",
+                "IPv6",
+                found=f"'{wanted.address}' is a link-local address, and the interface has one by itself",
+                hint="give another one, for example 2001:db8::7/64; a gateway may be link-local",
+            )
     _valid("gateway", wanted.gateway, refusals.is_ipv6)
     if wanted.mode == "Static" and (own := inet.cidr(wanted.address)):
         _gateway_on_link(wanted.gateway, *own)

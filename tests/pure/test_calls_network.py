@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.errors import KernelError
+from hostagent.net.finding import STOP, Finding
 from tests.pure.netctl_host import STATIC, opened
 
 NOT_DEVICES = ("a" * 16, "a b", "a/b", "é", "..", "a\tb", "lab\n")
@@ -124,6 +125,14 @@ def test_a_vms_networks_are_attached_once_each_and_detached_where_nobody_else_ne
     assert "detach" not in site.net.names()
 
     site.set("VIF", other, currently_attached=False)
+    in_use = Finding(0, STOP, (site.free,), "has vif7.0", "wait", "VIF_IN_USE", (site.free, "vif7.0"))
+    site.net.fail["detach"] = in_use.error()
+    site.call("network.detach_for_vm", site.host, vm)  # a guest that the database does not know needs it
+    site.net.fail["detach"] = in_use._replace(code="HANDLE_INVALID").error()
+    assert site.fails("network.detach_for_vm", site.host, vm) == ["HANDLE_INVALID", site.free, "vif7.0"]
+    site.net.fail.clear()
+    site.net.said.clear()
+
     site.call("network.detach_for_vm", site.host, vm)
     assert site.net.names().count("detach") == 1  # the other one has a PIF
     assert site.net.last()["network"] == site.free

@@ -251,6 +251,9 @@ def test_what_dhcp_has_found_stays_where_dhcp_stays(site):
         (IP6, {"ip": "2001:db8::7/٤"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
         (IP6, {"ip": "ff02::1/64"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
         (IP6, {"ip": "192.0.2.7/24"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
+        (IP6, {"ip": "fe80::5/64"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
+        (IP6, {"ip": "FEBF::5/64"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
+        (IP6, {"mode": "DHCP", "ip": "fe80::5/64"}, ["INVALID_CIDR_ADDRESS_SPECIFIED", "IPv6"]),
         (IP6, {"gateway": "::"}, ["INVALID_IP_ADDRESS_SPECIFIED", "gateway"]),
         (IP6, {"dns": "x"}, ["INVALID_IP_ADDRESS_SPECIFIED", "DNS"]),
         (IP, {"mode": "Autoconf"}, ["FIELD_TYPE_ERROR", "mode"]),
@@ -258,6 +261,14 @@ def test_what_dhcp_has_found_stays_where_dhcp_stays(site):
 )
 def test_addresses_that_are_none(site, call, changed, error):
     assert site.fails(*reconfigure(site, site.pifs[1], call, **changed)) == error
+
+
+def test_the_gateway_of_an_ipv6_address_may_be_link_local(site):
+    eth1 = site.pifs[1]
+
+    site.call(*reconfigure(site, eth1, IP6, gateway="fe80::1"))
+
+    assert site.record("PIF", eth1)["ipv6_gateway"] == "fe80::1"
 
 
 def test_protection_holds_addresses_but_not_dns(site):

@@ -11,7 +11,7 @@ from hostagent.cli import netrecords
 from hostagent.errors import HostagentError
 from hostagent.net import apply, dhcp, guard, journal
 from hostagent.net import host as net_host
-from hostagent.net.devices import Address, Device, Kernel, Lease, Wanted
+from hostagent.net.devices import GROUP, Address, Device, Kernel, Lease, Wanted
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan
 from hostagent.net.verify import differences
@@ -70,7 +70,7 @@ def clients(monkeypatch):
 def netlink(monkeypatch):
     kernel = Netlink(Kernel({}))
     for index, bridge in ((40, "xenbr0"), (41, "xapi0")):
-        kernel.one(Operation("link-add", bridge, index, {"kind": "bridge", "up": True}))
+        kernel.one(Operation("link-add", bridge, index, {"kind": "bridge", "group": GROUP, "up": True}))
     monkeypatch.setattr(net_host, "Netlink", lambda: kernel)
     return kernel
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostagent.net.devices import Dns, Lease, WantedAddress, WantedRoute
+from hostagent.net.finding import DEGRADE
 from hostagent.net.model import survey, want
 from tests.pure.net_records import DHCP, STATIC, Host
 from tests.pure.net_wanted import by_name, two_nics
@@ -65,6 +66,23 @@ def test_static_ipv6_with_a_gateway_of_the_link():
 
     assert wanted.addresses == (WantedAddress("xenbr0", "fd00::2", 64),)
     assert wanted.routes == (WantedRoute("xenbr0", "default6", "fe80::1"),)
+
+
+@pytest.mark.parametrize("own", ["fe80::5/64", "FEBF::5/64"])
+def test_a_link_local_address_of_an_old_database_is_left_out_and_told(own):
+    """The kernel's look does not tell it from the interface's own: it would never be as wanted."""
+    fields = {"ipv6_mode": "Static", "ipv6": (own, "fd00::2/64"), "ipv6_gateway": "fe80::1"}
+
+    found = survey(two_nics(**fields).records(), ["eth0"])
+
+    assert found.wanted.addresses == (WantedAddress("xenbr0", "fd00::2", 64),)
+    (told,) = [finding for finding in found.findings if "link-local" in finding.found]
+    assert (told.severity, told.refs) == (DEGRADE, ("eth0",))
+    assert "pif-reconfigure-ipv6" in told.hint
+
+    alone = survey(two_nics(**{**fields, "ipv6": (own,)}).records(), ["eth0"])
+    assert alone.wanted.addresses == ()
+    assert by_name(alone.wanted)["xenbr0"].ipv6 == "static"
 
 
 def test_the_resolver_of_a_static_pif_with_its_search_list():

@@ -6,7 +6,7 @@ import pytest
 
 from hostagent.net import apply, bring, journal, resolver
 from hostagent.net import host as net_host
-from hostagent.net.devices import Device, Dns, Wanted
+from hostagent.net.devices import GROUP, Device, Dns, Wanted
 from hostagent.net.model import want
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan
@@ -56,7 +56,7 @@ def resolved(tmp_path, monkeypatch):
 def kernel():
     made = FakeKernel()
     for bridge, index in INDEX.items():
-        made.one(Operation("link-add", bridge, index, {"kind": "bridge", "up": True}))
+        made.one(Operation("link-add", bridge, index, {"kind": "bridge", "group": GROUP, "up": True}))
     return made
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from hostagent.net import journal
 from hostagent.net.nics import FILE
+from hostagent.net.operation import Operation
 from hostagent.startup import network, steps_net, steps_networks
 from hostagent.startup.step import Change, Changed, Skipped
 from tests.pure.startup_database import rows
@@ -183,6 +184,46 @@ def test_one_network_that_fails_stops_no_other(recorded, nics):
     assert {name for name, link in links(nics).items() if link.kind == "bridge"} == {"xenbr0", "xenbr2"}
     assert len(outcome.warnings) == 1
     assert "xenbr1" in outcome.warnings[0]
+
+
+def a_bridge_of_another_program(nics, name):
+    nics.kernel.one(Operation("link-add", name, 900, {"kind": "bridge", "up": True}))
+    nics.address(name, "198.51.100.7")
+
+
+def test_a_bond_that_would_remove_a_bridge_of_another_program_is_told_and_the_rest_comes_up(recorded, nics):
+    a_bridge_of_another_program(nics, "xenbr1")
+    with recorded.host.database.write() as w:
+        bond, master = a_bond(w)
+        w.update("PIF", master, {"managed": True})
+        (eth1,) = w.where("PIF", device="eth1")
+        w.update("PIF", eth1, {"bond_slave_of": bond})
+        w.update("Bond", bond, {"primary_slave": eth1})
+    steps_networks.mend_bonds_and_vlans(recorded)
+
+    outcome = steps_networks.raise_networks(recorded)
+
+    (told,) = outcome.warnings
+    assert "xenbr1 was made by another program, and would be removed" in told
+    assert {"xenbr0", "xenbr1", "xenbr2"} == {n for n, link in links(nics).items() if link.kind == "bridge"}
+    assert [one.text for one in nics.kernel.addresses if one.device == 900] == ["198.51.100.7"]
+
+
+def test_a_network_that_persists_leaves_the_bridge_of_another_program_alone(recorded, nics):
+    a_bridge_of_another_program(nics, "virbr0")
+    with recorded.host.database.write() as w:
+        for name in ("virbr0", "xapi5"):
+            w.create("network", {"name_label": name, "bridge": name, "other_config": {"persist": "true"}})
+    planned = steps_networks.plan_networks(recorded)
+
+    outcome = steps_networks.raise_networks(recorded)
+
+    (told,) = outcome.warnings
+    assert "has no bridge: virbr0 is there already, made by another program" in told
+    assert [one.text for one in nics.kernel.addresses if one.device == 900] == ["198.51.100.7"]
+    assert links(nics)["virbr0"].group == 0
+    assert "xapi5" in links(nics)
+    assert not any("virbr0" in change.what for change in planned)
 
 
 @pytest.mark.parametrize("damaged", [False, True])
