@@ -346,7 +346,7 @@ class _Tools:
             client = clients.get(device)
             if client is not None:
                 client = client._replace(keep_last=bool(self._keeps(device)))
-            same = client is not None and dhcp.configuration(client) == text
+            same = client is not None and dhcp.does(client, text)
             for family in (4, 6):
                 self._leases.pop((device, family), None)
             if same:
@@ -357,12 +357,14 @@ class _Tools:
                 self._leases |= _other(device, text)
 
     def _ensure(self, device: str) -> None:
-        from hostagent.net import dhcp
+        from hostagent.net import client_ids, dhcp
 
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
             clients = self._named(dhcp.of_leases(leases, management=self._keeps(device)))
-            dhcp.ensure(clients[device], self._run, put_last=lambda: self._put_last(device))
+            client = clients[device]
+            client = client._replace(hostname=client.hostname or client_ids.host_name(self._root))
+            dhcp.ensure(client, self._run, put_last=lambda: self._put_last(device))
         else:
             dhcp.stop(device, self._run)
 
