@@ -295,10 +295,11 @@ class _Tools:
                 )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
-        if self._management in wanted.gone or wanted.dns_bridge not in ("", self._management):
+        if wanted.gone or wanted.dns_bridge or wanted.leases:
             from hostagent.net import resolver
 
-            found = found._replace(resolver_left=resolver.left(self._root, self._management))
+            left = resolver.left(self._root, wanted, kernel, found.leases, self._management)
+            found = found._replace(resolver_left=left)
         return found
 
     def _ipv6(self, links: Mapping[str, Link], names: list[str]) -> dict[str, str]:
