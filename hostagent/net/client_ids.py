@@ -8,6 +8,7 @@ interface moves to another bridge (a bond, a VLAN), both go along, and its lease
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 from hostagent.files import FileError, read_bounded, write_atomic
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 LIMIT_BYTES = 64 << 10
 FIELDS = ("client_id", "request")
+NAME = "proc/sys/kernel/hostname"
+NAMELESS = ("", "(none)", "localhost", "localhost.localdomain")
+IN_A_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def file_of(bridge: str, state: Path) -> Path:
@@ -44,6 +48,15 @@ def carry(client: Client, bridge: str, address: str, state: Path) -> None:
     file = file_of(bridge, state)
     file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_atomic(file, content(client.client_id, address or client.request), mode=0o600)
+
+
+def host_name(root: Path) -> str:
+    """What this host is called now, for DHCP servers; empty where it has no name yet, or one that no host can have."""
+    try:
+        found = read_bounded(root / NAME, limit_bytes=128).decode("ascii", "replace").strip()
+    except FileError:
+        return ""
+    return found if found not in NAMELESS and IN_A_NAME.fullmatch(found) else ""
 
 
 def named(client: Client, state: Path) -> Client:

@@ -76,6 +76,8 @@ class Address(NamedTuple):
     """IFA_F_PERMANENT unless it has a lifetime."""
     scope: int = 0
     valid_s: int = 0xFFFFFFFF
+    set_cs: int = 0
+    """When it was last set, in hundredths of a second since the host's start: a lease that is renewed sets it anew."""
 
     @property
     def checking(self) -> bool:

@@ -49,7 +49,7 @@ class Client(NamedTuple):
     `client_id`: how the server is to know this host, as hex bytes `ff:…`; empty: by its MAC address, which is what
     reservations are usually made for. `request`: the IPv4 address to ask for first. `keep_last`: go on with the last
     lease while no server answers, also past its end (the management interface; it is given up when another host
-    claims the address).
+    claims the address). `hostname`: sent to servers (option 12, of DHCPv6 39).
     """
 
     bridge: str
@@ -130,6 +130,13 @@ def configuration(client: Client) -> str:
         *_ipv6(client),
     ]
     return "\n".join(lines) + "\n"
+
+
+def does(client: Client, text: str) -> bool:
+    """Whether a client with this configuration does what is wanted. The host's name does not count: a running client
+    goes on with the one it was started with."""
+    nameless = [line for line in text.splitlines(keepends=True) if not line.startswith("hostname ")]
+    return "".join(nameless) == configuration(client._replace(hostname=""))
 
 
 def _ipv4(client: Client) -> list[str]:

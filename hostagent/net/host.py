@@ -295,10 +295,11 @@ class _Tools:
                 )
         if wanted.dns is not None:
             found = found._replace(resolver=self._resolver(wanted))
-        if self._management in wanted.gone or wanted.dns_bridge not in ("", self._management):
+        if wanted.gone or wanted.dns_bridge or wanted.leases:
             from hostagent.net import resolver
 
-            found = found._replace(resolver_left=resolver.left(self._root, self._management))
+            left = resolver.left(self._root, wanted, kernel, found.leases, self._management)
+            found = found._replace(resolver_left=left)
         return found
 
     def _ipv6(self, links: Mapping[str, Link], names: list[str]) -> dict[str, str]:
@@ -346,7 +347,7 @@ class _Tools:
             client = clients.get(device)
             if client is not None:
                 client = client._replace(keep_last=bool(self._keeps(device)))
-            same = client is not None and dhcp.configuration(client) == text
+            same = client is not None and dhcp.does(client, text)
             for family in (4, 6):
                 self._leases.pop((device, family), None)
             if same:
@@ -357,12 +358,14 @@ class _Tools:
                 self._leases |= _other(device, text)
 
     def _ensure(self, device: str) -> None:
-        from hostagent.net import dhcp
+        from hostagent.net import client_ids, dhcp
 
         leases = [lease for (name, _), lease in self._leases.items() if name == device]
         if leases:
             clients = self._named(dhcp.of_leases(leases, management=self._keeps(device)))
-            dhcp.ensure(clients[device], self._run, put_last=lambda: self._put_last(device))
+            client = clients[device]
+            client = client._replace(hostname=client.hostname or client_ids.host_name(self._root))
+            dhcp.ensure(client, self._run, put_last=lambda: self._put_last(device))
         else:
             dhcp.stop(device, self._run)
 

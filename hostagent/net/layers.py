@@ -194,9 +194,8 @@ def dns(draft: Draft, wanted: Wanted) -> None:
 
 def dns_left(draft: Draft) -> None:
     """First of all, so that it is undone last: when the bridge is there again, its name servers are, too."""
-    bridge, text = draft.around.resolver_left if draft.around is not None else ("", "")
-    if bridge:
-        draft.step(*_dns(text, "", bridge))
+    for bridge, before, after in draft.around.resolver_left if draft.around is not None else ():
+        draft.step(*_dns(before, after, bridge))
 
 
 def _dns(before: str, after: str, bridge: str) -> tuple[Operation, Operation]:

@@ -65,6 +65,11 @@ def could_resolve(pif: Pif) -> bool:
     return bool(pif.dns) or "DHCP" in (pif.ip_mode, pif.ipv6_mode)
 
 
+def dns_is_told(pif: Pif) -> bool:
+    """Whether its name servers come with a lease: of others they are configuration."""
+    return "DHCP" == (pif.ipv6_mode if pif.primary_address_type == "IPv6" else pif.ip_mode)
+
+
 def _choose(
     candidates: list[Pif],
     key: str,

@@ -12,14 +12,19 @@ from typing import TYPE_CHECKING
 from hostagent.errors import OperatorError
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.named import NamedTuple
-from hostagent.net.devices import Dns
+from hostagent.net.devices import GROUP, Dns
 from hostagent.net.resolv_conf import parse, render
 from hostagent.run import CommandError, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
+    from hostagent.net.devices import Kernel, Lease, Wanted
+
 FILE = "etc/resolv.conf"
+NETIF = "run/systemd/resolve/netif"
+"""Of resolved: a file for each device, by its index, for which it was told something."""
 LIMIT_BYTES = 64 * 1024
 COMMAND_TIMEOUT_S = 10.0
 PLAIN, RESOLVED, RESOLVCONF, NETWORK_MANAGER, CONNMAN, LINK = (
@@ -88,17 +93,56 @@ def current(root: Path, device: str) -> str:
     if look(root).owner != RESOLVED:
         return _text(root / FILE)
     index = _text(root / "sys/class/net" / device / "ifindex").strip()
-    state = _text(root / "run/systemd/resolve/netif" / index) if index.isdecimal() else ""
-    told = dict(line.split("=", 1) for line in state.splitlines() if "=" in line and line[0] != "#")
+    return _told(root / NETIF / index) if index.isdecimal() else ""
+
+
+def _told(file: Path) -> str:
+    """What resolved was told for a device, of its file about that, in the form of resolv.conf."""
+    told = dict(line.split("=", 1) for line in _text(file).splitlines() if "=" in line and line[0] != "#")
     search = tuple(word for word in told.get("DOMAINS", "").split() if not word.startswith("~"))
     return render(Dns(tuple(told.get("SERVERS", "").split()), search))
 
 
-def left(root: Path, device: str) -> tuple[str, str]:
-    """What resolved was told for this device, which is to have no name servers any more: the device, and as `current`;
-    both empty where there is nothing to take back."""
-    text = current(root, device) if device and look(root).owner == RESOLVED else ""
-    return (device, text) if text else ("", "")
+def filed(root: Path, kernel: Kernel, management: str) -> dict[str, str]:
+    """Bridges of ours, `management` among them, for which resolved was told name servers; these as `current`."""
+    if look(root).owner != RESOLVED:
+        return {}
+    ours = {
+        index: link.name
+        for index, link in kernel.links.items()
+        if link.name == management or (link.kind == "bridge" and link.group == GROUP)
+    }
+    files = {int(file.name): file for file in (root / NETIF).glob("*") if file.name.isdecimal()}
+    found = {ours[index]: _told(files[index]) for index in sorted(ours.keys() & files.keys())}
+    return {bridge: text for bridge, text in found.items() if text}
+
+
+def left(
+    root: Path, wanted: Wanted, kernel: Kernel, running: Iterable[Lease], management: str
+) -> tuple[tuple[str, str, str], ...]:
+    """Bridges of which resolved has name servers that are to be the host's no more: what it was told, and is to be.
+
+    Where the new owner has yet to get its own from a DHCP server, they stay until then (`take_off`); that each is as
+    it was, the new owner too, makes an undo set it so.
+    """
+    asking = next((lease.device for lease in wanted.leases if lease.dns and lease not in running), "")
+    owner = wanted.dns_bridge or asking
+    now = filed(root, kernel, management) if owner or wanted.gone else {}
+    found = [
+        (bridge, text, text if owner == asking and bridge not in wanted.gone else "")
+        for bridge, text in now.items()
+        if bridge in wanted.gone or owner not in ("", bridge)
+    ]
+    if found and asking in kernel.by_name():
+        found.append((asking, now.get(asking, ""), now.get(asking, "")))
+    return tuple(found)
+
+
+def take_off(root: Path, owner: str, kernel: Kernel, management: str) -> None:
+    """Only the owner's bridge has name servers. Raises ResolverError."""
+    for bridge in filed(root, kernel, management):
+        if bridge != owner:
+            put("", bridge, root)
 
 
 def put(text: str, device: str, root: Path) -> str:

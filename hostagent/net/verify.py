@@ -57,9 +57,9 @@ class Around(NamedTuple):
     """Of the DHCP clients of ours that run."""
     resolver: str = ""
     """Content of resolv.conf."""
-    resolver_left: tuple[str, str] = ("", "")
-    """A bridge under which systemd-resolved has name servers that are to be the host's no more, and these, in the form
-    of resolv.conf."""
+    resolver_left: tuple[tuple[str, str, str], ...] = ()
+    """Bridges of which systemd-resolved has name servers that are to be the host's no more: these, and those that are
+    to be in their place, in the form of resolv.conf (`resolver.left`)."""
     ipv6: Ipv6 = Ipv6()
     """What the host as a whole says about IPv6 (`sysctl.ipv6_of_host`)."""
     link_back: Mapping[str, Mapping[str, int | str]] = {}

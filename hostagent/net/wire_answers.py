@@ -33,7 +33,7 @@ _LINK = struct.Struct("=BxHiII")
 _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _HOP = struct.Struct("=HBBI")
-_TWO_WORDS = struct.Struct("=II")
+_TIMES = struct.Struct("=IIII")
 _FAMILY_OF_LENGTH = {4: socket.AF_INET, 16: socket.AF_INET6}
 _NUMBERS_OF_PORT = tuple(BOND_PORT.items())
 _PLACES_OF_IPV6 = tuple((name, place * 4) for name, place in IPV6_SETTINGS.items())
@@ -212,10 +212,11 @@ def decode_address(body: bytes) -> Address | None:
         return None
     found = spans(body, 8)
     times = body[found.get(6, _NONE)]
-    valid_s = _TWO_WORDS.unpack_from(times)[1] if len(times) >= 8 else 0xFFFFFFFF
+    _, valid_s, _, set_cs = _TIMES.unpack_from(times) if len(times) >= _TIMES.size else (0, 0xFFFFFFFF, 0, 0)
     # with a peer, IFA_ADDRESS is the peer's and IFA_LOCAL is ours
     text = _address_text(body[found.get(2) or found.get(1, _NONE)])
-    return Address(index, text, prefix, _number(body[found[8]]) if 8 in found else flags, scope, valid_s)
+    flags = _number(body[found[8]]) if 8 in found else flags
+    return Address(index, text, prefix, flags, scope, valid_s, set_cs)
 
 
 def decode_routes(body: bytes) -> tuple[Route, ...]:

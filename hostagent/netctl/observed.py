@@ -90,6 +90,8 @@ def observe(
                     values["DNS"] = told
         elif ref not in up:
             values |= _no_addresses(pif)
+        if ref != resolver and owners.dns_is_told(pif):
+            values["DNS"] = ""
         pifs[ref] = values
         if not lower_of(records, pif):  # those of a VLAN are those of what it lies on
             metrics[ref] = _link(records, pif, links, speed)

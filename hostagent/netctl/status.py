@@ -18,19 +18,20 @@ from typing import TYPE_CHECKING, Protocol
 from hostagent.dbsync.change import put
 from hostagent.errors import HostagentError
 from hostagent.named import NamedTuple
-from hostagent.net import cache, owners
+from hostagent.net import cache
 from hostagent.net.attached import as_now, attached
 from hostagent.net.chains import text as name_of
-from hostagent.net.devices import UP, Dns, Kernel, Link, Route
-from hostagent.net.layers import routes_due
+from hostagent.net.devices import UP, Kernel, Link, Route
 from hostagent.net.model import survey
 from hostagent.net.verify import differences
 from hostagent.netctl import observed
+from hostagent.netctl.leases import Leases, up_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from hostagent.dbsync.change import Change
+    from hostagent.net.devices import Dns
     from hostagent.net.dhcp_lease import Leased
     from hostagent.net.follow import Event
     from hostagent.net.operation import Operation
@@ -107,8 +108,7 @@ class Keeper:
         self._kept = ""
         self._address = ""
         """Of the management interface, as it was written last; S28.m3 writes the first one."""
-        self._dns: dict[str, str | None] = {}
-        self._addresses: dict[str, frozenset[str]] = {}
+        self._leases = Leases()
         self._repaired: dict[str, list[float]] = {}
         self._left: set[str] = set()
         self._stop = threading.Event()
@@ -180,14 +180,14 @@ class Keeper:
         with database.read() as view:
             records = self._control.records(view)
             self._generation = view.generation
-        self._leases(records)
+        self._leases.follow(records, self._kernel, self._eyes)
         family = self._control.effect.management_address_type()
         seen = observed.observe(
             records,
             self._kernel,
             family=family,
             speed=self._eyes.speed,
-            servers=self._dns.get,
+            servers=self._leases.servers.get,
         )
         self._look_for_drift(records)
         now = dt.datetime.now(dt.UTC)
@@ -221,54 +221,6 @@ class Keeper:
     def _database_changed(self) -> bool:
         with self._control.database.read() as view:
             return any(view.changed(self._generation, cls) for cls in CLASSES)
-
-    # --- leases ---
-
-    def _leases(self, records: Records) -> None:
-        """Where the addresses of a bridge with a DHCP client changed, ask the client what came with them; and make the
-        static routes that can be by now, there and where a router gave the address."""
-        now = as_now(records, self._kernel)
-        up = frozenset(ref for ref, pif in now.pifs.items() if pif.currently_attached)
-        resolver = owners.dns_owner(now, up).ref
-        links = self._kernel.by_name()
-        changed = False
-        for ref in up:
-            pif = records.pifs[ref]
-            modes = ((4, pif.ip_mode), (6, pif.ipv6_mode))
-            families = [family for family, mode in modes if mode == "DHCP"]
-            bridge = records.networks[pif.network].bridge
-            if not (families or pif.ipv6_mode == "Autoconf") or bridge not in links:
-                continue
-            index = links[bridge].ifindex
-            has = frozenset(one.text for one in self._kernel.addresses if one.device == index)
-            if self._addresses.get(bridge) == has:
-                continue
-            changed = True
-            try:
-                if families:
-                    self._ask(bridge, families, owns=ref == resolver)
-                self._addresses[bridge] = has
-            except HostagentError as error:
-                log.warning("the lease of %s: %s; %s", bridge, error.found, error.hint)
-        if changed:
-            self._make_routes(now)
-
-    def _make_routes(self, now: Records) -> None:
-        try:
-            if operations := late_routes(now, self._kernel):
-                self._eyes.carry_out(operations)
-        except HostagentError as error:
-            log.warning("static routes of addresses that came: %s; %s", error.found, error.hint)
-
-    def _ask(self, bridge: str, families: Sequence[int], *, owns: bool) -> None:
-        leases = [lease for family in families if (lease := self._eyes.leased(bridge, family)) is not None]
-        for lease in leases:
-            self._eyes.keep_lease(bridge, lease)
-        servers = tuple(dict.fromkeys(server for lease in leases for server in lease.dns))
-        self._dns[bridge] = ",".join(servers) if servers else None  # a good list is not replaced by none
-        if owns and servers:
-            search = tuple(dict.fromkeys(name for lease in leases for name in lease.search))
-            self._eyes.resolve(Dns(servers, search), bridge)
 
     # --- drift ---
 
@@ -371,12 +323,6 @@ class Keeper:
 # --- pure ---
 
 
-def late_routes(now: Records, kernel: Kernel) -> list[Operation]:
-    """What makes the static routes that can be by now. A PIF whose records cannot be stops no other's."""
-    due = routes_due(survey(now, _up(now), links=kernel.by_name()).wanted, kernel)
-    return [step.do for step in due.steps]
-
-
 def drifted(records: Records, kernel: Kernel) -> tuple[Difference, ...]:
     """What of the chains that are up is not as the records want it, as far as the kernel's devices show it.
 
@@ -384,7 +330,7 @@ def drifted(records: Records, kernel: Kernel) -> tuple[Difference, ...]:
     `hostagent net check` tells of it.
     """
     now = as_now(records, kernel)
-    return differences(survey(now, _up(now), links=kernel.by_name()).wanted, kernel)
+    return differences(survey(now, up_of(now), links=kernel.by_name()).wanted, kernel)
 
 
 def touching(records: Records, ref: str, kernel: Kernel) -> set[str]:
@@ -395,10 +341,6 @@ def touching(records: Records, ref: str, kernel: Kernel) -> set[str]:
 
 def _what(one: Difference) -> tuple[str, str, str, str]:
     return one.device, one.what, one.wanted, one.found
-
-
-def _up(now: Records) -> list[str]:
-    return [ref for ref, pif in now.pifs.items() if pif.currently_attached and pif.managed]
 
 
 def taken_in(kernel: Kernel, events: Sequence[Event]) -> Kernel | None:

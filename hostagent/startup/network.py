@@ -268,7 +268,11 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
         dhcp_lease.keep_last(bridge, lease, state)
 
     def resolve(dns: Dns, bridge: str) -> None:
-        resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
+        if (
+            resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
+            == "told resolved"
+        ):
+            resolver.take_off(root, bridge, look(config), management(config)[0])
 
     def carry_out(operations: Sequence[Operation]) -> None:
         with Network(site(config, host)).opened() as opened:

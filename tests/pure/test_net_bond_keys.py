@@ -12,7 +12,8 @@ from hostagent.net.checks import check
 from hostagent.net.devices import Address
 from hostagent.net.finding import DEGRADE, STOP
 from hostagent.net.model import survey
-from hostagent.netctl.status import drifted, late_routes
+from hostagent.netctl.leases import late_routes
+from hostagent.netctl.status import drifted
 from tests.pure.net_records import STATIC, Host, kernel_of, link
 from tests.pure.netctl_host import opened
 

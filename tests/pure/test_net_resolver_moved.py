@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from hostagent.net import apply, bring, journal, resolver
 from hostagent.net import host as net_host
-from hostagent.net.devices import GROUP, Device, Dns, Wanted
+from hostagent.net.devices import GROUP, Device, Dns, Lease, Wanted
 from hostagent.net.model import want
 from hostagent.net.operation import Operation, Plan, Step
 from hostagent.net.plan import plan
 from hostagent.net.resolv_conf import render
 from hostagent.net.unfinished import unfinished
+from hostagent.startup import network
 from tests.pure.net_kernel import FakeKernel
 from tests.pure.net_records import STATIC, Host
 from tests.pure.startup_network import FakeHost
@@ -125,6 +129,91 @@ def test_a_plain_file_is_written_once_whichever_bridge_it_is_for(tmp_path, kerne
     made = tools_of(tmp_path, "xenbr0")
 
     assert steps_of(made, moved(gone=("xenbr0",)), kernel).steps == ()
+
+
+# --- of an owner that is not the management interface ---
+
+OTHER = Dns(("10.2.0.1",))
+LEASE = Lease("xenbr0", 4, gateway=True, dns=True)
+
+
+@pytest.fixture
+def storage(tmp_path, resolved, kernel):
+    """xapi0 has them, and management is on xenbr0."""
+    kernel.links[INDEX["xapi0"]].group = GROUP
+    made = tools_of(tmp_path, "xenbr0")
+    made.resolver(render(OTHER), "xapi0")
+    return made
+
+
+def back(**changed):
+    return Wanted((Device("xenbr0", "bridge"),))._replace(**changed)
+
+
+def undo(planned, root, kernel):
+    left = journal.Journal(journal.APPLIED, "boot-1", "", "a move", 0.0, planned.steps)
+    assert apply.undo(left, applying(tools_of(root, ""), kernel), boot="boot-1") == ()
+
+
+@pytest.mark.parametrize("gone", [(), ("xapi0",)])
+def test_those_of_another_bridge_go_when_management_has_its_own_again_and_an_undo_has_them_back(
+    tmp_path, storage, kernel, gone
+):
+    planned = steps_of(storage, back(dns=DNS, dns_bridge="xenbr0", gone=gone), kernel)
+
+    apply.apply(planned, applying(storage, kernel))
+    assert (servers(tmp_path, "xenbr0"), servers(tmp_path, "xapi0")) == (render(DNS), "")
+
+    undo(planned, tmp_path, kernel)
+    assert (servers(tmp_path, "xenbr0"), servers(tmp_path, "xapi0")) == ("", render(OTHER))
+
+
+def test_they_stay_until_a_dhcp_server_gave_the_next_owner_its_own(tmp_path, storage, kernel, monkeypatch):
+    wanted = back(leases=(LEASE,))
+    steps = plan(wanted, kernel.look(), storage.around(wanted, kernel.look())).steps
+    planned = Plan(tuple(step for step in steps if step.do.verb == "dns"))
+
+    apply.apply(planned, applying(storage, kernel))
+    assert (servers(tmp_path, "xenbr0"), servers(tmp_path, "xapi0")) == ("", render(OTHER))
+
+    monkeypatch.setattr(network, "look", lambda _: kernel.look())
+    monkeypatch.setattr(network, "management", lambda _: ("xenbr0", "IPv4"))
+    config: Any = SimpleNamespace(
+        paths=SimpleNamespace(root=tmp_path, state=tmp_path / "state"), repair_drift=False
+    )
+    no: Any = None
+    network.keeper(config, no, no)._eyes.resolve(DNS, "xenbr0")
+    assert (servers(tmp_path, "xenbr0"), servers(tmp_path, "xapi0")) == (render(DNS), "")
+
+    undo(planned, tmp_path, kernel)
+    assert (servers(tmp_path, "xenbr0"), servers(tmp_path, "xapi0")) == ("", render(OTHER))
+
+
+def test_an_owner_whose_client_runs_has_them_or_never_will(tmp_path, storage, kernel):
+    found = resolver.left(tmp_path, back(leases=(LEASE,)), kernel.look(), (LEASE,), "xenbr0")
+
+    assert found == ()
+
+
+def test_an_owner_that_is_yet_to_be_made_is_not_told_of(tmp_path, storage, kernel):
+    wanted = Wanted(leases=(LEASE._replace(device="xapi7"),))
+
+    found = resolver.left(tmp_path, wanted, kernel.look(), (), "xenbr0")
+
+    assert found == (("xapi0", render(OTHER), render(OTHER)),)
+
+
+def test_those_of_a_bridge_that_others_made_are_theirs(tmp_path, storage, kernel):
+    kernel.links[INDEX["xapi0"]].group = 0
+
+    planned = steps_of(storage, back(dns=DNS, dns_bridge="xenbr0"), kernel)
+    apply.apply(planned, applying(storage, kernel))
+    resolver.take_off(tmp_path, "xenbr0", kernel.look(), "xenbr0")
+
+    assert servers(tmp_path, "xapi0") == render(OTHER)
+
+
+# --- whose they are ---
 
 
 def test_they_belong_to_the_bridge_of_their_owner():

@@ -143,9 +143,9 @@ def test_a_port_of_a_bond_tells_its_state():
     }
 
 
-@given(st.one_of(addresses4, addresses6), st.integers(0, 32), words, words)
-def test_addresses_are_read(text, prefix, flags, valid_s):
-    times = {"ifa_preferred": 1, "ifa_valid": valid_s, "cstamp": 0, "tstamp": 0}
+@given(st.one_of(addresses4, addresses6), st.integers(0, 32), words, words, words)
+def test_addresses_are_read(text, prefix, flags, valid_s, set_cs):
+    times = {"ifa_preferred": 1, "ifa_valid": valid_s, "cstamp": 0, "tstamp": set_cs}
     body = written_by_pyroute2(
         ifaddrmsg(),
         NEW_ADDRESS,
@@ -156,7 +156,7 @@ def test_addresses_are_read(text, prefix, flags, valid_s):
         scope=253,
     )
 
-    assert decode_address(body) == Address(INDEX, text, prefix, flags, 253, valid_s)
+    assert decode_address(body) == Address(INDEX, text, prefix, flags, 253, valid_s, set_cs)
 
 
 def test_an_address_with_a_peer_is_ours_and_not_the_peers():

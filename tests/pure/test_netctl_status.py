@@ -9,22 +9,16 @@ import threading
 import pytest
 
 from hostagent.errors import KernelError
-from hostagent.net import bring, cache, reset, taken_back
+from hostagent.net import bring, cache, reset
 from hostagent.net.attached import attached
-from hostagent.net.devices import Dns, Kernel
-from hostagent.net.dhcp_lease import Leased
+from hostagent.net.devices import Kernel
 from hostagent.net.follow import Event
 from hostagent.net.operation import Operation
-from hostagent.netctl.control import Control
 from hostagent.netctl.generation import keep
-from hostagent.netctl.observed import Speed
-from hostagent.netctl.plug import Network, Site
 from hostagent.netctl.reconfigure import reconfigure
-from hostagent.netctl.status import Eyes, Keeper
-from tests.pure.net_kernel import FakeKernel
 from tests.pure.netctl_host import STATIC, opened
 from tests.pure.netctl_kernel import a_host, a_kernel
-from tests.pure.startup_network import FakeHost, Silence
+from tests.pure.netctl_world import World
 
 
 @pytest.fixture(autouse=True)
@@ -33,86 +27,6 @@ def no_power_cut(monkeypatch):
 
 
 # --- the thread's rounds ---
-
-
-class World:
-    """A host with a database, NICs eth0 to eth4 of it in the kernel, and what the keeper told others."""
-
-    def __init__(self, site, state):
-        self.site = site
-        self.state, self.run = state, state / "run"
-        self.host = FakeHost(FakeKernel())
-        self.leases = {}
-        self.kept_leases, self.resolved, self.served, self.cached = [], [], [], []
-        self.follower = Silence()
-        self.looks = 0
-        self.now = 0.0
-        self.management = "xenbr0", "IPv4"
-        for number in range(5):
-            self.host.kernel.nic(f"eth{number}", number + 2, up=True)
-            made = self.host.kernel.links[number + 2]
-            made.permanent_mac = made.mac = f"02:00:00:00:00:0{number}"
-        self.network = Network(
-            Site(
-                open=lambda _: self.host.open(state, run=self.run),
-                owners=lambda _: (),
-                management=lambda: self.management,
-                set_management=lambda *_: None,
-                serve=lambda *_: None,
-                nics=lambda: (),
-                has_bridge=lambda _: False,
-                ask=self.host.ask,
-            )
-        )
-        self.control = Control(site.db, "host-uuid", self.network)
-
-    def look(self):
-        self.looks += 1
-        return self.host.look()
-
-    def keeper(self, **settings):
-        made = Keeper(
-            self.control,
-            Eyes(
-                follow=lambda: self.follower,
-                look=self.look,
-                speed=lambda _: Speed(1000, duplex=True),
-                leased=lambda bridge, family: self.leases.get((bridge, family)),
-                keep_lease=lambda bridge, lease: self.kept_leases.append((bridge, lease)),
-                resolve=lambda dns, bridge: self.resolved.append((dns, bridge)),
-                serve=lambda bridge, family: self.served.append((bridge, family)),
-                carry_out=self.host.execute,
-                keep=self.cached.append,
-                taken_back=lambda: taken_back.noted(self.run),
-                **settings,
-            ),
-            clock=lambda: self.now,
-        )
-        self.follower.lose()
-        made.refresh(self.follower)
-        return made
-
-    def raised(self, *numbers):
-        with self.site.db.read() as view:
-            records = self.control.records(view)
-        with self.network.bring_up(records, [self.site.pifs[n] for n in numbers], was=records):
-            pass
-
-    def plug(self, number, **more):
-        return reconfigure(
-            self.control, self.network, bring.Request(bring.UP, self.site.pifs[number], **more)
-        )
-
-    def undo(self):
-        return bring.undo(self.host.open(self.state, run=self.run))
-
-    def pif(self, number):
-        return self.site.record("PIF", self.site.pifs[number])
-
-    def again(self, keeper):
-        """A round after something happened that needs a look."""
-        self.follower.lose()
-        return keeper.refresh(self.follower)
 
 
 @pytest.fixture
@@ -186,55 +100,6 @@ def test_a_round_waits_for_a_change_that_is_under_way(world):
     thread.join()
 
     assert done.is_set()
-
-
-# --- leases ---
-
-
-def test_a_lease_is_recorded_kept_and_gives_the_host_its_name_servers(world):
-    world.site.set("PIF", world.site.pifs[0], ip_configuration_mode="DHCP", IP="", netmask="", gateway="")
-    world.raised(0)
-    lease = Leased(4, "BOUND", ("192.0.2.33/24",), ("192.0.2.1",), ("192.0.2.53",), ("example.org",))
-    world.leases["xenbr0", 4] = lease
-    keeper = world.keeper()
-    world.host.address("xenbr0", "192.0.2.33", gateway="192.0.2.1")
-
-    world.again(keeper)
-
-    assert (world.pif(0)["IP"], world.pif(0)["DNS"]) == ("192.0.2.33", "192.0.2.53")
-    assert world.kept_leases[-1] == ("xenbr0", lease)
-    assert world.resolved[-1] == (Dns(("192.0.2.53",), ("example.org",)), "xenbr0")
-    assert world.site.record("host", world.site.host)["address"] == "192.0.2.33"
-    asked = len(world.kept_leases)
-    world.again(keeper)
-    assert len(world.kept_leases) == asked
-
-
-def test_a_lease_without_name_servers_leaves_the_recorded_ones(world):
-    world.site.set("PIF", world.site.pifs[0], ip_configuration_mode="DHCP", DNS="192.0.2.99")
-    world.raised(0)
-    world.leases["xenbr0", 4] = Leased(4, "BOUND", ("192.0.2.33/24",))
-    world.host.address("xenbr0", "192.0.2.33")
-
-    world.keeper()
-
-    assert world.pif(0)["DNS"] == "192.0.2.99"
-    assert world.resolved == []
-
-
-def test_static_routes_of_a_leased_address_come_with_it(world):
-    world.site.set("PIF", world.site.pifs[0], ip_configuration_mode="DHCP", IP="", netmask="", gateway="")
-    routes = {"static-routes": "198.51.100.0/24/192.0.2.9"}
-    world.site.set("network", world.site.nets[0], other_config=routes)
-    world.raised(0)
-    keeper = world.keeper()
-    assert not world.host.look().routes
-    world.host.address("xenbr0", "192.0.2.33")
-
-    world.again(keeper)
-
-    (route,) = world.host.look().routes
-    assert (route.destination, route.gateway) == ("198.51.100.0/24", "192.0.2.9")
 
 
 @pytest.mark.parametrize("mode", ["DHCP", "None"])

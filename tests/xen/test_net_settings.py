@@ -21,6 +21,7 @@ from tests.xen.nics import nic_name
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
 GATEWAY, SERVER = STATIC.format(1), STATIC.format(2)
+SUBNETS = {"storage": "198.51.100.", "bond-a": "203.0.113."}
 STAYS = MANAGED = True
 """Parameters of PIF.set_disallow_unplug and PIF.introduce."""
 CLEAN_BRIDGES = """\
@@ -141,6 +142,56 @@ def owners_move(net):
     seen = look(net.host)
     assert seen.gateways() == seen.gateways(management) == before.gateways()
     assert servers(net.host) == (resolved or [SERVER])  # a list that works is not replaced by none
+
+
+def serving(net, segment, server):
+    """A DHCP server whose clients renew every 20 s and are given this name server; each segment has its own subnet."""
+    subnet = SUBNETS[segment]
+    return services.dhcp(
+        net.host.lab,
+        segment,
+        address=f"{subnet}1/{PREFIX}",
+        pool=(f"{subnet}100", f"{subnet}199"),
+        options=["option:T1,20", "option:T2,60", f"option:dns-server,{server}"],
+    )
+
+
+@pytest.mark.full
+def test_name_servers_of_leases_follow_the_pif_that_owns_dns_and_each_renewal(ours):
+    with opened(ours) as net:
+        leased_servers(net)
+    assert_whole(ours)
+
+
+def leased_servers(net):
+    one, two = net.nic(STORAGE), net.nic(BOND_A)
+
+    def has(first, second, host):
+        def as_wanted():
+            records = [net.record(nic.pif)["DNS"] for nic in (one, two)]
+            return (*records, servers(net.host)) == (first, second, [host])
+
+        return as_wanted
+
+    with serving(net, "storage", "192.0.2.53") as server:
+        with serving(net, "bond-a", "192.0.2.54"):
+            net.api.PIF.add_to_other_config(one.pif, "peerdns", "true")
+            for nic in (one, two):
+                net.api.PIF.reconfigure_ip(nic.pif, "DHCP", "", "", "", "")
+                net.api.PIF.plug(nic.pif)
+            await_that(has("192.0.2.53", "", "192.0.2.53"), "the name server of the first")
+            [lease] = server.leases()
+            assert lease.hostname == net.host.exec("hostname -s").stdout.strip()
+            before = await_that(lambda: look(net.host).addresses(two.bridge), "an address by DHCP")
+
+            net.api.PIF.remove_from_other_config(one.pif, "peerdns")
+            net.api.PIF.add_to_other_config(two.pif, "peerdns", "true")
+            done = up(net, two.pif)
+            assert done.code == DONE, done.said
+            await_that(has("", "192.0.2.54", "192.0.2.54"), "the name server of the second")
+        with serving(net, "bond-a", "192.0.2.55"):
+            await_that(has("", "192.0.2.55", "192.0.2.55"), "that of a renewal", deadline_s=120)
+        assert look(net.host).addresses(two.bridge) == before
 
 
 @pytest.mark.full

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from hostagent.net.devices import Address, Route
+from hostagent.net.follow import Follower
 from hostagent.net.netlink import Netlink, NetlinkError
 from hostagent.net.operation import Operation
 from tests.netns.netlink_links import BRIDGE, SOON_S, A, B, add, change, device, ip, ip_json, link
@@ -163,7 +164,7 @@ def test_addresses_come_and_go(netlink: Netlink) -> None:
     ours = {a.text: a for a in netlink.look().addresses if a.scope == 0 and a.device == A}
     assert {text: (a.prefix, not a.flags & 0x80) for text, a in ours.items()} == seen()
     assert 590 <= ours["192.0.2.2"].valid_s <= 600
-    assert ours["192.0.2.1"] == Address(A, "192.0.2.1", 24)
+    assert ours["192.0.2.1"] == Address(A, "192.0.2.1", 24, set_cs=ours["192.0.2.1"].set_cs)
 
     netlink.execute(
         [
@@ -218,6 +219,25 @@ def test_a_route_comes_and_goes(
 
     addressed.execute([route._replace(verb="route-del")])
     assert ip_json(family, "route", "show", "proto", "171") == []
+
+
+@pytest.mark.parametrize("valid_s", [600, 0xFFFFFFFF])
+def test_an_address_tells_when_it_was_set_last_and_its_event_the_same(
+    addressed: Netlink, valid_s: int
+) -> None:
+    def set_cs() -> int:
+        return next(one.set_cs for one in addressed.look().addresses if one.text == "192.0.2.9")
+
+    again = change("address-add", "xapi1", A, text="192.0.2.9", prefix=24, flags=0, valid_s=valid_s)
+    addressed.execute([again])
+    first = set_cs()
+    time.sleep(0.05)
+    assert set_cs() == first > 0
+    with Follower() as follower:
+        addressed.execute([again])
+        told = [event.what for event in follower.read() or ()]
+    assert [one.set_cs for one in told if isinstance(one, Address) and one.text == "192.0.2.9"] == [set_cs()]
+    assert set_cs() > first
 
 
 def test_a_default_route_moves_to_another_gateway_and_one_of_another_owner_stays(addressed: Netlink) -> None:
