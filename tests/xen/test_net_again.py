@@ -134,6 +134,8 @@ def answer_with_tag(ports):
             if (answer := arp_of(frame)) is not None and (answer.operation, answer.sender) == (2, TAGGED)
         ]
 
+    for port in ports:
+        port.drain()  # answers to earlier questions
     frames = await_that(asked, "an answer over the bond")
     assert all(has_tag(frame, TAG) for frame in frames)
     return frames[0].source
