@@ -336,7 +336,7 @@ def _outcome(message: Message, call: Call) -> Iterator[None]:
     try:
         yield
     except HostagentError as error:
-        _note(message, call.session, call.peer, error.code)
+        _note(message, call.session, call.peer, error.code, f"{error.found} (hint: {error.hint})")
         raise CallError(error.code, *error.params) from error
     except CallError as error:
         _note(message, call.session, call.peer, error.code)
@@ -352,9 +352,12 @@ def _outcome(message: Message, call: Call) -> Iterator[None]:
     _note(message, call.session, call.peer, "success")
 
 
-def _note(message: Message, session: Session | None, peer: Peer, outcome: str) -> None:
-    """One line in the audit log for a call that changes something: who, from where, what, outcome."""
+def _note(message: Message, session: Session | None, peer: Peer, outcome: str, why: str = "") -> None:
+    """One line in the audit log for a call that changes something: who, from where, what, outcome. `why` one failed
+    is a line of its own: the error that its client gets has a place for the code and its parameters alone."""
     if message.name.startswith("get_") or message.cls in ("event",) or message.min_role == "read-only":
         return
     who = session.name if session else "no session"
     audit.info("%s from %s: %s: %s", who, peer.address or "local", message.wire_name, outcome)
+    if why:
+        log.info("%s: %s", message.wire_name, " ".join(why.split()))

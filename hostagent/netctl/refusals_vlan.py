@@ -27,11 +27,12 @@ def create(
         "VLAN"
     ):  # one pass: a look-up of each is a query each, of a thousand on a trunk
         if record["tagged_PIF"] == tagged and record["tag"] == tag:
+            used = text(view, "PIF", str(record["untagged_PIF"]), "network")
             raise RefusedError(
                 "PIF_VLAN_EXISTS",
                 tagged,
-                found=f"{device_of(view, tagged)} carries VLAN {tag} already",
-                hint="use that one: VLAN.get_all_records",
+                found=f"{device_of(view, tagged)} carries VLAN {tag} already, for network '{label_of(view, used)}'",
+                hint=f"use that network ({text(view, 'network', used, 'uuid')}), or VLAN.destroy first",
             )
     refusals.not_connected(view, network, host)
     _network_fits(view, network, sriov=bool(texts(view, "PIF", tagged, "sriov_logical_PIF_of")))

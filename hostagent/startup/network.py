@@ -137,10 +137,13 @@ def keep_positions(config: Config, found: nics.Assignment) -> None:
 
 
 def with_policy(config: Config, found: Iterable[Nic]) -> Sequence[Nic]:
-    """The NICs, and which of them the host boots from. Raises CommandError."""
-    from hostagent.net import nic_policy
+    """The NICs, and which of them the host boots from. Raises CommandError, NetlinkError."""
+    from hostagent.net import nic_policy, root_disk
 
-    return nic_policy.marked(found, nic_policy.read(config.paths.root))
+    root = config.paths.root
+    policy = nic_policy.read(root)
+    pinned = policy.pinned | root_disk.nics(root, lambda: look(config))
+    return nic_policy.marked(found, policy._replace(pinned=pinned))
 
 
 # --- the inventory and the listener ---

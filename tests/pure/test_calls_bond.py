@@ -255,6 +255,23 @@ def test_create_refuses_members_that_do_not_go_together(site):
     assert site.fails(*create(site, eth3, eth4)) == ["PIF_INCOMPATIBLE_PRIMARY_ADDRESS_TYPE", eth4]
 
 
+def test_why_a_call_is_refused_is_in_the_log_on_one_line(site, caplog):
+    caplog.set_level("INFO")
+    eth0, eth1, *_ = site.pifs
+    site.set("PIF", eth1, **IPV6)
+    site.fails(*create(site, eth0, eth1))
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "hostagent.api.dispatch"]
+    assert told == (
+        "Bond.create: several members, or VLANs of the same tag on them, have addresses of their own:"
+        " eth0 (192.0.2.7), eth1 (2001:db8::7/64) (hint: take them away from all but one:"
+        " PIF.reconfigure_ip mode=None, PIF.reconfigure_ipv6 mode=None)"
+    )
+    caplog.clear()
+    site.fails("PIF.introduce", site.host, "two\nlines", "eth9", True)  # noqa: FBT003 - as the call has it
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "hostagent.api.dispatch"]
+    assert told.startswith("PIF.introduce: 'two lines' is no MAC address")
+
+
 def test_create_and_destroy_refuse_while_something_needs_the_members(site):
     eth0, eth1, eth2, eth3, _ = site.pifs
     _, upper, _ = site.vlan(eth1, 5)

@@ -43,6 +43,21 @@ def test_a_vlan_that_cannot_be_plugged_is_not_made(site):
     assert (error[0], error[2]) == ("PIF_CONFIGURATION_ERROR", "no 8021q; modprobe 8021q")
 
 
+def test_what_has_a_tag_already_is_named(site, caplog):
+    caplog.set_level("INFO")
+    _, eth1, eth2, *_ = site.pifs
+    _, upper, _ = site.vlan(eth1, 5)
+    holder = site.record("PIF", upper)["network"]
+    site.set("network", holder, name_label="printers")
+    site.fails("VLAN.create", eth1, 5, site.free)
+    uuid = site.record("network", holder)["uuid"]
+    assert "eth1 carries VLAN 5 already, for network 'printers'" in caplog.text
+    assert f"use that network ({uuid}), or VLAN.destroy first" in caplog.text
+    site.net.foreign[("eth2", 7)] = "fcoe0"
+    site.fails("VLAN.create", eth2, 7, site.free)
+    assert "fcoe0 is that VLAN already, and was not made by hostagent" in caplog.text
+
+
 @pytest.mark.parametrize("tag", [0, 4094])
 def test_tags_at_the_ends(site, tag):
     assert site.call("VLAN.create", site.pifs[1], tag, site.free)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hostagent.net import foreign, nic_policy
+from hostagent.net.devices import Route
 from hostagent.net.nic_policy import Policy
 from hostagent.run import CommandError
 from hostagent.startup import steps_net, steps_networks
 from tests.pure.netctl_host import NICS, opened
 from tests.pure.startup_database import rows
 from tests.pure.startup_network import nic_files
+from tests.pure.startup_tree import put
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,18 @@ def test_no_bridge_takes_the_nic_of_the_boot_disk(first_start, network_host):
 
     links = network_host.look().by_name()
     assert (links["eth0"].master != 0, links["eth1"].master, links["eth2"].master != 0) == (True, 0, True)
+
+
+def test_the_nic_of_a_root_on_nfs_stays_plugged(first_start, monkeypatch, network_host):
+    monkeypatch.setattr(nic_policy, "read", lambda _: Policy())
+    mount = "25 1 0:20 / / rw - nfs4 192.0.2.9:/root rw,addr=192.0.2.9\n"
+    put(first_start.config.paths.root / "proc/self/mountinfo", mount)
+    network_host.kernel.routes.append(Route(3, "192.0.2.0/24", "", protocol=4))
+
+    steps_net.scan_nics(first_start, [], plan=False)
+
+    pinned = {pif["device"]: pif["disallow_unplug"] for pif in rows(first_start)["PIF"].values()}
+    assert pinned == {"eth0": False, "eth1": True, "eth2": False}
 
 
 def test_without_the_programs_word_no_pif_is_made(first_start, monkeypatch):

@@ -34,6 +34,7 @@ from tests.xen.net_shapes import (
     addressed,
     pair,
     port_on,
+    up_in_words,
 )
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
@@ -146,6 +147,15 @@ def test_static_routes_are_ours_and_go_when_their_key_goes(net):
     finally:
         net.api.network.remove_from_other_config(nic.network, "static-routes")
     net.api.PIF.plug(nic.pif)
+    assert look(net.host).routes(nic.bridge) == set()
+
+    net.api.network.add_to_other_config(nic.network, "static-routes", routes)
+    try:
+        net.api.PIF.plug(nic.pif)
+        assert len(look(net.host).routes(nic.bridge)) == 2
+    finally:
+        net.api.network.remove_from_other_config(nic.network, "static-routes")
+    assert "removed: 2 routes" in up_in_words(net, nic.pif)
     assert look(net.host).routes(nic.bridge) == set()
 
 

@@ -34,6 +34,8 @@ from tests.xen.net_shapes import (
     STORAGE,
     TAG,
     addressed,
+    await_logged,
+    now_on,
     pair,
     says,
     up,
@@ -163,7 +165,9 @@ def test_row_12_a_bond_of_two_pifs_with_addresses_is_refused(net):
     one, two = pair(net)
     net.static(one.pif, ADDRESS)
     net.static(two.pif, "203.0.113.11")
+    since = now_on(net)
     assert refusal(net.bond, [one.pif, two.pif], "active-backup")[0] == "PIF_BOND_MORE_THAN_ONE_IP"
+    await_logged(net, since, "Bond.create", f"{one.name} ({ADDRESS})", f"{two.name} (203.0.113.11)")
     assert net.api.Bond.get_all() == []
 
 
@@ -262,11 +266,24 @@ def test_row_21_a_tag_that_another_program_has_is_refused_and_its_device_left_al
     nic = net.nic(STORAGE)
     net.host.exec(f"ip link add fcoe0 link {nic.name} type vlan id {TAG}")
     try:
+        since = now_on(net)
         said = refusal(net.vlan, nic.pif, TAG)
         assert said == ["VLAN_IN_USE", nic.name, str(TAG)]
+        await_logged(net, since, "VLAN.create", "fcoe0")
         seen = look(net.host)
         assert seen.settings("fcoe0")["id"] == TAG
         assert seen.master("fcoe0") == ""
+    finally:
+        net.host.exec("ip link delete fcoe0")
+    # the same when the other program was faster than a VLAN that there is already
+    vlan = net.vlan(nic.pif, TAG)
+    net.api.PIF.unplug(vlan)
+    net.host.exec(f"ip link add fcoe0 link {nic.name} type vlan id {TAG}")
+    try:
+        done = up(net, vlan)
+        assert done.code == FAILED, done.said
+        assert f"tag {TAG} on {nic.name} is taken by fcoe0, which is not ours" in done.said
+        assert look(net.host).master("fcoe0") == ""
     finally:
         net.host.exec("ip link delete fcoe0")
 
@@ -274,8 +291,12 @@ def test_row_21_a_tag_that_another_program_has_is_refused_and_its_device_left_al
 @pytest.mark.full
 def test_row_22_a_tag_that_is_there_already_is_refused_with_its_pif(net):
     nic = net.nic(STORAGE)
-    net.vlan(nic.pif, TAG)
+    vlan = net.vlan(nic.pif, TAG)
+    since = now_on(net)
     assert refusal(net.vlan, nic.pif, TAG) == ["PIF_VLAN_EXISTS", nic.pif]
+    used = net.record(vlan)["network"]
+    label, uuid = net.api.network.get_name_label(used), net.api.network.get_uuid(used)
+    await_logged(net, since, "VLAN.create", f"carries VLAN {TAG} already, for network '{label}'", uuid)
     assert len(net.api.VLAN.get_all()) == 1
 
 

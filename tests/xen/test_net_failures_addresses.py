@@ -13,9 +13,31 @@ from nested_xen import network, process, services, wire
 
 from tests.xen.net_look import await_that, look
 from tests.xen.net_moves import adopt
-from tests.xen.net_operator import DEGRADED, DONE, FAILED, PREFIX, STATIC, USAGE, opened, reconfigure, refusal
+from tests.xen.net_operator import (
+    DEGRADED,
+    DONE,
+    FAILED,
+    PREFIX,
+    STATIC,
+    USAGE,
+    opened,
+    reconfigure,
+    refusal,
+    run,
+)
 from tests.xen.net_segment import PREFIX6, SERVER6, holder, is_dhcp_request, router6
-from tests.xen.net_shapes import ADDRESS, BOND_A, DEAD_ADDRESS, STORAGE, addressed, pair, says, up
+from tests.xen.net_shapes import (
+    ADDRESS,
+    BOND_A,
+    DEAD_ADDRESS,
+    STORAGE,
+    addressed,
+    pair,
+    reason_in,
+    says,
+    up,
+    up_in_words,
+)
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
@@ -43,6 +65,9 @@ def test_row_34_a_dhcp_client_that_was_killed_comes_back(net):
             lambda: net.host.exec(f"systemctl is-active {unit}", check=False).stdout == "active\n", "a client"
         )
         await_that(lambda: look(net.host).addresses(nic.bridge) == held, "the same address")
+        net.host.exec(f"{gone}; ip address flush dev {nic.bridge} scope global")
+        assert re.search(rf"\blease-start +{nic.bridge}\b", up_in_words(net, nic.pif))
+        await_that(lambda: look(net.host).addresses(nic.bridge) == held, "the same address once more")
 
 
 @pytest.mark.full
@@ -79,6 +104,12 @@ def test_row_36_without_a_dhcp_server_the_plug_ends_and_the_client_goes_on_tryin
     assert re.search(rf"no DHCP answer on {nic.bridge} after \d+ s", done.said)
     assert net.attached(nic.pif)
     assert says(net, nic.pif, "no DHCP address", "discovers")
+    shown = run(net.host, "hostagent", "pif", "explain", nic.uuid)
+    assert shown.code == DONE, shown.said
+    sentence, *evidence, command = reason_in(shown.out, "no DHCP address")
+    assert sentence == f"✗ no DHCP address on {nic.bridge}"
+    assert any("discovers" in line for line in evidence), shown.out
+    assert command == f"    → journalctl -u hostagent-dhcp-{nic.bridge}"
     other = net.nic(BOND_A)
     assert up(net, other.pif).code == DONE  # nobody waits for it
     with services.dhcp(net.host.lab, "storage") as server:
@@ -164,6 +195,10 @@ def test_row_42_a_resolver_that_works_is_not_emptied(net):
     assert net.host.exec("grep ^nameserver /etc/resolv.conf").stdout == servers
     net.api.PIF.reconfigure_ipv6(nic.pif, "Static", f"{PREFIX6}11/64", "", "")
     net.static(nic.pif, ADDRESS, dns="")
+    assert net.host.exec("grep ^nameserver /etc/resolv.conf").stdout == servers
+    told = up_in_words(net, nic.pif)
+    assert "owns the resolver and has no DNS server" in told
+    assert "the servers there are now stay" in told
     assert net.host.exec("grep ^nameserver /etc/resolv.conf").stdout == servers
 
 

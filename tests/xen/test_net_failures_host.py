@@ -5,6 +5,7 @@ A test's name begins with its row, as in test_net_failures.py.
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -19,6 +20,7 @@ from tests.xen.net_operator import (
     DONE,
     FAILED,
     PREFIX,
+    RECONFIGURE,
     STATIC,
     checked,
     clean,
@@ -28,7 +30,7 @@ from tests.xen.net_operator import (
     run,
 )
 from tests.xen.net_segment import PREFIX6, ping
-from tests.xen.net_shapes import ADDRESS, STORAGE, TESTER, addressed, pair, says, up
+from tests.xen.net_shapes import ADDRESS, STORAGE, TESTER, addressed, pair, reason_in, says, up
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(1800)]
 
@@ -85,6 +87,15 @@ def test_row_57_a_nic_without_a_cable_comes_up_with_less_and_the_nic_is_named(ne
         assert done.code == DEGRADED, done.said
         assert f"no carrier on {nic.name}" in done.said
         assert says(net, nic.pif, f"no carrier on {nic.name}", "ethtool")
+        by_uuid = (RECONFIGURE, "--no-syslog", "--pif-uuid", nic.uuid, "--explain")
+        for words in (("hostagent", "pif", "explain", nic.uuid), by_uuid):  # what people read
+            shown = run(net.host, *words)
+            assert shown.code == DONE, shown.said
+            assert reason_in(shown.out, f"no carrier on {nic.name}") == [
+                f"✗ no carrier on {nic.name}: cable, switch port or transceiver",
+                "    ip link: NO-CARRIER",
+                f"    → ethtool {nic.name}",
+            ]
         metrics = net.record(nic.pif)["metrics"]
         await_that(lambda: not net.api.PIF_metrics.get_carrier(metrics), "the record says no carrier")
     await_that(lambda: net.api.PIF_metrics.get_carrier(metrics), "the record says carrier")
@@ -203,6 +214,9 @@ def test_row_61_a_damaged_cache_is_set_aside_and_the_verified_one_used(xen_host)
     done = reconfigure(xen_host, "--force", "xenbr0", "--management", "up")
     assert done.code == DONE, done.said
     assert "generation" in done.said
+    told = "\n".join(done.value["told"])
+    assert "cache.json is not whole, or not ours (set aside as cache.json.damaged)" in told
+    assert re.search(r"using generation \d+, the last verified one", told), told
     assert xen_host.exec("ls /var/lib/hostagent/net").stdout.count(".damaged") == 1
     start(xen_host)
     assert_whole(xen_host)

@@ -8,7 +8,7 @@ from nested_xen import install, machine, network, wire
 from tests.xen.agent import power_on, start
 from tests.xen.net_look import assert_bridge, assert_vlan, await_that, bonding, look
 from tests.xen.net_moves import adopt, assert_reachable, management_of
-from tests.xen.net_operator import DONE, PREFIX, STATIC, opened, run
+from tests.xen.net_operator import DONE, FAILED, PREFIX, STATIC, opened, reconfigure, refusal, run
 from tests.xen.net_segment import ping
 
 pytestmark = [pytest.mark.destructive, pytest.mark.timeout(3600)]
@@ -18,6 +18,7 @@ TESTER = STATIC.format(200)
 MOST = machine.MAX_NICS
 NEW_CARD = "02:00:00:00:00:c0"
 LONG = "enp129s0f1np1x"  # 14 bytes: no tag fits behind it
+BOOT_CARDS = "/opt/xensource/libexec/bfs-interfaces"
 
 
 def address(number):
@@ -236,6 +237,56 @@ def test_rows_24_and_25_a_vlan_on_a_nic_with_a_long_name_has_a_short_one_and_an_
 
 
 @pytest.mark.full
+def test_row_31_the_cards_of_the_root_disk_are_left_alone_or_stay_plugged(net):
+    """A program of the platform names them: the first line those that are not ours, the second those that stay."""
+    left, kept = net.nic(STORAGE), net.nic(BOND_A)
+    theirs = f"{address(STORAGE)}/{PREFIX}"
+    for nic in (left, kept):
+        net.api.PIF.forget(nic.pif)
+    net.host.exec(
+        f"mkdir -p $(dirname {BOOT_CARDS})"
+        f" && printf '#!/bin/sh\\necho {left.name}\\necho {kept.name}\\n' >{BOOT_CARDS} && chmod 755 {BOOT_CARDS}"
+        f" && ip link set {left.name} up && ip address add {theirs} dev {left.name}"
+    )
+    try:
+        net.api.PIF.scan(net.me)
+        unmanaged, pinned = net.nic(STORAGE), net.nic(BOND_A)
+        assert (net.record(unmanaged.pif)["managed"], unmanaged.bridge) == (False, "")
+        assert (net.record(pinned.pif)["managed"], pinned.bridge) == (True, kept.bridge)
+        assert net.record(pinned.pif)["disallow_unplug"] is True
+        assert net.record(net.nic(BOND_B).pif)["disallow_unplug"] is False
+
+        for call in (net.api.PIF.plug, net.api.PIF.unplug):
+            assert refusal(call, unmanaged.pif) == ["PIF_UNMANAGED", unmanaged.pif]
+        assert refusal(net.static, unmanaged.pif, address(BOND_B)) == ["PIF_UNMANAGED", unmanaged.pif]
+        for action in ("up", "down"):
+            assert reconfigure(net.host, "--pif-uuid", unmanaged.uuid, action).code == FAILED
+        seen = look(net.host)
+        assert (seen.master(left.name), seen.addresses(left.name)) == ("", {theirs})
+        assert left.bridge not in seen.links
+
+        net.api.PIF.plug(pinned.pif)
+        assert refusal(net.api.PIF.unplug, pinned.pif) == ["PIF_DOES_NOT_ALLOW_UNPLUG", pinned.pif]
+        assert refusal(net.api.PIF.forget, pinned.pif)[0] == "PIF_DOES_NOT_ALLOW_UNPLUG"
+        down = reconfigure(net.host, "--pif-uuid", pinned.uuid, "down")
+        assert down.code == FAILED, down.said
+        assert "is marked as one that must stay plugged" in down.said
+        assert_bridge(look(net.host), kept.bridge, {kept.name}, mac=kept.mac)
+    finally:
+        net.host.exec(f"rm -f {BOOT_CARDS}; ip address flush dev {left.name}")
+        net.api.PIF.scan(net.me)
+        for number in (STORAGE, BOND_A):
+            again = net.nic(number)
+            net.api.PIF.set_disallow_unplug(again.pif, False)  # noqa: FBT003 - as the call has it
+            net.api.PIF.forget(again.pif)
+            if not again.bridge:
+                net.api.network.destroy(again.network)
+        net.api.PIF.scan(net.me)
+    assert (net.nic(STORAGE).bridge, net.nic(BOND_A).bridge) == (left.bridge, kept.bridge)
+    assert net.record(net.nic(STORAGE).pif)["managed"] is True
+
+
+@pytest.mark.full
 def test_row_28_a_member_of_a_bond_that_is_renamed_stays_its_member(net):
     one, two = net.nic(BOND_A), net.nic(BOND_B)
     _, master = net.bond([one.pif, two.pif], "active-backup")
@@ -260,4 +311,5 @@ def test_row_29_a_member_that_leaves_a_bond_has_its_own_mac_address_again(net):
     assert look(net.host).links[two.name]["address"] == one.mac
     net.api.Bond.destroy(bond)
     seen = look(net.host)
-    assert {seen.links[nic.name]["address"] for nic in (one, two)} == {one.mac, two.mac}
+    own = {nic.name: seen.links[nic.name]["address"] for nic in (one, two)}
+    assert own == {one.name: one.mac, two.name: two.mac}

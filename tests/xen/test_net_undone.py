@@ -6,8 +6,10 @@ something was done and undone is read in the history: of a host that nobody chan
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from nested_xen import machine
+from nested_xen import machine, wire
 from nested_xen.machine import GATEWAY
 
 from tests.xen.agent import start
@@ -24,6 +26,7 @@ from tests.xen.net_moves import (
     on_one_segment,
 )
 from tests.xen.net_operator import DONE, FAILED, opened, reconfigure, refusal, run
+from tests.xen.net_segment import PARTNER, lacp_partner
 from tests.xen.net_shapes import agent
 
 pytestmark = [pytest.mark.full, pytest.mark.destructive, pytest.mark.timeout(2400)]
@@ -31,6 +34,7 @@ pytestmark = [pytest.mark.full, pytest.mark.destructive, pytest.mark.timeout(240
 NETMASK = str(machine.SUBNET.netmask)
 NOBODYS, NOBODYS_GATEWAY = "203.0.113.9", "203.0.113.1"
 WRONG_TAG = 999
+ANOTHER_SWITCH = "02:00:00:00:00:bb"
 CONFIRM_S = 30
 NOT_AGAIN = "answered before the change, and not within"
 TIMER = "systemctl is-active hostagent-net-undo.timer"
@@ -150,6 +154,36 @@ def test_a_bond_whose_mode_does_not_fit_the_switch_is_undone(two_cables):
     assert "LACP" in told
     with opened(host) as net:
         assert net.api.Bond.get_all() == []
+
+
+def test_row_5_a_management_bond_whose_members_go_to_two_switches_is_undone(host):
+    before = look(host)
+    with opened(host) as net:
+        nics = [net.nic(number) for number in (MANAGEMENT, SECOND)]
+        ref = net.network("a bond, of two switches")
+        uuid = net.api.network.get_uuid(ref)
+    last = newest(host)
+    segments = [machine.DEFAULT_SEGMENTS[number] for number in (MANAGEMENT, SECOND)]
+    ports = [wire.join(host.lab, segment, f"lacp-{segment}") for segment in segments]
+    try:
+        with lacp_partner(ports, systems=(PARTNER, ANOTHER_SWITCH)):
+            code, said = at_the_console(
+                host,
+                f"hostagent-xe bond-create network-uuid={uuid} pif-uuids={','.join(nic.uuid for nic in nics)}",
+                "mode=lacp properties:lacp-time=fast",
+            )
+    finally:
+        for port in ports:
+            port.close()
+    as_before(host, before)
+    assert code == FAILED, said
+    [told] = undone_since(host, last)
+    for words in (said, told):
+        assert "are in different LACP groups, and only one of them carries traffic" in words
+        assert all(re.search(rf"aggregator \d+: {nic.name}\b", words) for nic in nics), words
+    with opened(host) as net:
+        assert net.api.Bond.get_all() == []
+        net.api.network.destroy(ref)
 
 
 def test_a_working_bond_is_not_changed_to_a_mode_that_does_not_fit_the_switch(two_cables):
