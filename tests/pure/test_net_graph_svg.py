@@ -1,3 +1,5 @@
+# mypy: disable-error-code="union-attr,arg-type"
+# each test knows what it has drawn
 """The picture of the network, parsed: what stands where, what leads from where to where, and in which colour."""
 
 from __future__ import annotations
@@ -164,7 +166,7 @@ def networks(draw):
     slaves = draw(st.dictionaries(REFS, st.lists(REFS, max_size=3), max_size=2))
     bonds = {ref: Bond(ref, ref, "a", tuple(of)) for ref, of in slaves.items()}
     tagged = draw(st.dictionaries(REFS, st.tuples(REFS, REFS), max_size=2))
-    vlans = {ref: Vlan(ref, ref, *of, 5) for ref, of in tagged.items()}
+    vlans = {ref: Vlan(ref, ref, of[0], of[1], 5) for ref, of in tagged.items()}
     links = {one.ifindex: one for one in draw(LINKS)}
     return Records("host", pifs, bridges, bonds, vlans), Kernel(links, (), ())
 
