@@ -210,6 +210,7 @@ def explain_pif(args: argparse.Namespace) -> int:
     from hostagent.cli import netrecords, output
     from hostagent.config import Paths
     from hostagent.net import evidence, explain, journal
+    from hostagent.net.reason import record
 
     paths = Paths.from_arguments(args)
     found = netrecords.read(paths)
@@ -220,7 +221,7 @@ def explain_pif(args: argparse.Namespace) -> int:
     known = evidence.ask_around(known, records, kernel, pif, evidence.of_host(paths.root))
     answer = explain.explain(records, kernel, pif.ref, known)
     if args.json:
-        reasons = [reason._asdict() for reason in answer.reasons]
+        reasons = [record(reason) for reason in answer.reasons]
         output.emit(args, {**answer._asdict(), "facts": dict(answer.facts), "reasons": reasons})
     else:
         print(explain.text(answer))

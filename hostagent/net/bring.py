@@ -201,7 +201,20 @@ def finish(
     if result["outcome"] in fit and (pif.management or request.management):
         note_verified(host, generation, result, pif.ref)
     if result["outcome"] != ROLLED_BACK:
+        # after the mark: a host can be gone back to that carries less than its MTU
+        if change is not None and not request.boot:
+            less(result, _narrow(pif, change, host))
         less(result, host.remarks())
+
+
+def _narrow(pif: Pif, change: Change, host: Host) -> list[str]:
+    network = change.records.networks.get(pif.network)
+    if host.wire is None or network is None or not (change.planned.steps or comes(change.wanted, pif.ref)):
+        return []
+    from hostagent.net.reachable import narrow
+
+    told = narrow(pif, host.tools.netlink.look(), network.bridge or pif.device, host.wire)
+    return [told] if told else []
 
 
 def less(result: Result, told: list[str]) -> None:

@@ -98,7 +98,7 @@ def chains(records: Records, up: Iterable[str], down: Iterable[str]) -> Chains:
     leaving: dict[str, None] = {}
     for ref in down:
         if ref not in pifs or not pifs[ref].managed:
-            findings.append(_unmanaged(ref, pifs[ref]) if ref in pifs else _unknown(ref))
+            findings.append(_unmanaged(records, ref, pifs[ref]) if ref in pifs else _unknown(ref))
         elif ref not in roots:
             leaving[ref] = None
     displacing = [root for root in made if pifs[root].bond_master_of or pifs[root].bond_slave_of]
@@ -174,7 +174,7 @@ def _root(records: Records, ref: str) -> tuple[str, Finding | None]:
         chain += members(records, root)
     for part in chain:
         if not part.managed:
-            return "", _unmanaged(ref, part)
+            return "", _unmanaged(records, ref, part)
         if part.network not in records.networks and part in (pif, root):
             return "", _broken(part, "the records do not have its network")
     return root.ref, None
@@ -185,13 +185,18 @@ def _unknown(ref: str) -> Finding:
     return Finding(0, STOP, (ref,), what, hint, "HANDLE_INVALID", ("PIF", ref))
 
 
-def _unmanaged(ref: str, part: Pif) -> Finding:
-    hint = "others configure it; ours with: hostagent xe pif-introduce host-uuid=… device=… managed=true"
+def _unmanaged(records: Records, ref: str, part: Pif) -> Finding:
+    hint = (
+        f"others configure it; ours with: hostagent xe pif-forget uuid={part.uuid} && "
+        f"hostagent xe pif-introduce host-uuid={records.host_uuid or '…'} device={part.device} managed=true"
+    )
     return Finding(31, STOP, (ref,), f"{text(part)} is not managed", hint, "PIF_UNMANAGED", (part.ref,))
 
 
 def _broken(pif: Pif, found: str) -> Finding:
-    return Finding(0, STOP, (pif.ref,), f"{text(pif)}: {found}", "compare the records: hostagent pif show")
+    return Finding(
+        0, STOP, (pif.ref,), f"{text(pif)}: {found}", f"compare the records: hostagent pif show {pif.uuid}"
+    )
 
 
 def _slave_and_bond(pif: Pif, slave: Pif, master: Pif) -> Finding:

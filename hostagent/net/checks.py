@@ -11,6 +11,7 @@ from hostagent.net import inet, model, others
 from hostagent.net.chains import lower_of, members, text
 from hostagent.net.devices import GROUP, GUESTS_PORTS, PROTOCOL, SCOPE_LINK, UP
 from hostagent.net.finding import DEGRADE, STOP, STOP_UNLESS_BOOT, Finding
+from hostagent.net.owners import other_management
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -141,7 +142,7 @@ def _management(records: Records, found: Survey, becoming: str) -> list[Finding]
                 STOP,
                 (*others.causes(records, found.chains, ref), ref),
                 f"{text(pif)} is the management interface and would be taken down",
-                "hostagent xe host-management-reconfigure pif-uuid=…",
+                other_management(records, found.chains.attached, causes, ref),
                 "PIF_IS_MANAGEMENT_INTERFACE",
                 (ref,),
             )
@@ -317,7 +318,7 @@ def _nics(records: Records, found: Survey, kernel: Kernel, links: dict[str, Link
             findings.append(Finding(46, STOP, device.serves, what, hint))
         elif device.master and link.ifindex in foreign and not link.master:
             what = f"{link.name} has {', '.join(foreign[link.ifindex])}, given by another program"
-            hint = "take the NIC over with its address: hostagent net adopt"
+            hint = f"take the NIC over with its address: hostagent net adopt {link.name}"
             findings.append(Finding(46, STOP_UNLESS_BOOT, device.serves, what, hint))
         if link.flags & UP and not link.carrier:
             what, hint = (

@@ -102,7 +102,7 @@ def _does_not_work(found: Evidence, kernel: Kernel, pif: Pif, bridge: str, nics:
     links = kernel.by_name()
     if not bridge or any(not links[name].carrier for name in nics):
         return True
-    if pif.ip_mode == "DHCP":
+    if pif.ip_mode == "DHCP" and (not _addresses(kernel, bridge) or not found.gateways):
         return not _addresses(kernel, bridge)
     return True not in found.gateways.values()
 

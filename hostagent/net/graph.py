@@ -77,6 +77,8 @@ class _Drawing:
         pifs = sorted(self.records.pifs.values(), key=lambda pif: (pif.vlan, len(pif.device), pif.device))
         for pif in pifs:
             self._carrier(pif)
+        for lower, _ in list(self.edges):
+            self._without_pif(lower)
         for pif in pifs:
             self._bridge(pif)
         on_pifs = {pif.network for pif in pifs}
@@ -107,6 +109,12 @@ class _Drawing:
         self._add(Node(pif.device, "bond", DARK if state == UP and live < len(slaves) else state, note))
         for slave in slaves:
             self.edges[slave.device, pif.device] = None
+
+    def _without_pif(self, name: str) -> None:
+        """The node of what the records lie on and do not have, as after a restore of the database."""
+        link = self.links.get(name)
+        column = "bond" if link and link.kind == "bond" else "nic"
+        self._add(Node(name, column, FOREIGN if link else MISSING, _join("no PIF", self._mtu(link))))
 
     def _bridge(self, pif: Pif) -> None:
         network = self.records.networks.get(pif.network)
@@ -182,15 +190,19 @@ def text(found: Graph, *, coloured: bool = False) -> str:
             has_lower.add(upper)
     lines: list[tuple[str, Node]] = []
 
-    def walk(name: str, first: str, rest: str) -> None:
+    shown: set[str] = set()
+
+    def walk(name: str, first: str, rest: str, above: tuple[str, ...] = ()) -> None:
         lines.append((first + name, found.nodes[name]))
-        children = below.get(name, [])
+        shown.add(name)
+        children = [child for child in below.get(name, ()) if child not in (name, *above)]
         for number, child in enumerate(children):
             last = number == len(children) - 1
-            walk(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "))
+            walk(child, rest + ("└─ " if last else "├─ "), rest + ("   " if last else "│  "), (name, *above))
 
-    for name in found.nodes:
-        if name not in has_lower:
+    # those in a ring, of records that contradict each other, have no first one
+    for name in sorted(found.nodes, key=lambda name: name in has_lower):
+        if name not in has_lower or name not in shown:
             walk(name, "", "")
     wide = max((len(label) for label, _ in lines), default=0)
     return "\n".join(_line(label, node, wide, coloured=coloured) for label, node in lines)

@@ -98,7 +98,12 @@ def _wire(root: Path) -> Wire:
 
         return connections.talking(root)
 
-    return Wire(ask, holder, announce, talking, lambda: coordinator(root))
+    def path(target: str, most: int, source: str) -> int:
+        from hostagent.net import path_mtu
+
+        return path_mtu.carries(target, most, source)
+
+    return Wire(ask, holder, announce, talking, lambda: coordinator(root), path)
 
 
 def coordinator(root: Path) -> str:

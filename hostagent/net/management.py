@@ -32,6 +32,9 @@ class Wire(NamedTuple):
     """Our own address and the other's, of each connection that is open."""
     coordinator: Callable[[], str] = str
     """Address of the pool's coordinator; empty where that is this host."""
+    path: Callable[[str, int, str], int] = lambda *_: 0
+    """Address, bytes, source: the largest packet up to that size that gets there without being cut up; 0 for unknown.
+    Takes at most a second. Raises PathError."""
 
 
 def needs_care(records: Records, wanted: Wanted, kernel: Kernel, plan: Plan, becoming: str = "") -> bool:

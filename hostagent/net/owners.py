@@ -52,6 +52,16 @@ def _has_primary_address(pif: Pif) -> bool:
     return _has_address(pif, 6 if pif.primary_address_type == "IPv6" else 4)
 
 
+def other_management(records: Records, up: Iterable[str], causes: Iterable[str], ref: str) -> str:
+    """How another PIF than `ref` becomes the management interface, as a hint: the first with an address of its
+    `causes`, those that take its place, else of those that are up."""
+    others = [*causes, *sorted(up, key=lambda each: in_order(records.pifs[each]))]
+    for pif in (records.pifs[each] for each in others if each != ref):
+        if _has_address(pif, 4) or _has_address(pif, 6):
+            return f"hostagent xe host-management-reconfigure pif-uuid={pif.uuid}"
+    return "give another PIF an address and make that the management interface first"
+
+
 def could_route4(pif: Pif) -> bool:
     """Whether it could have the default route of IPv4; the next two the same of IPv6 and of the resolver."""
     return pif.ip_mode == "DHCP" or (pif.ip_mode == "Static" and bool(pif.gateway))

@@ -247,6 +247,29 @@ def silent_gateway(pif: Pif, kernel: Kernel, device: str, wire: Wire) -> str:
     return ""
 
 
+def narrow(pif: Pif, kernel: Kernel, device: str, wire: Wire) -> str:
+    """That the way to the IPv4 gateway of the PIF on this device carries less than its MTU (row 19), in words; empty
+    where it does not, or nothing answers: a switch may not forward yet."""
+    index = _index(kernel, device)
+    led = [address for of, address in _gateways(kernel, index) if of == 4]
+    if pif.ip_mode == "Static" and pif.gateway:
+        led = [pif.gateway]
+    own = [one.text for one in kernel.addresses if one.device == index and ":" not in one.text]
+    if not led or not own:
+        return ""
+    mtu = kernel.links[index].mtu
+    try:
+        carried = wire.path(led[0], mtu, own[0])
+    except HostagentError:
+        return ""
+    if not 0 < carried < mtu:
+        return ""
+    return (
+        f"the way to the gateway {led[0]} carries {carried} bytes, and the MTU of {device} is {mtu}: larger packets"
+        " get no answer (hint: raise the MTU of the switch's ports, or lower the network's)"
+    )
+
+
 def conflicts(wanted: Wanted, kernel: Kernel, wire: Wire, *, carried: Callable[[str], str]) -> dict[str, str]:
     """Wanted addresses that the host does not have yet and another host has: address → its MAC.
 

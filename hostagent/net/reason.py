@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
 
 from hostagent.named import NamedTuple
 
@@ -10,6 +11,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STOPS, WARNS, TELLS = "stops", "warns", "tells"
+MARKS = {STOPS: "✗", WARNS: "!", TELLS: "·"}
+SCREEN_LINES = 40
+EVIDENCE_LINES = 8
+"""Of one reason, in the text."""
+COMMAND = re.compile(
+    r"(?:(?P<before>[^:]*): )?(?P<command>(?:hostagent|ethtool|sysctl) .*?)(?P<after>[,;] .*| \(.*)?"
+)
+"""A hint with something to type in it, alone or among words."""
 
 
 class Evidence(NamedTuple):
@@ -51,27 +60,65 @@ class Reason(NamedTuple):
     found: str
     evidence: tuple[str, ...]
     command: str
-    """What to type next; empty for none."""
+    """What to type next, as it stands; empty for none."""
+    hint: str = ""
+    """What to do next, in words; empty for none."""
 
 
 class Answer(NamedTuple):
+    uuid: str
+    """Of the PIF."""
     subject: str
     verdict: str
     facts: tuple[tuple[str, str], ...]
     reasons: tuple[Reason, ...]
 
 
+def record(reason: Reason) -> dict[str, Any]:
+    """As `--json` has it: `hint` only where there is one."""
+    return {name: value for name, value in reason._asdict().items() if value or name != "hint"}
+
+
+def parted(hint: str) -> tuple[str, str]:
+    """What of a hint can be typed, and the words beside it."""
+    found = COMMAND.fullmatch(hint)
+    if found is None or "…" in found["command"]:
+        return "", hint
+    return found["command"], found["before"] or (found["after"] or "").strip(" ,;")
+
+
 def text(answer: Answer) -> str:
-    """An answer on one screen."""
-    lines = [f"{answer.subject}: {answer.verdict}"]
-    lines += [f"  {name:<10} {value}" for name, value in answer.facts]
-    marks = {STOPS: "✗", WARNS: "!", TELLS: "·"}
-    for reason in answer.reasons:
-        lines += ["", f"{marks[reason.weight]} {reason.found}"]
-        lines += [f"    {line}" for line in reason.evidence]
-        if reason.command:
-            lines.append(f"    → {reason.command}")
-    return "\n".join(lines)
+    """An answer on one screen: the gravest reasons whole, as many as fit, of the others what was found."""
+    head = [f"{answer.subject}: {answer.verdict}"]
+    head += [f"  {name:<10} {value}" for name, value in answer.facts]
+    whole = [_lines(reason) for reason in answer.reasons]
+    if len(head) + sum(map(len, whole)) <= SCREEN_LINES and not any(map(_is_long, answer.reasons)):
+        return "\n".join([*head, *(line for lines in whole for line in lines)])
+    more = ["", f"all of it: hostagent pif explain {answer.uuid} --json"]
+    left = SCREEN_LINES - len(head) - len(more)
+    for count in range(len(whole), -1, -1):
+        short = [lines[1] for lines in whole[count:]]
+        lines = [line for lines in whole[:count] for line in lines] + ["" for _ in short[:1]] + short
+        if len(lines) <= left:
+            break
+    return "\n".join([*head, *lines[:left], *more])
+
+
+def _is_long(reason: Reason) -> bool:
+    return len(reason.evidence) > EVIDENCE_LINES
+
+
+def _lines(reason: Reason) -> list[str]:
+    """Of a reason, the second one says what was found."""
+    lines = ["", f"{MARKS[reason.weight]} {reason.found}"]
+    lines += [f"    {line}" for line in reason.evidence[:EVIDENCE_LINES]]
+    if _is_long(reason):
+        lines.append(f"    and {len(reason.evidence) - EVIDENCE_LINES} more")
+    if reason.hint:
+        lines.append(f"    {reason.hint}")
+    if reason.command:
+        lines.append(f"    → {reason.command}")
+    return lines
 
 
 def numbers(tags: tuple[int, ...]) -> str:

@@ -203,6 +203,7 @@ def _explained(options: Options, found: cache.Found, host: Any) -> Any:
     from hostagent.net import explain
     from hostagent.net.bring import find
     from hostagent.net.evidence import ask_around, gather, of_host
+    from hostagent.net.reason import record
 
     records = found.cached.records
     pif = find(records, _request(options))
@@ -214,7 +215,7 @@ def _explained(options: Options, found: cache.Found, host: Any) -> Any:
         "what": f"explain {pif.uuid}",
         "outcome": "explained",
         "told": list(found.told),
-        "reasons": [reason._asdict() for reason in answer.reasons],
+        "reasons": [record(reason) for reason in answer.reasons],
         "text": explain.text(answer),
     }
 

@@ -4,6 +4,7 @@ PIF.unplug, then the change, with the account of it that they give when they do 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from hostagent.errors import HostagentError, OperatorError
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from hostagent.netctl.control import Control, References
     from hostagent.netctl.effect import Draft
     from hostagent.netctl.plug import Network
+
+log = logging.getLogger(__name__)
 
 CALLS = {UP: "PIF.plug", DOWN: "PIF.unplug"}
 SOURCE = "database"
@@ -116,6 +119,9 @@ def reconfigure(control: Control, network: Network, request: Request) -> Result:
             def generation() -> cache.Cached:
                 return keep(host.folder, records_now(control))
 
+            before = len(result["told"])
             finish(result, request, pif, account.course, host, began + request.timeout_s, generation)
+            for less in result["told"][before:]:
+                log.warning("%s: %s", result["what"], less)
         result["seconds"] = round(host.clock() - began, 4)
     return result

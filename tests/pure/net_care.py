@@ -21,6 +21,8 @@ class Segment:
         self.asked = []
         self.sessions = []
         self.master = ""
+        self.carried = 0
+        self.measured = []
 
     def ask(self, probe, seconds):
         self.asked.append(probe.target)
@@ -36,7 +38,15 @@ class Segment:
         self.announced.append((device, tuple(addresses)))
 
     def wire(self):
-        return Wire(self.ask, self.holder, self.announce, lambda: self.sessions, lambda: self.master)
+        return Wire(
+            self.ask, self.holder, self.announce, lambda: self.sessions, lambda: self.master, self.path
+        )
+
+    def path(self, target, most, source):
+        self.measured.append((target, most, source))
+        if isinstance(self.carried, Exception):
+            raise self.carried
+        return self.carried
 
 
 class Careful(Machine):

@@ -113,6 +113,14 @@ def test_a_lease_shows_that_it_works_and_no_lease_is_told_with_the_tries(host):
     assert host.listened == [("eth0", "eth1")]
 
 
+def test_a_lease_whose_gateway_is_silent_shows_nothing(host):
+    host.answers = False
+
+    around(host, known=records(ip_mode="DHCP", ip="", netmask="", gateway="", dns=""))
+
+    assert host.listened == [("eth0", "eth1")]
+
+
 def test_the_tries_of_a_client_for_ipv6_alone_are_told(host):
     known = records(ipv6_mode="DHCP")
 

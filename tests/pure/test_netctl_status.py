@@ -235,6 +235,15 @@ def test_a_repair_that_waited_for_an_undo_does_not_make_the_change_again(world, 
     assert "was not repaired: up eth1 was undone" in caplog.text
 
 
+def test_what_came_up_with_less_is_in_the_log(world, caplog):
+    world.host.kernel.links[3].carrier = False
+
+    told = world.plug(1)["told"]
+
+    assert "no carrier on eth1: look at the cable, the switch port, the transceiver" in told
+    assert "(eth1): no carrier on eth1" in caplog.text
+
+
 def test_an_undone_change_in_place_is_not_made_by_the_repair_of_another(world, caplog):
     world.site.set("PIF", world.site.pifs[1], **{**STATIC, "IP": "198.51.100.7"})
     world.raised(0, 1)

@@ -245,7 +245,9 @@ def test_row_19_a_path_that_carries_less_than_the_mtu_is_told(net):
             net.api.PIF.add_to_other_config(nic.pif, "defaultroute", "true")
             net.static(nic.pif, ADDRESS, gateway=DEAD_ADDRESS)
             done = up(net, nic.pif)
-            assert done.code == DONE, done.said
+            assert done.code == DEGRADED, done.said
+            assert f"the way to the gateway {DEAD_ADDRESS} carries 1500 bytes, and the MTU of" in done.said
+            assert look(net.host).links[nic.bridge]["mtu"] == JUMBO
             assert says(net, nic.pif, DEAD_ADDRESS, "1500")
         finally:
             network.batch(net.host.lab, [f"link set {outer} mtu {network.MTU}"])
