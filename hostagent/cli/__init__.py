@@ -35,7 +35,7 @@ files:
 
 exit codes:
   0  done    1  failed: the error says what was found, the hint what to do    2  wrong command line
-  some commands give 2 and 3 a meaning of their own (`hostagent status --help`)"""
+  some commands give 2 and 3 a meaning of their own, or have more (4, 75): see their --help"""
 
 
 def build_parser() -> Parser:

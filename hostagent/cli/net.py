@@ -6,7 +6,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from hostagent.cli import netadopt, netlook
-from hostagent.cli.parser import command, group, seconds
+from hostagent.cli.parser import command, count, group, seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,7 @@ def _add_records(commands: Subparsers) -> None:
         """,
     )
     history.add_argument("number", nargs="?", type=int, metavar="N", help="the Nth newest in full")
-    history.add_argument("--last", type=int, default=20, metavar="N", help="how many to list (default 20)")
+    history.add_argument("--last", type=count, default=20, metavar="N", help="how many to list (default 20)")
 
 
 def _add_ways_back(commands: Subparsers) -> None:
@@ -134,7 +134,7 @@ def show_history(args: argparse.Namespace) -> int:
         return 0
     rows = [
         {"number": number, **_plain(entry)}
-        for number, entry in enumerate(history.read(folder, most=max(args.last, 1)), start=1)
+        for number, entry in enumerate(history.read(folder, most=args.last), start=1)
     ]
     columns = (
         "number", output.Column("at_s", "when", output.when), "what", "outcome",
@@ -171,7 +171,7 @@ def _show_entry(args: argparse.Namespace, entry: Any) -> None:
     if len(entry.steps) < entry.total:
         print(f"the {len(entry.steps)} slowest of {entry.total} operations:")
     for step in entry.steps:
-        print(f"  {step.milliseconds:9.2f} ms  {step.verb:<12} {step.device}")
+        print(f"  {step.milliseconds:9.2f} ms  {step.verb:<12} {step.device:<15} {step.args}".rstrip())
 
 
 def confirm(args: argparse.Namespace) -> int:

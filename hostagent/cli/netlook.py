@@ -197,6 +197,7 @@ def graph_of(args: argparse.Namespace) -> int:
     from hostagent.net import graph
 
     found = netrecords.read(Paths.from_arguments(args))
+    netrecords.tell(found)
     drawn = graph.graph(found.cached.records, netrecords.look())
     if args.output is not None:
         try:

@@ -9,9 +9,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import CallerError
-from hostagent.files import FileError
-from hostagent.net import ask, cache
-from hostagent.net.reconfigure import ANSWER_SPARE_S, METHOD, NOT_NOW, exit_of, text_of
+from hostagent.net import ask, cache, looked
+from hostagent.net.reconfigure import ANSWER_SPARE_S, METHOD, NOT_NOW, complain, exit_of, text_of
 
 if TYPE_CHECKING:
     import argparse
@@ -21,33 +20,27 @@ if TYPE_CHECKING:
     from hostagent.net.devices import Kernel
     from hostagent.net.records import Pif
 
-RECORDS_METHOD = "hostagent.net_records"
-ASK_S = 10.0
-
 
 def read(paths: Paths) -> cache.Found:
-    """The records, from the daemon or the cached copy, which a daemon that hangs leaves as well.
+    """The records, from the daemon or the cached copy, with the names that the NICs have now. What is `told` is for who
+    asked: `tell`.
 
     Raises CacheError, FileError, and what the daemon answers.
     """
-    try:
-        answer = ask.ask(socket_of(paths), RECORDS_METHOD, timeout_s=ASK_S)
-    except ask.NotThereError:
-        return cache.read(folder_of(paths))
-    except ask.NoAnswerError as error:
-        try:
-            found = cache.read(folder_of(paths))
-        except (cache.CacheError, FileError):
-            raise error from None
-        note = f"{error.found}: this is the cached copy"
-        print(f"note: {note}", file=sys.stderr)
-        return found._replace(told=(note, *found.told))
-    except ask.AnsweredError as error:
-        if error.code not in NOT_NOW:
-            raise
-        found = cache.read(folder_of(paths))
-        return found._replace(told=(f"the daemon is not ready ({error.code})", *found.told))
-    return cache.Found(cache.decode(str(answer).encode()))
+    found = looked.read(socket_of(paths), folder_of(paths))
+    if found.cached.positions:
+        from hostagent.net import nics_look
+        from hostagent.net.remap import fitted
+
+        found, told = fitted(found, lambda: nics_look.look(paths.root, look().links.values(), names_of=False))
+        found = found._replace(told=(*found.told, *told))
+    return found
+
+
+def tell(found: cache.Found) -> None:
+    """Print what is told of the records, for a command that shows it nowhere else."""
+    for told in found.told:
+        print(f"note: {told}", file=sys.stderr)
 
 
 def look() -> Kernel:
@@ -99,11 +92,13 @@ def show(args: argparse.Namespace, result: Any) -> int:
         output.emit(args, result)
     else:
         print(text_of(result))
+        complain(result)
     return exit_of(result)
 
 
 def pif_of(found: cache.Found, name: str) -> Pif:
-    """The PIF that an operator means: uuid, reference, device (`eth0`, `eth0.5`) or bridge. Raises CallerError."""
+    """The PIF that an operator means: uuid, reference, device (`eth0`, `eth0.5`) or bridge, else the name that its NIC
+    had in the cached copy. Raises CallerError."""
     records = found.cached.records
     matching = []
     for pif in records.pifs.values():
@@ -113,6 +108,9 @@ def pif_of(found: cache.Found, name: str) -> Pif:
         network = records.networks.get(pif.network)
         if network is not None and network.bridge == name:
             matching.append(pif)
+    nic, dot, tag = name.partition(".")
+    if not matching and nic in found.former:
+        return pif_of(found._replace(former={}), f"{found.former[nic]}{dot}{tag}")
     usable = [pif for pif in matching if not pif.bond_slave_of] or matching
     if len(usable) == 1:
         return usable[0]

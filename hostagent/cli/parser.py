@@ -92,6 +92,14 @@ def seconds(text: str) -> float:
     return value
 
 
+def count(text: str) -> int:
+    """The type of how many are shown: 1 or more. Raises ArgumentTypeError."""
+    value = int(text) if text.isascii() and text.isdecimal() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a number, 1 or more, not {text!r}")
+    return value
+
+
 def example_block(examples: str) -> str:
     lines = (line.strip() for line in examples.strip().splitlines())
     return "examples:\n" + "\n".join(f"  {line}" for line in lines)

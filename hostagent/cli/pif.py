@@ -122,6 +122,7 @@ def list_pifs(args: argparse.Namespace) -> int:
     from hostagent.net.attached import as_now
 
     found = netrecords.read(Paths.from_arguments(args))
+    netrecords.tell(found)
     kernel = netrecords.look()
     records = as_now(found.cached.records, kernel)
     links = kernel.by_name()
@@ -156,6 +157,7 @@ def show_pif(args: argparse.Namespace) -> int:
     from hostagent.net.attached import as_now, device_of
 
     found = netrecords.read(Paths.from_arguments(args))
+    netrecords.tell(found)
     ref = netrecords.pif_of(found, args.pif).ref
     kernel = netrecords.look()
     records = as_now(found.cached.records, kernel)
@@ -195,7 +197,8 @@ def _change(args: argparse.Namespace, action: str) -> int:
     from hostagent.net.bring import DO, PLAN, Request
 
     paths = Paths.from_arguments(args)
-    pif = netrecords.pif_of(netrecords.read(paths), args.pif)
+    found = netrecords.read(paths)
+    pif = netrecords.pif_of(found, args.pif)
     request = Request(
         action,
         pif.uuid,
@@ -203,7 +206,10 @@ def _change(args: argparse.Namespace, action: str) -> int:
         timeout_s=args.timeout,
         confirm=args.confirm,
     )
-    return netrecords.show(args, netrecords.change(paths, request))
+    result = netrecords.change(paths, request)
+    # a damaged copy was set aside by our read: the one of the change did not meet it
+    result["told"] = [*(one for one in found.told if one not in result["told"]), *result["told"]]
+    return netrecords.show(args, result)
 
 
 def explain_pif(args: argparse.Namespace) -> int:
@@ -214,6 +220,7 @@ def explain_pif(args: argparse.Namespace) -> int:
 
     paths = Paths.from_arguments(args)
     found = netrecords.read(paths)
+    netrecords.tell(found)
     pif = netrecords.pif_of(found, args.pif)
     kernel = netrecords.look()
     records = found.cached.records

@@ -10,7 +10,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from hostagent.named import NamedTuple
-from hostagent.net.adopt_files import CLOUD_INIT, DAEMONS, LET_GO_FIRST, CannotAdoptError
+from hostagent.net.adopt_files import (
+    CLOUD_INIT,
+    DAEMONS,
+    LET_GO_FIRST,
+    CannotAdoptError,
+    file_back,
+    file_step,
+    file_to,
+)
 from hostagent.net.devices import (
     GROUP,
     PROTOCOL,
@@ -308,14 +316,6 @@ def _inserted(steps: list[Step], devices: Sequence[int], carried: list[Step]) ->
     return [*steps, *carried]
 
 
-def file_step(change: Change) -> Step:
-    return Step(_file(change.path, change.after), (_file(change.path, change.before),))
-
-
-def _file(path: str, content: str | None) -> Operation:
-    return Operation("file", "", 0, {"path": path, "content": content})
-
-
 def tell(what: str, daemon: str, device: str) -> Operation:
     """Something to tell a daemon (`foreign_daemons.tell`)."""
     return Operation("foreign", device, 0, {"daemon": daemon, "what": what})
@@ -326,15 +326,15 @@ def _forget(bridge: str) -> Operation:
 
 
 def beginning(
-    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, first: str
+    mark: Change, early: Sequence[Change], late: Sequence[Change], owner: Owner, first: str, switch: str = ""
 ) -> Plan:
     """The first steps: a note of what is under way, files that must be there before our first device, and what the
-    daemon is told then (`first`).
+    daemon is told then (`first`). `switch`: which of the `late` files decides.
 
     Undoing the note, which comes last, undoes every file, those too that are written only when all works, and has the
     daemon take the card again: undoing what did not happen does no harm.
     """
-    back = [_file(one.path, one.before) for one in reversed(late)]
+    back = [file_back(one, switch) for one in reversed(late)]
     note = file_step(mark)
     steps = [note._replace(undo=(*back, tell("take", owner.daemon, owner.device), *note.undo))]
     steps += [file_step(change) for change in early]
@@ -395,12 +395,15 @@ def releasing(
     files: Sequence[Change],
     leases: Sequence[Lease],
     hold_off: Change | None = None,
+    notes: Sequence[Change] = (),
+    switch: str = "",
 ) -> Plan:
     """The plan of giving back: their files first (both may have the card then, and at a boot they come first:
     `early.held`), then the addresses, those of a lease with the time they have left. The daemon is told afterwards.
 
     `leases`: those that our DHCP client of the bridge is after. `hold_off`: the file below /run by which a daemon of
-    `LET_GO_FIRST` that has one lets go of the card; it goes last, so that an undo begins with it.
+    `LET_GO_FIRST` that has one lets go of the card; it goes last, so that an undo begins with it. `notes`: files of our
+    own that go, before which an undo must not start our client again. `switch`: which of the `files` decides.
     """
     path = f"net/ipv6/conf/{nic.name}/disable_ipv6"
     ipv6 = Operation("sysctl", nic.name, nic.ifindex, {"path": path, "value": "0"})
@@ -408,30 +411,33 @@ def releasing(
     again = tuple(_lease_start(lease) for lease in leases)
     forget = [Step(_forget(bridge.name), again)] if leases else []
     moved = _inserted(list(planned.steps), (bridge.ifindex, nic.ifindex), carried)
+    let_go = tell("let-go", daemon, nic.name)
+    last = let_go if hold_off is None else file_to(hold_off.path, hold_off.before)
     return Plan(
         (
-            *_file_steps(files, daemon, nic.name, hold_off),
+            *_file_steps(files, notes, switch, last),
             *forget,
             Step(ipv6, (ipv6._replace(args={"path": path, "value": "1"}),)),
             *moved,
-            *_free(hold_off, tell("let-go", daemon, nic.name)),
+            *(file_step(change) for change in notes),
+            *_free(hold_off, let_go),
         )
     )
 
 
-def _file_steps(files: Sequence[Change], daemon: str, device: str, hold_off: Change | None) -> list[Step]:
-    """What comes back with the first is undone last: the daemon lets the card go again, or has done so by then."""
-    last = tell("let-go", daemon, device) if hold_off is None else _file(hold_off.path, hold_off.before)
-    steps = [file_step(change) for change in files]
-    return [step._replace(undo=(*step.undo, last)) if step is steps[0] else step for step in steps]
+def _file_steps(files: Sequence[Change], notes: Sequence[Change], switch: str, last: Operation) -> list[Step]:
+    """What comes back with the first is undone last, and with it the other files and the `notes`, so that a journal
+    that knows of the first knows of all; and then the daemon lets the card go again (`last`)."""
+    back = tuple(file_back(change, switch) for change in reversed((*files, *notes)))
+    return [Step(file_to(one.path, one.after), () if at else (*back, last)) for at, one in enumerate(files)]
 
 
 def _free(hold_off: Change | None, let_go: Operation) -> list[Step]:
     """The last step, with which an undo begins: the daemon, which was told to take the card, lets go of it."""
     if hold_off is None:
         return [Step(let_go, (let_go,))] if let_go.args["daemon"] in LET_GO_FIRST else []
-    held = _file(hold_off.path, hold_off.after)
-    return [Step(_file(hold_off.path, None), (held, let_go))]
+    held = file_to(hold_off.path, hold_off.after)
+    return [Step(file_to(hold_off.path, None), (held, let_go))]
 
 
 def _lease_start(lease: Lease) -> Operation:

@@ -7,11 +7,12 @@ whenever the power goes, either they bring the card up or we do.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import OperatorError
 from hostagent.named import NamedTuple
 from hostagent.net.foreign_files import Owner, text
+from hostagent.net.operation import Operation, Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,11 +90,11 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
     if main.daemon == IFUPDOWN:
         return Disabling((), (*late, *_ifupdown(main, content)))
     if main.daemon == NETWORK_MANAGER:
-        always = _change(f"/etc/{_nm_file(main.device)}", _network_manager(main.device), content)
+        always = _change(switch_of(main.daemon, main.device, ()), _network_manager(main.device), content)
         # when the power goes before all is ours, the card is NetworkManager's at the next boot
         early = hold_off(main.daemon, main.device, content)
         return Disabling((early,) if early else (), (*late, always))
-    switch = f"/etc/systemd/network/00-hostagent-{main.device}.network"
+    switch = switch_of(main.daemon, main.device, ())
     if main.mac:
         vlans = f"/etc/systemd/network/00-hostagent-{main.device}-vlans.network"
         late.append(_change(vlans, _networkd(f"Type=vlan\nMACAddress={main.mac}"), content))
@@ -105,6 +106,34 @@ def disabling(owners: Sequence[Owner], content: Callable[[str], str | None], *, 
         )
         late.append(_change(ONLINE_FILE, online, content))
     return Disabling((_change(BRIDGES_FILE, BRIDGES_TEXT, content),), tuple(late))
+
+
+def switch_of(daemon: str, device: str, files: Sequence[Change]) -> str:
+    """The path of the switch; of ifupdown the first of the takeover's `files` that is its own. Empty: there is none."""
+    if daemon == NETWORKD:
+        return f"/etc/systemd/network/00-hostagent-{device}.network"
+    if daemon == NETWORK_MANAGER:
+        return f"/etc/{_nm_file(device)}"
+    return next((one.path for one in files if one.path != CLOUD_FILE), "")
+
+
+def file_step(change: Change, switch: str = "") -> Step:
+    return Step(file_to(change.path, change.after), (file_back(change, switch),))
+
+
+def file_to(path: str, content: str | None) -> Operation:
+    return Operation("file", "", 0, {"path": path, "content": content})
+
+
+def file_back(change: Change, switch: str = "") -> Operation:
+    """What undoes a change of a file. What it undoes is in it for a later boot, where it may have to be done instead
+    (`later_boot.py`), as the `switch` decides."""
+    args: dict[str, Any] = {"path": change.path, "content": change.before}
+    if change.after != change.before:
+        args["instead"] = change.after
+        if change.path == switch:
+            args["decides"] = True
+    return Operation("file", "", 0, args)
 
 
 def hold_off(daemon: str, device: str, content: Callable[[str], str | None]) -> Change | None:

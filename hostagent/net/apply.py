@@ -39,7 +39,7 @@ DONE_ALREADY = (*NOT_THERE, errno.EEXIST)
 """What the kernel says to an undo of what did not happen, or is undone already."""
 LOST_TRIES = 3
 """How often an undo is sent again when the kernel's answer is lost."""
-AFTER_REBOOT = {"dns"}
+AFTER_REBOOT = {"dns", "file"}
 """What lasts beyond the kernel's life."""
 MARKS = 16
 """How often at most a plan's progress goes to the disk."""
@@ -259,10 +259,12 @@ def undo(journal: Journal, tools: Tools, *, boot: str) -> tuple[Trouble, ...]:
 
     Returns what failed and may matter. After a reboot only what lies in files is undone.
     """
-    steps: Iterable[Step] = journal.steps
+    steps: Sequence[Step] = journal.steps
     if boot != journal.boot_id:
-        steps = [step for step in steps if step.do.verb in AFTER_REBOOT]
-    return _back(list(steps), tools)
+        steps = [
+            step._replace(undo=tuple(one for one in step.undo if one.verb in AFTER_REBOOT)) for step in steps
+        ]
+    return _back(steps, tools)
 
 
 def _batches(operations: Sequence[Operation]) -> Iterable[tuple[int, int]]:

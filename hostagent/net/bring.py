@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hostagent.errors import CallerError, HostagentError
 from hostagent.named import NamedTuple
-from hostagent.net import apply, cache, emergency, journal, lacp, taken_back
+from hostagent.net import apply, cache, emergency, journal, lacp, later_boot, taken_back
 from hostagent.net.attached import as_now
 from hostagent.net.change import CHANGED, ROLLED_BACK, WAITING, Change, Course, carried_out
 from hostagent.net.checks import check, unplug
@@ -351,6 +351,11 @@ def undo(host: Host) -> Result:
         if left is None:
             result = empty_result("undo", outcome="undo-failed" if lost else "nothing")
             result["told"] += [lost] if lost else []
+            return result
+        if later_boot.decided(host, left):
+            result = empty_result(left.what, outcome="confirmed")
+            result["told"] = [later_boot.carry_on(host, left)]
+            note_change(host, None, result)
             return result
         unnoted = taken_back.undoing(host, left) if left.boot_id == host.boot else []
         troubles = apply.take_back(left, host.tools, host.folder, boot=host.boot)

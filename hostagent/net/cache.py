@@ -62,6 +62,8 @@ class Found(NamedTuple):
 
     cached: Cached
     told: tuple[str, ...] = ()
+    former: Mapping[str, str] = {}
+    """By the name of a NIC in what was read, the one that it has now, where that is another (`remap.py`)."""
 
 
 def digest(records: Records) -> str:

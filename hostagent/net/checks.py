@@ -136,11 +136,12 @@ def _management(records: Records, found: Survey, becoming: str) -> list[Finding]
         pif = records.pifs[ref]
         if not pif.management or (becoming != ref and becoming in found.chains.attached):
             continue
+        causes = others.causes(records, found.chains, ref)
         findings.append(
             Finding(
                 14,
                 STOP,
-                (*others.causes(records, found.chains, ref), ref),
+                (*causes, ref),
                 f"{text(pif)} is the management interface and would be taken down",
                 other_management(records, found.chains.attached, causes, ref),
                 "PIF_IS_MANAGEMENT_INTERFACE",

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from hostagent.files import FileError, read_bounded, write_atomic
 from hostagent.named import NamedTuple
+from hostagent.net.shown import words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 NAME = "history.jsonl"
 LIMIT_BYTES = 2 << 20
 KEPT_BYTES = 1 << 20
 """What is left when the limit is reached: the newest of it."""
+ARGS_MOST = 200
+"""Characters of the arguments of an operation."""
 STEPS = 1000
 """Steps that an entry keeps: the slowest ones, in their order."""
 
@@ -29,6 +33,8 @@ class Done(NamedTuple):
     verb: str
     device: str
     milliseconds: float
+    args: str = ""
+    """What it was done with, in words (`shown.words`): never the content of a file. Entries of before have none."""
 
 
 class Entry(NamedTuple):
@@ -47,6 +53,11 @@ class Entry(NamedTuple):
     steps: tuple[Done, ...] = ()
     told: tuple[str, ...] = ()
     """What failed, or is less than was asked for."""
+
+
+def done(verb: str, device: str, args: Mapping[str, Any], milliseconds: float) -> Done:
+    """An operation with its arguments (`shown.args_of`)."""
+    return Done(verb, device, milliseconds, words(verb, args)[:ARGS_MOST])
 
 
 def entry_of(entry: Entry, steps: list[Done]) -> Entry:
@@ -107,7 +118,10 @@ def decode(line: bytes) -> Entry | None:
             _text(by),
             _text(digest),
             int(total),
-            tuple(Done(_text(verb), _text(device), float(ms)) for verb, device, ms in steps),
+            tuple(
+                Done(_text(verb), _text(device), float(ms), *(_text(one) for one in args))
+                for verb, device, ms, *args in steps
+            ),
             tuple(_text(one) for one in told),
         )
     except (ValueError, TypeError, OverflowError, RecursionError):

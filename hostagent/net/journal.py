@@ -4,7 +4,8 @@ One JSON file holds the whole plan, so that undoing needs no database. Its state
 `applied` (all have; who made it has the lock until it is over), `waiting` (its maker is done, and an operator is to
 confirm it before a timer ends), `undo-failed` (its undo had troubles; the next change is planned from what there is and
 replaces it), `committed` or `undone`. One that is not over is undone at the next start: the kernel's part only within
-the same boot, what lies in files (resolv.conf) always. One that is over keeps no steps.
+the same boot, what lies in files always (of a card that is taken over or given back see `later_boot.py`). One that is
+over keeps no steps.
 
 A journal that cannot be understood is set aside: it must not keep the host from its network for ever.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hostagent.errors import CallerError, HostagentError
 from hostagent.net import cache, history
 from hostagent.net.attached import works
+from hostagent.net.shown import args_of, names_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,8 +58,8 @@ def _silent(host: Host, pif: Pif, device: str, kernel: Kernel) -> str:
 def note_change(host: Host, records: Records | None, result: Result) -> None:
     """A change that was made, or failed, into the history. That it cannot be written there is told, no more."""
     steps = [
-        history.Done(operation["verb"], operation["device"], operation["milliseconds"] or 0.0)
-        for operation in result["operations"]
+        history.done(one["verb"], one["device"], one["args"], one["milliseconds"] or 0.0)
+        for one in result["operations"]
     ]
     error = result["error"]
     told = (*result["told"], *([error["found"]] if error else ()))
@@ -73,8 +74,9 @@ def note_course(host: Host, course: Course, seconds: float, error: BaseException
     if change is None:
         return
     spent = [*course.milliseconds, *[0.0] * (len(change.planned.steps) - len(course.milliseconds))]
+    names = names_in(change.planned, change.kernel)
     steps = [
-        history.Done(step.do.verb, step.do.device, took)
+        history.done(step.do.verb, step.do.device, args_of(step.do, names), took)
         for step, took in zip(change.planned.steps, spent, strict=True)
     ]
     found = [error.found if isinstance(error, HostagentError) else type(error).__name__] if error else []

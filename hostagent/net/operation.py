@@ -12,8 +12,9 @@ Verbs and their `args` (all JSON values):
   ethtool     link, features (as `devices.Device`)
   lease-start, lease-stop      as `devices.Lease`
   dns         the content of resolv.conf before and after; bridge, under which systemd-resolved has it
-  file        path, content (None: there is to be none); it is not undone after a reboot
-  foreign     daemon, what: something to tell a network daemon about the device
+  file        path, content (None: there is to be none); of one that undoes a change of a file also `instead`, what that
+              made it hold, and `decides` of the one file that says at a boot whose a card is
+  foreign     daemon, what: something to tell a network daemon about the device; not after a reboot
 """
 
 from __future__ import annotations

@@ -45,6 +45,7 @@ LONGEST_S = 3600.0
 HELP = """\
 usage: interface-reconfigure PIF up|down         bring an interface up, or take it down
        interface-reconfigure rewrite             have the daemon write the cached network anew
+       interface-reconfigure PIF --explain       say why it is as it is
        interface-reconfigure --force BRIDGE up|down
        interface-reconfigure --force BRIDGE rewrite --device=DEV --mac=MAC CONFIG
 
@@ -167,6 +168,9 @@ def _checked(options: Options) -> Options:
     if len(ways) > 1:
         raise UsageError(f"{' and '.join(ways)} exclude each other")
     config = [f"--{name}" for name in CONFIG if getattr(options, name)]
+    if options.explain and (options.action != UP or options.management):
+        word = options.action if options.action != UP else "--management"
+        raise UsageError(f"--explain says why the interface is as it is: {word} does not go with it")
     if options.action == REWRITE:
         if options.pif or options.pif_uuid:
             raise UsageError("rewrite takes no PIF")
@@ -176,11 +180,7 @@ def _checked(options: Options) -> Options:
             raise UsageError(f"{config[0]} goes with --force BRIDGE rewrite")
         elif options.plan:
             raise UsageError("--plan goes with up, down, or --force BRIDGE rewrite")
-        given = [
-            name
-            for name in ("check", "confirm", "explain", "keep_old", "management")
-            if getattr(options, name)
-        ]
+        given = [name for name in ("check", "confirm", "keep_old", "management") if getattr(options, name)]
         if given:
             raise UsageError(f"--{given[0].replace('_', '-')} goes with up or down")
         return options

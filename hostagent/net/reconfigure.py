@@ -19,6 +19,7 @@ from hostagent.net.options import HELP, REWRITE, Options, UsageError, parse
 from hostagent.net.shown import removed, words
 
 DONE, FAILED, USAGE, UNDONE, DEGRADED = range(5)
+INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
 EXITS = {
     "failed": FAILED,
     "rolled-back": UNDONE,
@@ -40,8 +41,14 @@ OpenHost = Callable[[Path, str], Any]
 
 
 def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: TextIO | None = None) -> int:
-    """The whole program; returns its exit code. `open_host` is for tests."""
-    out = out or sys.stdout
+    """The whole program; returns its exit code. `open_host` is for tests. Ctrl-C undoes what is under way."""
+    try:
+        return _main(arguments, open_host or _open_host, out or sys.stdout)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _main(arguments: Sequence[str], open_host: OpenHost, out: TextIO) -> int:
     try:
         options = parse(list(arguments))
     except UsageError as error:
@@ -53,7 +60,7 @@ def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: Te
     log = _Log(options)
     log.tell(f"called as interface-reconfigure {' '.join(arguments)}")
     try:
-        result = _work(options, open_host or _open_host)
+        result = _work(options, open_host)
     except HostagentError as error:
         log.tell(f"failed: {error.found}")
         if options.json:
@@ -65,9 +72,12 @@ def main(arguments: Sequence[str], *, open_host: OpenHost | None = None, out: Te
     if options.json:
         print(json.dumps(result, indent=2), file=out)
     elif options.explain:
+        for told in result["told"]:
+            print(f"note: {told}", file=sys.stderr)
         print(result["text"], file=out)
     else:
         print(text_of(result), file=out)
+        complain(result)
     return exit_of(result)
 
 
@@ -96,7 +106,12 @@ def _work(options: Options, open_host: OpenHost) -> Any:
             f"there is nothing to write the cached network from: {told[0]}",
             hint="systemctl start hostagent; or give all of it: --force BRIDGE rewrite --device=… --mac=… --mode=…",
         )
-    found = cache.read(folder, host_uuid(root))
+    if options.explain and not options.force:
+        from hostagent.net import looked
+
+        found = looked.read(str(root / RUN / "api.sock"), folder, host_uuid(root))
+    else:
+        found = cache.read(folder, host_uuid(root))
     found = found._replace(told=(*told, *found.told))
     host = open_host(root, found.cached.records.bridge)
     if found.cached.positions:
@@ -257,10 +272,13 @@ def text_of(result: Any) -> str:
     if result["outcome"] in ("changed", "degraded", "waiting"):
         lines += [f"  {told}" for told in removed(result.get("operations", ()))]
     lines += [f"  {told}" for told in result.get("told", ())]
-    error = result.get("error")
-    if error:
-        lines += [f"error: {error['found']}", f"hint: {error['hint']}"]
     return "\n".join(lines)
+
+
+def complain(result: Any) -> None:
+    """Print the error of a result and its hint to where errors go."""
+    if error := result.get("error"):
+        print(f"error: {error['found']}\nhint: {error['hint']}", file=sys.stderr)
 
 
 class _Log:

@@ -28,7 +28,10 @@ def fitted(found: Found, seen: Callable[[], Sequence[nics.Seen]]) -> tuple[Found
         cached, told = remapped(found.cached, seen())
     except HostagentError as error:
         return found, [f"the NICs could not be told apart: {error.found}"]
-    return found._replace(cached=cached), told
+    before = found.cached.records.pifs
+    after = cached.records.pifs
+    former = {pif.device: after[ref].device for ref, pif in before.items() if after[ref].device != pif.device}
+    return found._replace(cached=cached, former=former), told
 
 
 def fitted_here(found: Found, root: Path, netlink: Netlink) -> Found:

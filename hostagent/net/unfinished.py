@@ -11,7 +11,7 @@ import zlib
 from typing import TYPE_CHECKING
 
 from hostagent.errors import BusyError, HostagentError
-from hostagent.net import apply, cache, journal, taken_back
+from hostagent.net import apply, cache, journal, later_boot, taken_back
 
 if TYPE_CHECKING:
     from hostagent.net.bring import Host
@@ -25,6 +25,7 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
     """Resolve what a kill or a power cut left in the middle; the caller holds the lock. What was done, in words.
 
     It is undone; but with `digest`, the `state_of` what the database says, a whole one that the database has is kept.
+    So is, at a later boot, a takeover or release of a card that was decided by then (`later_boot.py`).
     One that waits for its confirmation is left alone, and the next change is then told so (BusyError), unless the
     caller must `insist`. An undo that has troubles is told, and does not keep the next change from being made; nor is
     it done again in this boot: what it could do it has done, and doing it again takes a NIC out of its bridge and down.
@@ -37,6 +38,8 @@ def unfinished(host: Host, digest: str = "", *, insist: bool = False) -> str:
     if here and left.state == journal.APPLIED and digest and left.digest == digest:
         journal.commit(host.folder, left)
         told = f"kept, as the database has it: {left.what}"
+    elif later_boot.decided(host, left):
+        told = later_boot.carry_on(host, left)
     elif here and left.state == journal.WAITING and not insist and _waits(host):
         return ""
     elif here and left.state == journal.UNDO_FAILED:

@@ -3,7 +3,7 @@
 The order is what makes it safe: probes of what works; the undo timer; the plan with its journal; the same probes; then
 database, inventory and cache (ours is enabled); then the files that keep the other daemon off (theirs is disabled),
 which is told to let go; looked at once more, and kept. Killed before that, the timer undoes all of it, files too;
-without power, whoever the one deciding file names brings the card up at the next boot.
+without power, whoever the one deciding file names brings the card up at the next boot, and the other files follow it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from hostagent.net.checks import check
 from hostagent.net.dhcp import Client
 from hostagent.net.finding import STOP
 from hostagent.net.foreign_daemons import LET_GO, RELOAD
+from hostagent.net.later_boot import content
 from hostagent.net.model import want
 from hostagent.net.operation import Operation, Plan
 from hostagent.net.plan import plan as plan_of
@@ -32,7 +33,6 @@ from hostagent.netctl.adopt_place import (
     Adopted,
     PlannedError,
     answers,
-    content,
     must_answer,
     note_done,
     note_file,
@@ -41,6 +41,7 @@ from hostagent.netctl.adopt_place import (
     placed,
     probes,
     reader,
+    resolved,
     undone,
 )
 from hostagent.netctl.control import Control
@@ -70,6 +71,7 @@ def take(place: Place, request: Request) -> Any:
     Raises CannotAdoptError, FindingError, BusyError, GuardError, FileError before anything is touched; afterwards
     RolledBackError, all of it being undone, which says what of that failed.
     """
+    earlier = resolved(place, request)
     with opened(place, "") as host:
         kernel = host.tools.netlink.look()
     nic = adopt.choose(request.nic, kernel)
@@ -81,7 +83,7 @@ def take(place: Place, request: Request) -> Any:
     files = adopt_files.disabling(owners, reader(place.root), alone=alone)
     bridge = adopt_objects.bridge_of(place, nic)
     result = bring.empty_result(f"adopt {nic} from {owner.daemon}", "", "planned")
-    result["told"] += taken.told
+    result["told"] += [*earlier, *taken.told]
     with opened(place, bridge) as host:
         taking = _Taking(place, request, host, _Card(nic, bridge, owner, taken, files))
         if request.dry_run:
@@ -263,7 +265,9 @@ class _Taking(Network):
         mark = Change(str(note), content(note), text)
         # where there is no file for it to read, it has a DHCP client that must end before the address moves
         first = RELOAD if card.files.early else LET_GO
-        return adopt.beginning(mark, early, back, card.owner, first)
+        switch = adopt_files.switch_of(card.owner.daemon, card.nic, card.files.late)
+        decides = str(place.root / switch.lstrip("/"))
+        return adopt.beginning(mark, early, back, card.owner, first, decides)
 
     def _differing(self, kernel: Kernel) -> Any:
         wanted = self._wanted_

@@ -1,7 +1,8 @@
 """A card that was taken over goes back to the daemon it was taken from, with its addresses.
 
-Their files come back first: at a boot in between, the card is theirs (`early.held`). Then the addresses move from the
-bridge to the card, the daemon is told, and what answered before must answer; else all of it is undone.
+Their files come back first: at a boot in between, the card is theirs once the deciding one is (`later_boot.py`). Then
+the addresses move from the bridge to the card, the daemon is told, and what answered before must answer; else all of it
+is undone.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from hostagent.errors import HostagentError
 from hostagent.net import adopt, adopt_files, apply, bring, client_ids, journal
-from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.adopt_files import CannotAdoptError, Change
 from hostagent.net.devices import SCOPE_LINK
 from hostagent.net.foreign_daemons import TAKE
+from hostagent.net.later_boot import content
 from hostagent.net.model import want
 from hostagent.net.operation import Plan
 from hostagent.net.plan import plan as plan_of
@@ -35,6 +37,7 @@ from hostagent.netctl.adopt_place import (
     placed,
     probes,
     reader,
+    resolved,
     undone,
 )
 from hostagent.netctl.control import Control
@@ -52,10 +55,12 @@ if TYPE_CHECKING:
 
 def release(place: Place, request: Request) -> Any:
     """Give a card back to the daemon it was taken from; as `adopt.take`."""
+    earlier = resolved(place, request)
     note = noted(place.state, request.nic)
     with opened(place, note.bridge) as host:
         giving = _Giving(place, request, host, note)
         result = bring.empty_result(f"release {note.nic} to {note.daemon}", "", "planned")
+        result["told"] += earlier
         if request.dry_run:
             bring.put_plan(result, giving.rehearsed(), giving.kernel)
         else:
@@ -91,6 +96,11 @@ class _Giving(Network):
         mine = [c for c in note.files if c.path not in shared and (held is None or c.path != held.path)]
         self.files = tuple(placed(place, one) for one in adopt_files.restoring(mine, reader(place.root)))
         self.hold_off = None if held is None else placed(place, held)
+        ours = (note_file(place.state, note.nic), client_ids.file_of(note.bridge, place.state))
+        self.notes = tuple(
+            Change(str(path), had, None) for path in ours if (had := content(path)) is not None
+        )
+        self.switch = str(place.root / adopt_files.switch_of(note.daemon, note.nic, note.files).lstrip("/"))
         self.plan = Plan(())
         self.kernel: Kernel | None = None
         self.milliseconds: tuple[float, ...] = ()
@@ -122,7 +132,16 @@ class _Giving(Network):
         leases: tuple[Lease, ...] = want(now, refs, links=kernel.by_name()).leases
         planned = plan_of(wanted, kernel)
         self.plan = adopt.releasing(
-            planned, kernel, nic, bridge, note.daemon, self.files, leases, self.hold_off
+            planned,
+            kernel,
+            nic,
+            bridge,
+            note.daemon,
+            self.files,
+            leases,
+            self.hold_off,
+            self.notes,
+            self.switch,
         )
         if note.daemon == adopt_files.IFUPDOWN:
             self.plan = adopt.lasting(self.plan, nic)
@@ -157,8 +176,6 @@ class _Giving(Network):
         journal.commit(host.folder, written)
         with contextlib.suppress(HostagentError):
             host.disarm()
-        host.tools.file(str(note_file(self.place.state, note.nic)), None)
-        host.tools.file(str(client_ids.file_of(note.bridge, self.place.state)), None)
 
     def _must_have(self, had: set[str]) -> None:
         """The other daemon may make the IPv4 address anew: it is waited for."""

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Protocol
 from hostagent.errors import HostagentError, KernelError, OperatorError
 from hostagent.files import FileError, read_bounded
 from hostagent.named import NamedTuple
-from hostagent.net import bring, cache, probe
+from hostagent.net import bring, cache, journal, probe
 from hostagent.net.adopt import DEFAULTS
 from hostagent.net.adopt_files import Change
 from hostagent.net.apply import RolledBackError, Trouble
 from hostagent.net.change import ROLLED_BACK
 from hostagent.net.foreign_daemons import ForeignError
+from hostagent.net.later_boot import LIMIT_BYTES, content
 from hostagent.net.noted import note_change
 from hostagent.net.reachable import LostError
+from hostagent.net.unfinished import unfinished
 from hostagent.netctl.generation import keep
 from hostagent.netctl.plug import POLL_S
 
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
 
 FOLDER = "adopted"
 """Below STATE/net: of each card that was taken over, from whom, and what the files held before."""
-LIMIT_BYTES = 16 << 20
 SPARE_S = 120
 """What the timer gives beyond the deadline, for the steps themselves: a daemon may take 90 s to start anew."""
 DNS_PORT = 53
@@ -85,6 +86,22 @@ class Request(NamedTuple):
     dry_run: bool = False
     timeout_s: float = 60.0
     """For the lock, a DHCP server's offer, our DHCP client's first lease, and probes, each."""
+
+
+def resolved(place: Place, request: Request) -> list[str]:
+    """Resolve what a kill or a power cut left of an earlier change, before files and kernel are looked at: what they
+    say then is what is to be kept for the way back. What was done, in words; nothing for a dry run.
+
+    Raises BusyError, FileError.
+    """
+    if request.dry_run:
+        return []
+    with (
+        opened(place, "") as host,
+        journal.Lock(host.folder, f"{host.by} recover", wait_s=request.timeout_s, sleep=host.wait),
+    ):
+        told = unfinished(host)
+    return [told] if told else []
 
 
 class Adopted(NamedTuple):
@@ -253,15 +270,6 @@ def placed(place: Place, change: Change) -> Change:
 
 def reader(root: Path) -> Callable[[str], str | None]:
     return lambda path: content(root / path.lstrip("/"))
-
-
-def content(path: Path) -> str | None:
-    try:
-        return read_bounded(path, limit_bytes=LIMIT_BYTES).decode(errors="surrogateescape")
-    except FileError as error:
-        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
-            return None
-        raise
 
 
 @contextlib.contextmanager

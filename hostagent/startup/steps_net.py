@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hostagent.db.errors import UuidInvalidError
 from hostagent.errors import HostagentError, KernelError
-from hostagent.net import cache, early, emergency, journal, nics
+from hostagent.net import cache, early, emergency, journal, later_boot, nics
 from hostagent.net.devices import GROUP
 from hostagent.net.unfinished import state_of, unfinished
 from hostagent.netctl import generation, objects_sync, observed
@@ -157,9 +157,10 @@ def _mend_journal(context: Context, warnings: list[str], *, dry: bool) -> tuple[
             here = left.boot_id == opened.boot
             if here and left.state == journal.WAITING and opened.waiting():
                 return ()
+            decided = later_boot.decided(opened, left)
         if here and left.state == journal.UNDO_FAILED:
             return ()
-        kept = here and left.state == journal.APPLIED and digest and left.digest == digest
+        kept = decided or (here and left.state == journal.APPLIED and digest and left.digest == digest)
         return (Change(f"network change '{left.what}'", left.state, KEPT if kept else UNDONE),)
     try:
         with (

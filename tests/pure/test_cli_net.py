@@ -9,9 +9,14 @@ import pytest
 
 from hostagent.__main__ import main
 from hostagent.cli import netrecords
-from hostagent.errors import BusyError
+from hostagent.errors import BusyError, CallerError
 from hostagent.net import ask, cache, history, journal
+from hostagent.net.bring import empty_result
+from hostagent.net.change import Change, Course
 from hostagent.net.devices import Link
+from hostagent.net.model import want
+from hostagent.net.noted import note_course
+from hostagent.net.plan import plan as plan_of
 from hostagent.net.records import Network, Pif
 from tests.pure.net_machine import MAC, UUID, Machine, nic_link, no_daemon, records
 from tests.pure.startup_tree import make_paths
@@ -86,6 +91,55 @@ def test_history_lists_and_shows_one(hostagent):
     code, _, err = hostagent("net", "history", "2")
     assert code == 1
     assert "there is no change number 2; 1 are kept" in err
+
+
+def test_an_entry_shows_what_each_operation_was_done_with(hostagent):
+    hostagent.machine.up()
+
+    _, out, _ = hostagent("net", "history", "1")
+
+    lines = [line.split(None, 2)[2] for line in out.splitlines() if " ms " in line]
+    assert "address-add  xenbr0          text=192.0.2.10 prefix=24" in lines
+    assert any(line.startswith("link-set     eth0 ") and "master=xenbr0" in line for line in lines)
+    steps = json.loads(hostagent("net", "history", "1", "--json")[1])["steps"]
+    assert "text=192.0.2.10 prefix=24" in [step["args"] for step in steps]
+
+
+def test_operations_of_other_callers_have_their_arguments_in_the_history_too(hostagent):
+    made = hostagent.machine
+    kernel = made.kernel.look()
+    wanted = want(records(), ["nic"])
+    change = Change("up", records(), kernel, wanted, plan_of(wanted, kernel), digest="")
+    course = Course()
+    course.change = change
+
+    note_course(made.host(), course, 1.0)
+
+    (entry,) = history.read(made.folder)
+    assert "text=192.0.2.10 prefix=24" in [step.args for step in entry.steps]
+    assert any("master=xenbr0" in step.args for step in entry.steps)
+
+
+@pytest.mark.parametrize("number", ["-3", "0", "x", "1.5"])
+def test_how_many_changes_are_listed_is_one_or_more(hostagent, capsys, number):
+    with pytest.raises(SystemExit) as ended:
+        hostagent("net", "history", "--last", number)
+
+    assert ended.value.code == 2
+    assert f"a number, 1 or more, not '{number}'" in capsys.readouterr().err
+    assert hostagent("net", "history", "--last", "1")[0] == 0
+
+
+def test_an_error_of_a_result_is_with_the_other_errors(hostagent, monkeypatch):
+    """Exit code 3: what became of the change is on standard output, why on standard error."""
+    failed = CallerError("the switch is silent", hint="look at it")
+    undone = {**empty_result("up", outcome="rolled-back"), "error": failed.record()}
+    monkeypatch.setattr(netrecords, "change", lambda *_: undone)
+
+    code, out, err = hostagent("pif", "plug", "eth0")
+    assert (code, out, err) == (3, "up: rolled-back\n", "error: the switch is silent\nhint: look at it\n")
+    code, out, err = hostagent("pif", "plug", "eth0", "--json")
+    assert (code, json.loads(out)["error"]["found"], err) == (3, "the switch is silent", "")
 
 
 def test_confirm_keeps_and_undo_takes_back(hostagent):
@@ -262,16 +316,16 @@ def test_what_nobody_wants_up_may_be_as_it_likes(hostagent):
 
 
 def test_a_confirmation_that_comes_too_late_fails_and_says_what_became_of_the_change(hostagent):
-    code, out, _ = hostagent("net", "confirm")
-    assert code == 1
-    assert "error: no change waits for confirmation\nhint: hostagent net history" in out
+    code, out, err = hostagent("net", "confirm")
+    assert (code, out) == (1, "confirm: nothing\n")
+    assert "error: no change waits for confirmation\nhint: hostagent net history" in err
 
     hostagent.machine.up(confirm=True)
     assert hostagent("net", "undo")[0] == 0
-    code, out, _ = hostagent("net", "confirm")
+    code, _, err = hostagent("net", "confirm")
 
     assert code == 1
-    assert f"no change waits for confirmation: up PIF {UUID} (eth0) was undone at 20" in out
+    assert f"no change waits for confirmation: up PIF {UUID} (eth0) was undone at 20" in err
     assert json.loads(hostagent("net", "confirm", "--json")[1])["outcome"] == "nothing"
 
 
@@ -280,9 +334,9 @@ def test_a_change_that_is_not_whole_is_not_confirmed(hostagent, monkeypatch):
     monkeypatch.setattr(
         journal, "pending", lambda _, read=journal.pending: read(_)._replace(state=journal.BEGUN)
     )
-    code, out, _ = hostagent("net", "confirm")
+    code, _, err = hostagent("net", "confirm")
     assert code == 1
-    assert "begun, and not whole: it cannot be confirmed\nhint: hostagent net undo" in out
+    assert "begun, and not whole: it cannot be confirmed\nhint: hostagent net undo" in err
 
 
 def test_a_confirmed_change_is_not_told_of_as_undone(hostagent):
@@ -290,8 +344,8 @@ def test_a_confirmed_change_is_not_told_of_as_undone(hostagent):
     hostagent("net", "undo")
     hostagent.machine.up(confirm=True)
     assert hostagent("net", "confirm")[0] == 0
-    code, out, _ = hostagent("net", "confirm")
-    assert (code, "was undone" in out) == (1, False)
+    code, out, err = hostagent("net", "confirm")
+    assert (code, "was undone" in out + err) == (1, False)
 
 
 # words

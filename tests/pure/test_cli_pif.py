@@ -14,7 +14,10 @@ from hostagent.api import calls_adopt, calls_net
 from hostagent.api.methods import WrongTypeError
 from hostagent.cli import netrecords
 from hostagent.cli.parser import seconds
-from hostagent.net import ask, bring, cache, evidence, options
+from hostagent.net import ask, bring, cache, evidence, nics_look, options
+from hostagent.net.bring import empty_result
+from hostagent.net.nics import Seen
+from hostagent.net.nics_types import Nic
 from tests.pure.net_host import kernel, records
 from tests.pure.startup_tree import make_paths
 
@@ -34,6 +37,7 @@ def hostagent(tmp_path, capsys, monkeypatch):
         printed = capsys.readouterr()
         return code, printed.out, printed.err
 
+    run.folder = paths.state / "net"  # type: ignore[attr-defined]
     return run
 
 
@@ -170,3 +174,107 @@ def test_a_plan_waits_for_no_confirmation(hostagent, capsys):
 
     assert ended.value.code == 2
     assert "not allowed with" in capsys.readouterr().err
+
+
+# what is told of the records
+
+
+@pytest.fixture
+def renamed(monkeypatch):
+    """eth2 is called eth7 now, and its PIF was up."""
+    places = tuple(cache.Position(n, f"eth{n}", f"02:00:00:00:00:0{n}", f"0000:00:0{n}.0") for n in range(3))
+    seen = [
+        Seen(Nic(-1, name, f"02:00:00:00:00:0{n}", pci_path=f"0000:00:0{n}.0"))
+        for n, name in enumerate(("eth0", "eth1", "eth7"))
+    ]
+
+    def of(run):
+        cached = cache.read(run.folder).cached
+        cache.write(run.folder, cached.records, positions=places)
+        monkeypatch.setattr(nics_look, "look", lambda *_, **__: seen)
+        now = kernel()
+        links = {
+            index: link._replace(name="eth7", mac=LAST, permanent_mac=LAST) if link.name == "eth2" else link
+            for index, link in now.links.items()
+        }
+        monkeypatch.setattr(netrecords, "look", lambda: now._replace(links=links))
+
+    return of
+
+
+LAST = "02:00:00:00:00:02"
+FOLLOWS = f"note: eth2 is called eth7 now ({LAST}): its PIF follows\n"
+
+
+def test_looks_follow_a_nic_that_has_another_name_as_changes_do(hostagent, renamed):
+    renamed(hostagent)
+
+    code, out, err = hostagent("pif", "list", "--json")
+    assert (code, err) == (0, FOLLOWS)
+    assert "eth7" in [row["device"] for row in json.loads(out)]
+    assert hostagent("pif", "show", "eth7")[::2] == (0, FOLLOWS)
+    code, out, err = hostagent("pif", "explain", "eth7")
+    assert (code, err) == (0, FOLLOWS)
+    assert "pif-scan" not in out
+    code, out, err = hostagent("net", "graph")
+    assert (code, err) == (0, FOLLOWS)
+    assert "eth7" in out
+    told = json.loads(hostagent("net", "status", "--json")[1])["notes"]
+    assert told == [FOLLOWS.removeprefix("note: ").strip()]
+
+
+@pytest.mark.parametrize("words", [("show",), ("explain",), ("plug", "--plan")])
+def test_the_name_that_a_nic_had_still_means_its_pif(hostagent, renamed, monkeypatch, words):
+    renamed(hostagent)
+    asked = []
+
+    def change(_, request):
+        asked.append(request.pif)
+        return empty_result("up")
+
+    monkeypatch.setattr(netrecords, "change", change)
+
+    code, out, err = hostagent("pif", words[0], "eth2", *words[1:])
+
+    assert code == 0
+    assert asked == ["uuid-nic2"] if words[0] == "plug" else "uuid-nic2" in out
+    assert FOLLOWS.removeprefix("note: ").strip() in out + err
+
+
+def test_names_that_the_daemon_says_are_those_it_works_with(hostagent, renamed, monkeypatch):
+    renamed(hostagent)
+    content = (hostagent.folder / cache.NEWEST).read_text()
+    monkeypatch.setattr(ask, "ask", lambda *_, **__: content)
+
+    assert hostagent("pif", "show", "eth2")[::2] == (0, "")
+
+
+@pytest.mark.parametrize(
+    "words", [("pif", "list"), ("pif", "show", "eth2"), ("pif", "explain", "eth2"), ("net", "graph")]
+)
+def test_whoever_looks_first_tells_that_the_copy_was_damaged(hostagent, monkeypatch, words):
+    cache.mark_verified(hostagent.folder, cache.read(hostagent.folder).cached)
+    (hostagent.folder / cache.NEWEST).write_text("{")
+
+    def answer(*_, **__):
+        raise ask.AnsweredError("HOST_STILL_BOOTING", ())
+
+    monkeypatch.setattr(ask, "ask", answer)
+
+    code, _, err = hostagent(*words)
+
+    lines = err.splitlines()
+    assert (code, len(lines)) == (0, 3)
+    assert lines[0] == "note: the daemon is not ready (HOST_STILL_BOOTING)"
+    assert lines[1].endswith("(set aside as cache.json.damaged)")
+    assert lines[2] == "note: using generation 1, the last verified one"
+
+
+def test_a_change_tells_that_the_copy_was_damaged_which_its_look_set_aside(hostagent, monkeypatch):
+    cache.mark_verified(hostagent.folder, cache.read(hostagent.folder).cached)
+    (hostagent.folder / cache.NEWEST).write_text("{")
+    monkeypatch.setattr(netrecords, "change", lambda *_: empty_result("up"))
+
+    told = json.loads(hostagent("pif", "plug", "eth2", "--plan", "--json")[1])["told"]
+
+    assert "(set aside as cache.json.damaged)" in told[0]

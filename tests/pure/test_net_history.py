@@ -24,6 +24,22 @@ def test_what_is_appended_is_read_newest_first(tmp_path):
     assert (tmp_path / "net" / history.NAME).stat().st_mode & 0o777 == 0o600
 
 
+def test_an_entry_of_before_has_no_arguments(tmp_path):
+    old = b'[1000.0,"up","changed",0.1,"me","d",1,[["link-add","xapi1",0.25]],[]]'
+
+    found = history.decode(old)
+    assert found is not None
+    assert found.steps == (Done("link-add", "xapi1", 0.25),)
+    assert history.decode(old.replace(b"0.25", b'0.25,"a=b","more"')) is None
+
+
+def test_arguments_have_no_content_of_files_and_an_end():
+    secret = {"path": "/etc/x", "content": "psk=secret\n"}
+
+    assert history.done("file", "", secret, 1.0).args == "path=/etc/x size=11"
+    assert len(history.done("link-set", "a", {"x": "y" * 999}, 1.0).args) == history.ARGS_MOST
+
+
 def test_no_file_is_no_history(tmp_path):
     assert history.read(tmp_path) == ()
 

@@ -57,6 +57,11 @@ def test_the_forms_of_the_reference(words, expected):
         (["--pif-uuid", "u", "--timeout", "soon", "up"], "--timeout takes seconds"),
         (["--pif-uid", "u", "up"], "did you mean --pif-uuid?"),
         (["--vlan", "5", "up"], "there is no option --vlan"),
+        (["--pif-uuid", "u", "--explain", "down"], "as it is: down does not go with it"),
+        (["--explain", "rewrite"], "as it is: rewrite does not go with it"),
+        (["--pif-uuid", "u", "--explain", "--management"], "--management does not go with it"),
+        (["--pif-uuid", "u", "--explain", "--keep-old"], "--keep-old goes with --management"),
+        (["--pif-uuid", "u", "--explain", "--confirm"], "--explain and --confirm exclude each other"),
     ],
 )
 def test_wrong_command_lines_end_with_2(words, told, capsys):
@@ -269,3 +274,63 @@ def test_explain_prints_the_answer_and_changes_nothing(program, monkeypatch):
     assert code == 0
     assert out.startswith(f"PIF {UUID} (eth0): not up")
     assert program.machine.kernel.done == 0
+
+
+def test_explain_is_of_what_the_daemon_says_and_with_force_of_the_cached_copy(program, monkeypatch):
+    cache.write(program.machine.folder, records())
+    asked = []
+
+    def answer(path, method, *, timeout_s):
+        asked.append((path.endswith("run/hostagent/api.sock"), method))
+        fresh = records(uuid="of-the-daemon")
+        return cache.encode(cache.Cached(fresh, 9)).decode()
+
+    monkeypatch.setattr(ask, "ask", answer)
+
+    told = json.loads(program("--pif-uuid", "of-the-daemon", "--explain", "--json")[1])
+    assert asked == [(True, "hostagent.net_records")]
+    assert (told["what"], told["told"]) == ("explain of-the-daemon", [])
+    assert json.loads(program("--force", "xenbr0", "--explain", "--json")[1])["what"] == f"explain {UUID}"
+    assert len(asked) == 1
+
+
+def test_explain_tells_of_a_damaged_copy_and_of_a_daemon_that_is_not_ready(program, monkeypatch, capsys):
+    cache.write(program.machine.folder, records(), verified=True)
+    (program.machine.folder / cache.NEWEST).write_text("{")
+
+    def answer(*_, **__):
+        raise ask.AnsweredError("HOST_STILL_BOOTING", ())
+
+    monkeypatch.setattr(ask, "ask", answer)
+
+    assert program("--pif-uuid", UUID, "--explain")[0] == 0
+    err = capsys.readouterr().err
+    assert "note: the daemon is not ready (HOST_STILL_BOOTING)\n" in err
+    assert "(set aside as cache.json.damaged)\n" in err
+
+
+def test_ctrl_c_ends_with_130_and_says_nothing(program, monkeypatch, capsys):
+    """The undo of what is under way is that of every end: see `test_net_apply.py`."""
+    cache.write(program.machine.folder, records())
+    before = program.machine.kernel.look()
+    messages = interrupting(program.machine, monkeypatch)
+
+    assert program("--force", "xenbr0", "up") == (130, "")
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["called"]
+    assert len(messages) > 2
+    assert program.machine.kernel.look() == before
+
+
+def interrupting(machine, monkeypatch):
+    """Ctrl-C is typed between two messages to the kernel."""
+    execute = machine.kernel.execute
+    calls = []
+
+    def executing(operations):
+        calls.append(operations)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        execute(operations)
+
+    monkeypatch.setattr(machine.kernel, "execute", executing)
+    return calls

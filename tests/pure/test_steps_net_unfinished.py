@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.net import journal
+from hostagent.net import adopt_files, journal
+from hostagent.net.operation import Plan
 from hostagent.net.unfinished import state_of
 from hostagent.startup import network, steps_net
 from hostagent.startup.step import Change
@@ -30,6 +31,21 @@ def test_what_was_left_unfinished_is_undone_first_of_all(synced, nics, state):
     assert Change("network change 'a test'", state, "(undone)") in outcome.changes
     assert journal.pending(network.folder(synced.config)) is None
     assert nics.stood_down == 1
+
+
+def test_a_takeover_that_was_decided_before_the_power_went_is_kept(synced, nics, tmp_path):
+    folder, switch = network.folder(synced.config), tmp_path / "00-hostagent-eth9.network"
+    folder.mkdir(parents=True, exist_ok=True)
+    switch.write_text("ours")
+    step = adopt_files.file_step(adopt_files.Change(str(switch), None, "ours"), str(switch))
+    left = journal.begin(folder, Plan((step,)), boot="earlier", digest="", what="adopt eth9")
+    journal.mark(folder, left, journal.APPLIED)
+
+    outcome = compared(synced, steps_net.plan_management, steps_net.raise_management)
+
+    assert Change("network change 'adopt eth9'", journal.APPLIED, "(kept)") in outcome.changes
+    assert journal.pending(folder) is None
+    assert switch.read_text() == "ours"
 
 
 def test_an_undo_that_failed_is_told_and_nobody_says_that_it_is_undone(synced, nics):
