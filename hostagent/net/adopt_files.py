@@ -262,23 +262,29 @@ def uncommented(content: str) -> str:
     return "".join(out)
 
 
-def restoring(changes: Sequence[Change], content: Callable[[str], str | None]) -> tuple[Change, ...]:
+def restoring(
+    changes: Sequence[Change], content: Callable[[str], str | None], beside: Sequence[str] = ()
+) -> tuple[Change, ...]:
     """The way back for a release: what these changes made is as it was before, the switch last. A file of ifupdown's
-    that was edited since keeps that.
+    that was edited since keeps that, and the stanzas of other cards that are ours (`beside`) stay out of use in it.
 
     Raises CannotAdoptError for another file that somebody has edited since and that was not ours alone.
     """
     found = []
     for change in reversed(changes):
         now, back = content(change.path), change.before
-        if now not in (back, change.after) and back is not None:
-            if now is None or MARK not in (change.after or ""):
-                raise CannotAdoptError(
-                    f"{change.path} was edited since it was taken over; what it held before must not replace that",
-                    hint="make it hold again what it held before (the note of the takeover in"
-                    " /var/lib/hostagent/net/adopted has it), then: hostagent net release",
-                )
+        of_ifupdown = now is not None and MARK in (change.after or "")
+        edited = now not in (back, change.after) and back is not None
+        if now is not None and of_ifupdown and (edited or beside):
             back = uncommented(now)
+            for device in beside:
+                back = comment_out(back, device)[0]
+        elif edited:
+            raise CannotAdoptError(
+                f"{change.path} was edited since it was taken over; what it held before must not replace that",
+                hint="make it hold again what it held before (the note of the takeover in"
+                " /var/lib/hostagent/net/adopted has it), then: hostagent net release",
+            )
         if now != back:
             found.append(Change(change.path, now, back))
     return tuple(found)

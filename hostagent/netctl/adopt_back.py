@@ -89,12 +89,13 @@ class _Giving(Network):
         self.request = request
         self.host = host
         self.note = note
-        shared = {
-            change.path for other in notes(place.state) if other.nic != note.nic for change in other.files
-        }
+        others = [other for other in notes(place.state) if other.nic != note.nic]
+        shared = {c.path for other in others for c in other.files if adopt_files.MARK not in (c.after or "")}
+        beside = [other.nic for other in others if other.daemon == adopt_files.IFUPDOWN]
         held = adopt_files.hold_off(note.daemon, note.nic, reader(place.root))
         mine = [c for c in note.files if c.path not in shared and (held is None or c.path != held.path)]
-        self.files = tuple(placed(place, one) for one in adopt_files.restoring(mine, reader(place.root)))
+        restored = adopt_files.restoring(mine, reader(place.root), beside)
+        self.files = tuple(placed(place, one) for one in restored)
         self.hold_off = None if held is None else placed(place, held)
         ours = (note_file(place.state, note.nic), client_ids.file_of(note.bridge, place.state))
         self.notes = tuple(

@@ -10,7 +10,7 @@ from hostagent.errors import BusyError, HostagentError
 from hostagent.files import FileError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
-from hostagent.net.adopt_files import CannotAdoptError
+from hostagent.net.adopt_files import CannotAdoptError, comment_out
 from hostagent.net.apply import RolledBackError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
@@ -354,6 +354,21 @@ def test_ifupdown_gives_it_up_and_no_ifdown_runs(tmp_path, site):
     assert host.at_boot() == []
     release(host.place, Request("eth0"))
     assert host.files()["etc/network/interfaces"] == INTERFACES
+
+
+def test_another_card_of_the_same_interfaces_file_stays_ours_when_one_is_given_back(tmp_path, site):
+    host = Host(tmp_path, site.db)
+    other = "auto eth1\niface eth1 inet static\n    address 198.51.100.1/24\n"
+    host.put("/etc/network/interfaces", INTERFACES + other)
+    take(host.place, Request("eth0"))
+    before = host.files()["etc/network/interfaces"]
+    after = comment_out(before, "eth1")[0]
+    host.put("/etc/network/interfaces", after)
+    note = {"nic": "eth1", "bridge": "xenbr1", "daemon": "ifupdown"}
+    note["files"] = [["/etc/network/interfaces", before, after]]
+    (host.state / "net/adopted/eth1.json").write_text(json.dumps(note))
+    release(host.place, Request("eth0"))
+    assert host.files()["etc/network/interfaces"] == INTERFACES + comment_out(other, "eth1")[0]
 
 
 def test_what_comes_back_to_ifupdowns_dhcp_client_does_not_end_with_the_former_lease(tmp_path, site):
