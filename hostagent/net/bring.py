@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hostagent.net.finding import Finding
     from hostagent.net.management import Wire
     from hostagent.net.operation import Plan
-    from hostagent.net.records import Pif, Records
+    from hostagent.net.records import Network, Pif, Records
     from hostagent.net.result import Result
 
 UP, DOWN = "up", "down"
@@ -94,6 +94,8 @@ class Host(NamedTuple):
     """RUN; None: what is true until the next boot is not noted."""
     remarks: Callable[[], list[str]] = list
     """What of the host as a whole makes every network less than was asked for, in words."""
+    hand_out: Callable[[str, Network | None], None] = lambda *_: None
+    """Addresses for guests on this bridge, as its network says; None: no more (`leases_server.put`)."""
 
 
 def find(records: Records, request: Request) -> Pif:

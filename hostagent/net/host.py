@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hostagent.net import dhcp
     from hostagent.net.devices import Kernel, Lease, Link, Wanted
     from hostagent.net.probe import Answer, Probe
+    from hostagent.net.records import Network
 
 HOLD = "net"  # before the points of `apply.Tools.hold`, in the file of the fault tests
 CLIENT_LIMIT_BYTES = 64 << 10
@@ -74,7 +75,14 @@ def open_host(root: Path, *, state: Path, run: Path, management: str = "") -> br
         wire=_wire(root),
         remarks=lambda: filtered(root),
         run=run,
+        hand_out=lambda bridge, network: _hand_out(bridge, network, run, state / cache.FOLDER),
     )
+
+
+def _hand_out(bridge: str, network: Network | None, run: Path, folder: Path) -> None:
+    from hostagent.net import leases_server
+
+    leases_server.put(bridge, network, run, folder)
 
 
 def _wire(root: Path) -> Wire:

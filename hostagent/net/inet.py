@@ -30,6 +30,11 @@ def number(text: str) -> int:
     return int.from_bytes(inet_pton(AF_INET6 if ":" in text else AF_INET, text))
 
 
+def of_number(value: int) -> str:
+    """The IPv4 address of a number from 0 to 2^32 - 1."""
+    return inet_ntop(AF_INET, value.to_bytes(4))
+
+
 def prefix_of(netmask: str) -> int:
     """Length of the prefix that a dotted netmask stands for; -1 when it is none."""
     if ":" in netmask or not address(netmask):

@@ -23,7 +23,7 @@ OFFLOADS = ("rx", "tx", "sg", "tso", "gso", "gro", "lro")
 FLAGS = {"on": True, "true": True, "off": False, "false": False}
 DOMAIN_BYTES = 253
 DOMAIN_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")
-INTERNAL_FIRST, INTERNAL_NETMASK = "169.254.0.1", "255.255.0.0"
+INTERNAL_FIRST, INTERNAL_LAST, INTERNAL_NETMASK = "169.254.0.1", "169.254.255.254", "255.255.0.0"
 
 
 class KeyProblem(NamedTuple):
@@ -66,6 +66,8 @@ class NetworkKeys(NamedTuple):
     host_internal: bool = False
     first: str = INTERNAL_FIRST
     """dom0's address on the host-internal network (`ip_begin`)."""
+    last: str = INTERNAL_LAST
+    """The last address that guests there are given (`ip_end`): in the subnet of `first`, and not before it."""
     netmask: str = INTERNAL_NETMASK
     problems: tuple[KeyProblem, ...] = ()
 
@@ -73,7 +75,15 @@ class NetworkKeys(NamedTuple):
 OWNER_KEYS = ("defaultroute", "peerdns")
 PIF_KEYS = frozenset((*OWNER_KEYS, "domain", "mtu"))
 NETWORK_KEYS = frozenset(
-    ("persist", "is_host_internal_management_network", "static-routes", "mtu", "ip_begin", "netmask")
+    (
+        "persist",
+        "is_host_internal_management_network",
+        "static-routes",
+        "mtu",
+        "ip_begin",
+        "ip_end",
+        "netmask",
+    )
 )
 NO_PIF_KEYS = PifKeys()
 NO_NETWORK_KEYS = NetworkKeys()
@@ -109,6 +119,7 @@ def of_network(other_config: Mapping[str, str]) -> NetworkKeys:
     if inet.prefix_of(netmask) < 0:
         problems.append(_problem("netmask", netmask, "is no netmask", "use a form like 255.255.0.0"))
         netmask = INTERNAL_NETMASK
+    first = _ipv4(other_config, "ip_begin", INTERNAL_FIRST, problems)
     return NetworkKeys(
         routes=routes,
         mtu=_mtu(other_config, problems),
@@ -116,7 +127,8 @@ def of_network(other_config: Mapping[str, str]) -> NetworkKeys:
         features=features,
         persist=_flag(other_config, "persist", problems),
         host_internal=_flag(other_config, "is_host_internal_management_network", problems),
-        first=_ipv4(other_config, "ip_begin", INTERNAL_FIRST, problems),
+        first=first,
+        last=_last(other_config, first, netmask, problems),
         netmask=netmask,
         problems=tuple(problems),
     )
@@ -308,6 +320,27 @@ def _ipv4(other_config: Mapping[str, str], key: str, default: str, problems: lis
     if ":" not in text and (found := inet.address(text)):
         return found
     problems.append(_problem(key, text, "is no IPv4 address", f"remove it to have {default}"))
+    return default
+
+
+def _last(other_config: Mapping[str, str], first: str, netmask: str, problems: list[KeyProblem]) -> str:
+    """`ip_end`; where it is not given, or cannot be used, the last address of the subnet but the broadcast's."""
+    prefix, begin = inet.prefix_of(netmask), inet.number(first)
+    top = begin | ~inet.number(netmask) & 0xFFFFFFFF
+    default = inet.of_number(max(begin, top - 1))
+    if "ip_end" not in other_config:
+        return default
+    last = _ipv4(other_config, "ip_end", default, problems)
+    if not inet.contains(first, prefix, last):
+        found = f"is not in {inet.subnet(first, prefix)}/{prefix}, where ip_begin is"
+    elif inet.number(last) < begin:
+        found = f"is before ip_begin, {first}"
+    elif inet.number(last) == top and prefix < 31:
+        found = f"is the broadcast address of {inet.subnet(first, prefix)}/{prefix}"
+    else:
+        return last
+    hint = f"remove it to have {default}, or set ip_begin, ip_end and netmask together"
+    problems.append(_problem("ip_end", other_config["ip_end"], found, hint))
     return default
 
 

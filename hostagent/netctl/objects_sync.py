@@ -163,7 +163,10 @@ def internal_network(transaction: Transaction) -> list[Change]:
         return [Change(f"network {INTERNAL['name_label']}", None, MADE)]
     ref = found[0]
     has = pairs(transaction, "network", ref, "other_config")
-    values = {"bridge": INTERNAL["bridge"], "other_config": {**INTERNAL_KEYS, **has}}
+    lacking = dict(INTERNAL_KEYS)
+    if not has.keys().isdisjoint(("ip_begin", "netmask")):
+        del lacking["ip_end"]  # another range ends elsewhere: with its subnet, unless it says so
+    values = {"bridge": INTERNAL["bridge"], "other_config": {**lacking, **has}}
     return put(transaction, "network", ref, values)
 
 

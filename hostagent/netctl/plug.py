@@ -193,7 +193,10 @@ class Network:
             records = Records("", {}, {}, {}, {})
             what = f"remove {', '.join(gone)}"
             with self._carried_out(host, Change(what, records, kernel, wanted, plan_of(wanted, kernel))):
-                return gone
+                pass
+            for name in gone:
+                _hand_out(host, records, name)
+            return gone
 
     def planned(self, records: Records, refs: Sequence[str]) -> Plan:
         """What `bring_up` of these PIFs would do now. Raises as it does."""
@@ -327,11 +330,21 @@ class Network:
         with self._host(was) as host:
             kernel = host.tools.netlink.look()
             wanted = _bridge_wanted(records, network, kernel, present=present)
-            what = f"{'make' if present else 'remove'} bridge {records.networks[network].bridge}"
+            bridge = records.networks[network].bridge
+            what = f"{'make' if present else 'remove'} bridge {bridge}"
             with self._carried_out(
                 host, _leading_to(after, what, host, kernel, wanted, records, was=was or records)
             ):
                 yield {}
+            _hand_out(host, records, bridge, network if present else "")
+
+
+def _hand_out(host: Host, records: Records, bridge: str, network: str = "") -> None:
+    """Guests get addresses on a bridge as its network says, once it is there for good; without a network no more."""
+    try:
+        host.hand_out(bridge, records.networks.get(network))
+    except HostagentError as error:  # its guests may have addresses of their own
+        log.warning("%s (hint: %s)", error.found, error.hint)
 
 
 def _bridge_wanted(records: Records, network: str, kernel: Kernel, *, present: bool) -> Wanted:

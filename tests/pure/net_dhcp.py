@@ -54,6 +54,7 @@ class Host:
 
     def __init__(self):
         self.ran = []
+        self.packages = []
         self.active = False
         self.dumps = []
         self.journal = ""
@@ -61,8 +62,9 @@ class Host:
         self.version = "dhcpcd 10.1.0\n"
 
     def run(self, argv, *, timeout_s, package=None, check=True):
-        del timeout_s, package, check
+        del timeout_s, check
         self.ran.append(" ".join(argv))
+        self.packages.append(package)
         if self.fails and argv[0] == self.fails:
             raise CommandError(argv, "was not found", hint="apt-get install it")
         out = ""

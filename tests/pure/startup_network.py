@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from hostagent.errors import KernelError
-from hostagent.net import apply, bring, cache
+from hostagent.net import apply, bring, cache, leases_server
 from hostagent.net.devices import Address, Route
 from hostagent.net.management import Wire
 from hostagent.net.probe import Answer
@@ -64,6 +64,8 @@ class FakeHost:
         self.now = 0.0
         self.owned = {}
         self.done = []
+        self.served = {}
+        self.no_server = False
 
     def look(self):
         return self.kernel.look()
@@ -96,6 +98,17 @@ class FakeHost:
     def stand_down(self):
         self.stood_down += 1
 
+    def hand_out(self, bridge, network):
+        wanted = None if network is None else leases_server.served(network)
+        if wanted is None:
+            self.served.pop(bridge, None)
+        elif self.no_server:
+            raise leases_server.LeasesError(
+                "`dnsmasq` was not found", hint=f"apt-get install {leases_server.PACKAGE}"
+            )
+        else:
+            self.served[bridge] = wanted
+
     def resolve(self, text, _bridge):
         self.resolver = text
 
@@ -123,6 +136,7 @@ class FakeHost:
             waiting=lambda: self.waits,
             stand_down=self.stand_down,
             run=run,
+            hand_out=self.hand_out,
             wire=Wire(lambda probe, _: self.ask(probe), self._holder, self._announce),
         )
 

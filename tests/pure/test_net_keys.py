@@ -67,6 +67,7 @@ def test_every_key_of_a_network():
         persist=True,
         host_internal=True,
         first="172.30.0.1",
+        last="172.30.0.9",
         netmask="255.255.255.0",
     )
     keys.check_network(given_keys)
@@ -119,14 +120,37 @@ def test_what_does_nothing_is_told_and_may_be_set(key, value):
     [
         ("persist", "x"),
         ("ip_begin", "169.254.0"),
+        ("ip_end", "fe80::9"),
+        ("ip_end", "169.255.0.9"),
+        ("ip_end", "169.254.0.0"),
+        ("ip_end", "169.254.255.255"),
         ("netmask", "255.0.255.0"),
         ("mtu", "-1"),
     ],
 )
 def test_a_bad_key_of_a_network_is_left_out_and_refused_when_it_is_set(key, value):
     assert keys.of_network({key: value})._replace(problems=()) == NetworkKeys()
-    with pytest.raises(InvalidValueError, match=key):
+    with pytest.raises(InvalidValueError, match=key) as caught:
         keys.check_network({key: value})
+    assert caught.value.params == (f"other_config:{key}", value)
+
+
+@pytest.mark.parametrize(
+    ("given_keys", "last"),
+    [
+        ({"ip_begin": "10.9.0.1"}, "10.9.255.254"),
+        ({"ip_begin": "10.9.0.1", "netmask": "255.255.255.0"}, "10.9.0.254"),
+        ({"ip_begin": "10.9.0.1", "netmask": "255.255.255.254"}, "10.9.0.1"),
+        ({"ip_begin": "10.9.0.1", "netmask": "255.255.255.255"}, "10.9.0.1"),
+        ({"ip_begin": "255.255.255.255"}, "255.255.255.255"),
+        ({"ip_begin": "10.9.0.1", "ip_end": "10.9.0.1"}, "10.9.0.1"),
+    ],
+)
+def test_the_range_of_the_internal_network_ends_with_its_subnet_unless_it_says_so(given_keys, last):
+    assert keys.of_network(given_keys) == NetworkKeys(
+        first=given_keys["ip_begin"], last=last, netmask=given_keys.get("netmask", "255.255.0.0")
+    )
+    keys.check_network(given_keys)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostagent.net import journal
+from hostagent.net import journal, keys, leases_server
 from hostagent.net.nics import FILE
 from hostagent.net.operation import Operation
 from hostagent.startup import network, steps_net, steps_networks
@@ -162,6 +162,26 @@ def test_what_an_operator_gave_to_the_internal_network_stays(synced):
     record = rows(synced)["network"][ref]
     assert (record["name_label"], record["other_config"]["ip_begin"]) == ("mine", "10.9.0.1")
     assert record["other_config"]["netmask"] == "255.255.0.0"
+    keys.check_network(record["other_config"])  # the range has not the end of another
+    assert keys.of_network(record["other_config"]).last == "10.9.255.254"
+
+
+def test_guests_get_addresses_from_the_start_where_the_internal_network_persists(synced, nics):
+    steps_networks.make_internal_network(synced)
+    with synced.host.database.write() as w:
+        (ref,) = w.where("network", bridge="xenapi")
+        config = w.get("network", ref, "other_config")
+        w.update("network", ref, {"other_config": {**config, "persist": "true"}})
+
+    steps_networks.raise_networks(synced)
+    served = leases_server.Served("xenapi", "169.254.0.2", "169.254.255.254", "255.255.0.0")
+    assert nics.served == {"xenapi": served}
+
+    with synced.host.database.write() as w:
+        w.update("network", ref, {"other_config": config})
+    control = network.control_of(synced.config, synced.host)
+    assert steps_networks.clean_bridges(control, nics.look()) == ("xenapi",)
+    assert nics.served == {}
 
 
 # --- S47 ---

@@ -6,6 +6,7 @@ What the host then has is read with ip, bridge and /proc; what it does, from fra
 from __future__ import annotations
 
 import ipaddress
+import re
 
 import pytest
 from nested_xen import faults, services
@@ -70,6 +71,47 @@ def test_the_network_of_guest_installers_has_its_address_when_it_is_first_attach
     assert seen.uplinks("xenapi") == set()
     assert seen.addresses("xenapi") == {"169.254.0.1/16"}
     net.host.exec("ip link delete xenapi")  # no call takes it away
+
+
+@pytest.mark.full
+def test_a_guest_on_the_hosts_internal_network_gets_an_address_while_its_bridge_is_there(net):
+    (ref,) = [
+        ref
+        for ref, record in net.api.network.get_all_records().items()
+        if record["other_config"].get("is_host_internal_management_network") == "true"
+    ]
+    unit = "hostagent-leases-xenapi.service"
+    pid = f"systemctl show {unit} -p MainPID --value"
+    net.api.network.attach(ref, net.me)
+    first = net.host.exec(pid).stdout.strip()
+    assert first not in ("", "0")
+    net.api.network.attach(ref, net.me)
+    assert net.host.exec(pid).stdout.strip() == first
+
+    net.host.exec(
+        "ip netns add guest; ip link add guest0 type veth peer name eth0 netns guest;"
+        " ip link set guest0 master xenapi up; ip -n guest link set eth0 up"
+    )
+    try:
+        mac = net.host.exec("ip -n guest -br link show eth0").stdout.split()[2]
+        asked = "ip netns exec guest busybox udhcpc -f -q -n -t 10 -i eth0 -s /bin/true 2>&1"
+        told = net.host.exec(asked).stdout
+        leased = re.search(r"lease of (169\.254\.\d+\.\d+) obtained", told)
+        assert leased, told
+        given = net.host.exec("cat /var/lib/hostagent/net/served/xenapi.leases").stdout
+        assert f" {mac} {leased[1]} " in given
+        listening = net.host.exec("ss -Hlun 'sport = :67'").stdout.splitlines()
+        assert [line for line in listening if "%xenapi:67" in line]
+        assert not [line for line in listening if "%" not in line]
+    finally:
+        net.host.exec("ip netns delete guest", check=False)
+
+    net.host.exec("ip link delete xenapi")
+    await_that(
+        lambda: net.host.exec(f"systemctl is-active {unit}", check=False).code != 0,
+        "the server ends with its bridge",
+    )
+    assert net.host.exec("pgrep -f [s]erved/xenapi", check=False).stdout == ""
 
 
 # addresses

@@ -12,6 +12,7 @@ from hostagent.errors import KernelError
 from hostagent.net import bring, journal
 from hostagent.net.apply import RolledBackError
 from hostagent.net.attached import attached
+from hostagent.net.leases_server import Served
 from hostagent.netctl.plug import Network
 from tests.pure.netctl_plugs import Refused, a_host, bonded, raised, state
 
@@ -202,6 +203,92 @@ def test_an_internal_network_has_a_bridge_from_attach_to_detach(net, host):
     assert not net.has_bridge("xenapi")
     with net.detach(records, ref):  # none is right too
         pass
+
+
+INTERNAL = {"is_host_internal_management_network": "true"}
+
+
+def internal(**config):
+    made = a_host()
+    ref = made.network("xenapi", other_config={**INTERNAL, **config})
+    return made.records("xenbr0"), ref
+
+
+def attached_to(net, records, ref):
+    with net.attach(records, ref, was=records):
+        pass
+
+
+def test_guests_of_the_internal_network_get_addresses_from_attach_to_detach(net, host):
+    records, ref = internal(ip_begin="10.9.0.1", ip_end="10.9.0.9", netmask="255.255.255.0")
+
+    attached_to(net, records, ref)
+    assert host.served == {"xenapi": Served("xenapi", "10.9.0.2", "10.9.0.9", "255.255.255.0")}
+
+    longer, _ = internal(ip_begin="10.9.0.1", ip_end="10.9.0.99", netmask="255.255.255.0")
+    attached_to(net, longer, ref)  # the bridge is there
+    assert host.served["xenapi"].last == "10.9.0.99"
+
+    with net.detach(longer, ref):
+        pass
+    assert host.served == {}
+
+
+def test_no_other_network_hands_addresses_out(net, host):
+    made = a_host()
+    refs = [
+        made.network("xapi7", other_config={"ip_begin": "10.9.0.1"}),
+        made.network("br7", managed=False, other_config=INTERNAL),
+        made.network("xapi8", other_config={**INTERNAL, "ip_begin": "10.9.0.1", "ip_end": "10.9.0.1"}),
+    ]
+    records = made.records("xenbr0")
+
+    for ref in refs:
+        attached_to(net, records, ref)
+
+    assert host.served == {}
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_an_attach_that_is_refused_or_undone_hands_nothing_out(net, host, refused):
+    records, ref = internal()
+    host.fails = {"xenapi"} if refused else set()
+
+    with pytest.raises(RolledBackError if refused else Refused), net.attach(records, ref, was=records):
+        raise Refused
+
+    assert host.served == {}
+    assert not net.has_bridge("xenapi")
+
+
+def test_a_detach_that_is_undone_goes_on_handing_out(net, host):
+    records, ref = internal()
+    attached_to(net, records, ref)
+    before = dict(host.served)
+
+    with pytest.raises(Refused), net.detach(records, ref):
+        raise Refused
+
+    assert net.has_bridge("xenapi")
+    assert host.served == before
+
+
+def test_without_a_server_the_bridge_is_made_and_that_is_told(net, host, caplog):
+    records, ref = internal()
+    host.no_server = True
+
+    attached_to(net, records, ref)
+
+    assert net.has_bridge("xenapi")
+    assert "`dnsmasq` was not found (hint: apt-get install dnsmasq-base)" in caplog.text
+
+
+def test_a_bridge_that_nobody_needs_takes_its_server_along(net, host):
+    records, ref = internal()
+    attached_to(net, records, ref)
+
+    assert net.remove_bridges(["xenapi"], records) == ("xenapi",)
+    assert host.served == {}
 
 
 def test_nics_and_management_are_those_of_the_host(net):
