@@ -34,8 +34,9 @@ def test_an_edited_interfaces_file_gets_the_card_back_and_keeps_the_edit():
 
 def test_stanzas_of_another_card_that_is_ours_stay_out_of_use_in_the_same_file():
     both = INTERFACES + "\nauto eth1\niface eth1 inet static\n    address 198.51.100.1/24\n"
-    first = Change(PATH, both, comment_out(both, "eth0")[0])
-    second = Change(PATH, first.after, comment_out(first.after, "eth1")[0])
+    without = comment_out(both, "eth0")[0]
+    first = Change(PATH, both, without)
+    second = Change(PATH, without, comment_out(without, "eth1")[0])
 
     (back,) = restoring([first], {PATH: second.after}.get, ["eth1"])
     assert back.after == comment_out(both, "eth1")[0]

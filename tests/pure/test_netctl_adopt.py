@@ -364,8 +364,8 @@ def test_another_card_of_the_same_interfaces_file_stays_ours_when_one_is_given_b
     before = host.files()["etc/network/interfaces"]
     after = comment_out(before, "eth1")[0]
     host.put("/etc/network/interfaces", after)
-    note = {"nic": "eth1", "bridge": "xenbr1", "daemon": "ifupdown"}
-    note["files"] = [["/etc/network/interfaces", before, after]]
+    files = [["/etc/network/interfaces", before, after]]
+    note = {"nic": "eth1", "bridge": "xenbr1", "daemon": "ifupdown", "files": files}
     (host.state / "net/adopted/eth1.json").write_text(json.dumps(note))
     release(host.place, Request("eth0"))
     assert host.files()["etc/network/interfaces"] == INTERFACES + comment_out(other, "eth1")[0]
