@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PACKAGE = "dnsmasq-base"
 LEASE = "12h"
 FOLDER = "served"
+SETTLE = ("udevadm", "settle", "--timeout=5")
 NAME = re.compile(r"[A-Za-z0-9_.]+", re.ASCII)
 """Bridges whose name means itself in dnsmasq's file, and in the name of a unit and of a device unit."""
 
@@ -135,13 +136,15 @@ def ensure(wanted: Served, index: int, run_dir: Path, folder: Path) -> str:
         running = runs(unit(bridge))
         if running and content(file) == text:
             return "unchanged"
-        if running:
-            run(["systemctl", "stop", unit(bridge)], timeout_s=STOP_TIMEOUT_S)
+        # also one that is just ending; no such unit is right too
+        run(["systemctl", "stop", unit(bridge)], timeout_s=STOP_TIMEOUT_S, package="systemd", check=False)
         for parent in (leases.parent, file.parent):
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(file, text, mode=0o600)
         argv = ["dnsmasq", "--test", f"--conf-file={file}"]
         run(argv, timeout_s=COMMAND_TIMEOUT_S, package=PACKAGE)
+        # systemd must have heard that a bridge of that name went before this one came: it ends what is bound to it
+        run(SETTLE, timeout_s=COMMAND_TIMEOUT_S, package="udev", check=False)
         run(start_argv(bridge, file, leases), timeout_s=COMMAND_TIMEOUT_S, package="systemd")
     except CommandError as error:
         found = f"no addresses are handed out on {bridge}: {error.found}"

@@ -332,10 +332,14 @@ class Network:
             wanted = _bridge_wanted(records, network, kernel, present=present)
             bridge = records.networks[network].bridge
             what = f"{'make' if present else 'remove'} bridge {bridge}"
-            with self._carried_out(
-                host, _leading_to(after, what, host, kernel, wanted, records, was=was or records)
-            ):
-                yield {}
+            change = _leading_to(after, what, host, kernel, wanted, records, was=was or records)
+            try:
+                with self._carried_out(host, change):
+                    yield {}
+            except BaseException:
+                if not present and change.planned.steps:  # the bridge came back, and its server ended with it
+                    _hand_out(host, records, bridge, network)
+                raise
             _hand_out(host, records, bridge, network if present else "")
 
 

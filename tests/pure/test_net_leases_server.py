@@ -109,7 +109,11 @@ def test_another_range_and_a_bridge_that_was_made_anew_restart_it(dirs, host, wa
 
     assert leases_server.ensure(wanted, index, *dirs) == "restarted"
 
-    assert [line.split()[0] for line in changes(host)] == ["systemctl", "dnsmasq", "systemd-run"]
+    stopped, tried, settled, started = changes(host)
+    assert stopped == "systemctl stop hostagent-leases-xenapi.service"
+    assert tried.startswith("dnsmasq --test ")
+    assert settled == "udevadm settle --timeout=5"  # else systemd may end it for the bridge of before
+    assert started.startswith("systemd-run ")
 
 
 def test_one_that_died_is_started_anew(dirs, host):
@@ -126,7 +130,7 @@ def test_without_the_program_the_package_is_named(dirs, host):
         leases_server.put("xenapi", network(), *dirs)
 
     assert caught.value.hint == "apt-get install it"  # as `run` makes it of the package
-    assert host.packages == ["systemd", leases_server.PACKAGE]
+    assert host.packages[-1] == leases_server.PACKAGE
     assert host.did("systemd-run") == []
 
 
