@@ -211,7 +211,9 @@ def finish(
 
 def _narrow(pif: Pif, change: Change, host: Host) -> list[str]:
     network = change.records.networks.get(pif.network)
-    if host.wire is None or network is None or not (change.planned.steps or comes(change.wanted, pif.ref)):
+    if host.wire is None or network is None or pif.ip_mode == "None":
+        return []
+    if not (change.planned.steps or comes(change.wanted, pif.ref)):
         return []
     from hostagent.net.reachable import narrow
 
