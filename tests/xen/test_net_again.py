@@ -20,6 +20,7 @@ pytestmark = [pytest.mark.shares_host, pytest.mark.destructive, pytest.mark.time
 TAGGED, TAGGED_TESTER = "203.0.113.11", "203.0.113.200"
 SEGMENTS = ("bond-a", "bond-b")
 INTERNAL, THEIRS = "xenapi", "br-theirs"
+THEIR_MAC = "02:00:00:00:00:31"
 OWN_ADDRESS = "169.254.0.1/16"
 
 
@@ -246,8 +247,9 @@ def test_of_a_network_that_others_look_after_the_bridge_is_only_looked_for(net):
     assert THEIRS not in look(net.host).links
 
     nic = net.nic(STORAGE)
+    # an address that is given is left alone by udev
     net.host.exec(
-        f"ip link add {THEIRS} type bridge stp_state 1 && ip link set {THEIRS} up"
+        f"ip link add {THEIRS} address {THEIR_MAC} type bridge stp_state 1 && ip link set {THEIRS} up"
         f" && ip address add {ADDRESS}/{PREFIX} dev {THEIRS}"
     )
     try:
