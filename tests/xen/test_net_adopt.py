@@ -74,9 +74,19 @@ class Session:
         return len(after) > before + 5 and after == list(range(1, len(after) + 1)) and process.alive(self.pid)
 
 
+@pytest.fixture(scope="module")
+def used() -> list[Host]:
+    """Hosts that a test of this file has had."""
+    return []
+
+
 @pytest.fixture
-def host(take_hosts: Any) -> Host:
+def host(take_hosts: Any, used: list[Host]) -> Host:
+    """As it was installed: whose the card is, and what a daemon was set up with, is not left from the test before."""
     (found,) = take_hosts(1, "installed")
+    if any(one is found for one in used):
+        found.reset()
+    used.append(found)
     assert isinstance(found.machine.address, str)
     start(found)
     return found  # type: ignore[no-any-return]
