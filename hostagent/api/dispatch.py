@@ -43,6 +43,8 @@ REF = DataType(Kind.REF, "task")
 QUICK_PREFIXES = ("get_",)
 SLOW_READS = ("get_all_records", "get_all_where", "get_all_records_where")
 THREADS = 32
+WHY_MOST = 1000
+"""Letters in the log of why a call failed: some are the caller's own."""
 ASYNC = "Async."
 
 
@@ -360,4 +362,5 @@ def _note(message: Message, session: Session | None, peer: Peer, outcome: str, w
     who = session.name if session else "no session"
     audit.info("%s from %s: %s: %s", who, peer.address or "local", message.wire_name, outcome)
     if why:
-        log.info("%s: %s", message.wire_name, " ".join(why.split()))
+        line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(why.split()))
+        log.info("%s: %s", message.wire_name, line[:WHY_MOST])

@@ -271,10 +271,8 @@ def keeper(config: Config, host: HostState, control: Control) -> Keeper:
         dhcp_lease.keep_last(bridge, lease, state)
 
     def resolve(dns: Dns, bridge: str) -> None:
-        if (
-            resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
-            == "told resolved"
-        ):
+        resolver.put(resolv_conf.render(dns, resolver.current(root, bridge)), bridge, root)
+        if dns.servers and resolver.look(root).owner == resolver.RESOLVED:
             resolver.take_off(root, bridge, look(config), management(config)[0])
 
     def carry_out(operations: Sequence[Operation]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 from hostagent.net import bring, cache, foreign, foreign_daemons, journal, nics_types, probe
@@ -12,6 +13,7 @@ from hostagent.net.operation import Operation
 from hostagent.net.verify import Around
 from hostagent.netctl.adopt_place import Place
 from hostagent.netctl.plug import Site as PlugSite
+from tests.pure import netctl_host
 from tests.pure.net_kernel import FakeKernel
 
 MAC = "02:00:00:00:00:00"
@@ -22,6 +24,7 @@ KEYFILE = (
 )
 NETWORKD = "[Match]\nName=eth0\n\n[Network]\nAddress=192.0.2.10/24\nGateway=192.0.2.1\nDNS=192.0.2.53\n"
 DHCP = "[Match]\nName=e*\n\n[Network]\nDHCP=yes\n"
+LEASE = "ADDRESS=192.0.2.10\nNETMASK=255.255.255.0\nROUTER=192.0.2.1\nDNS=192.0.2.53\nCLIENTID=ff00010203\n"
 INTERFACES = """\
 auto lo eth0
 iface lo inet loopback
@@ -50,6 +53,22 @@ class Watched(FakeKernel):
             self.addresses = had
         held = any(one.text == "192.0.2.10" for one in self.addresses)
         self.without += not held or (bool(self.done) and not self.routes)
+
+
+@contextlib.contextmanager
+def stock(folder):
+    """The database of a host whose first card is not ours yet."""
+    (folder / "db").mkdir(parents=True)
+    with netctl_host.opened(folder / "db") as found:
+        none = {"ip_configuration_mode": "None", "IP": "", "netmask": "", "gateway": "", "management": False}
+        found.set("PIF", found.pifs[0], **none, currently_attached=False)
+        yield found
+
+
+def by_dhcp(folder, database):
+    found = Host(folder, database, dhcp=True).networkd(DHCP)
+    found.put("/run/systemd/netif/leases/2", LEASE)
+    return found
 
 
 class Host:

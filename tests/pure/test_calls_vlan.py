@@ -43,6 +43,14 @@ def test_a_vlan_that_cannot_be_plugged_is_not_made(site):
     assert (error[0], error[2]) == ("PIF_CONFIGURATION_ERROR", "no 8021q; modprobe 8021q")
 
 
+def test_what_a_caller_gave_is_short_and_printable_in_the_log(site, caplog):
+    caplog.set_level("INFO")
+    site.fails("network.create", {"name_label": "x", "bridge": "\x1b[31m\n" + "y" * 5000})
+    line = next(one.getMessage() for one in caplog.records if "cannot be called" in one.getMessage())
+    assert len(line) < 1100
+    assert line.isprintable()
+
+
 def test_what_has_a_tag_already_is_named(site, caplog):
     caplog.set_level("INFO")
     _, eth1, eth2, *_ = site.pifs

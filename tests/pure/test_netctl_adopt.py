@@ -10,29 +10,24 @@ from hostagent.errors import BusyError, HostagentError
 from hostagent.files import FileError
 from hostagent.net import apply, cache, history
 from hostagent.net.adopt import AlreadyAdoptedError
-from hostagent.net.adopt_files import CannotAdoptError, comment_out
+from hostagent.net.adopt_files import CannotAdoptError
 from hostagent.net.apply import RolledBackError
 from hostagent.net.reachable import LostError
 from hostagent.net.reconfigure import text_of
 from hostagent.net.unfinished import state_of, unfinished
-from hostagent.net.verify import FOREVER
 from hostagent.netctl import adopt, adopt_objects
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
 from hostagent.netctl.adopt_place import NotAdoptedError, Request
-from tests.pure import adopt_host, netctl_host
-from tests.pure.adopt_host import DHCP, INTERFACES, Host, Killed
+from tests.pure import adopt_host
+from tests.pure.adopt_host import INTERFACES, Host, Killed
 
 SWITCH = "etc/systemd/network/00-hostagent-eth0.network"
-LEASE = "ADDRESS=192.0.2.10\nNETMASK=255.255.255.0\nROUTER=192.0.2.1\nDNS=192.0.2.53\nCLIENTID=ff00010203\n"
 
 
 @pytest.fixture
 def site(tmp_path):
-    (tmp_path / "db").mkdir()
-    with netctl_host.opened(tmp_path / "db") as found:
-        none = {"ip_configuration_mode": "None", "IP": "", "netmask": "", "gateway": "", "management": False}
-        found.set("PIF", found.pifs[0], **none, currently_attached=False)
+    with adopt_host.stock(tmp_path) as found:
         yield found
 
 
@@ -43,9 +38,7 @@ def host(tmp_path, site):
 
 @pytest.fixture
 def dhcp(tmp_path, site):
-    found = Host(tmp_path, site.db, dhcp=True).networkd(DHCP)
-    found.put("/run/systemd/netif/leases/2", LEASE)
-    return found
+    return adopt_host.by_dhcp(tmp_path, site.db)
 
 
 def pif(site):
@@ -341,52 +334,6 @@ def test_again_is_refused_as_it_is_ours(host):
     take(host.place, Request("eth0"))
     with pytest.raises(AlreadyAdoptedError):
         take(host.place, Request("eth0"))
-
-
-def test_ifupdown_gives_it_up_and_no_ifdown_runs(tmp_path, site):
-    host = Host(tmp_path, site.db)
-    host.put("/etc/network/interfaces", INTERFACES)
-    take(host.place, Request("eth0"))
-    content = host.files()["etc/network/interfaces"]
-    assert "#hostagent# iface eth0 inet static" in content
-    assert "\nauto lo\n" in content
-    assert host.said == [("ifupdown", "let-go", "eth0")]
-    assert host.at_boot() == []
-    release(host.place, Request("eth0"))
-    assert host.files()["etc/network/interfaces"] == INTERFACES
-
-
-def test_another_card_of_the_same_interfaces_file_stays_ours_when_one_is_given_back(tmp_path, site):
-    host = Host(tmp_path, site.db)
-    other = "auto eth1\niface eth1 inet static\n    address 198.51.100.1/24\n"
-    host.put("/etc/network/interfaces", INTERFACES + other)
-    take(host.place, Request("eth0"))
-    before = host.files()["etc/network/interfaces"]
-    after = comment_out(before, "eth1")[0]
-    host.put("/etc/network/interfaces", after)
-    files = [["/etc/network/interfaces", before, after]]
-    note = {"nic": "eth1", "bridge": "xenbr1", "daemon": "ifupdown", "files": files}
-    (host.state / "net/adopted/eth1.json").write_text(json.dumps(note))
-    release(host.place, Request("eth0"))
-    assert host.files()["etc/network/interfaces"] == INTERFACES + comment_out(other, "eth1")[0]
-
-
-def test_what_comes_back_to_ifupdowns_dhcp_client_does_not_end_with_the_former_lease(tmp_path, site):
-    """Its dhclient leaves the lifetime of an address that it finds as it is until it renews."""
-    host = Host(tmp_path, site.db, dhcp=True)
-    host.put("/etc/network/interfaces", "iface eth0 inet dhcp\n")
-    host.given = ""
-    with pytest.raises(HostagentError):
-        take(host.place, Request("eth0"))
-    assert [one.valid_s for one in host.kernel.look().addresses] == [FOREVER]
-    host.do("address-add", {"text": "192.0.2.10", "prefix": 24, "valid_s": 3000, "flags": 0x0})
-    host.given = "192.0.2.10"
-    take(host.place, Request("eth0"))
-    assert adopted(host)
-    assert [one.valid_s for one in host.kernel.look().addresses] == [3000]
-    release(host.place, Request("eth0"))
-    assert host.addresses() == {("eth0", "192.0.2.10", 24)}
-    assert [one.valid_s for one in host.kernel.look().addresses] == [FOREVER]
 
 
 def test_release_gives_all_back(host, site):

@@ -14,10 +14,9 @@ from hostagent.netctl import adopt
 from hostagent.netctl.adopt import take
 from hostagent.netctl.adopt_back import release
 from hostagent.netctl.adopt_place import Request, notes
-from tests.pure import netctl_host
-from tests.pure.adopt_host import DHCP, INTERFACES, MAC, Host, Killed
+from tests.pure import adopt_host
+from tests.pure.adopt_host import INTERFACES, LEASE, MAC, Host, Killed
 
-LEASE = "ADDRESS=192.0.2.10\nNETMASK=255.255.255.0\nROUTER=192.0.2.1\nDNS=192.0.2.53\nCLIENTID=ff00010203\n"
 MOST = 60
 """More points than there are."""
 
@@ -27,9 +26,7 @@ def networkd(folder, database):
 
 
 def by_dhcp(folder, database):
-    found = Host(folder, database, dhcp=True).networkd(DHCP)
-    found.put("/run/systemd/netif/leases/2", LEASE)
-    return cloudy(found)
+    return cloudy(adopt_host.by_dhcp(folder, database))
 
 
 def ifupdown(folder, database):
@@ -59,10 +56,7 @@ HOSTS = [networkd, by_dhcp, ifupdown, network_manager]
 @contextlib.contextmanager
 def fresh(tmp_path, number, made):
     folder = tmp_path / str(number)
-    (folder / "db").mkdir(parents=True)
-    with netctl_host.opened(folder / "db") as site:
-        none = {"ip_configuration_mode": "None", "IP": "", "netmask": "", "gateway": "", "management": False}
-        site.set("PIF", site.pifs[0], **none, currently_attached=False)
+    with adopt_host.stock(folder) as site:
         yield made(folder, site.db)
 
 
@@ -93,6 +87,15 @@ def booted(host, kernel):
         shutil.rmtree(host.root / folder, ignore_errors=True)
 
 
+def theirs_at_next_boot(host, kernel, number):
+    """Whose the card is then; nothing waits, and no daemon was told anything."""
+    booted(host, kernel)
+    early.recover(host.open(""))
+    assert host.pending() is None, number
+    assert host.said == [], number
+    return bool(host.at_boot())
+
+
 def lasting(host):
     """Every file of the host and of ours that a takeover touches, but the inventory."""
     kept = {
@@ -118,11 +121,7 @@ def test_takeover_without_power_is_wholly_ours_or_wholly_theirs_after_the_boot(t
             before, kernel, inventory = lasting(host), copy.deepcopy(host.kernel), host.inventory.read_text()
             if not power_cut(host, number, lambda host=host: take(host.place, Request("eth0")), monkeypatch):
                 break
-            booted(host, kernel)
-            early.recover(host.open(""))
-            assert host.pending() is None, number
-            assert host.said == [], number
-            theirs = bool(host.at_boot())
+            theirs = theirs_at_next_boot(host, kernel, number)
             seen.append(theirs)
             if not theirs:
                 assert whole(host), number
@@ -151,11 +150,7 @@ def test_release_without_power_is_wholly_ours_or_wholly_theirs_after_the_boot(tm
             ours = lasting(host)
             if not power_cut(host, number, lambda host=host: release(host.place, Request()), monkeypatch):
                 break
-            booted(host, kernel)
-            early.recover(host.open(""))
-            assert host.pending() is None, number
-            assert host.said == [], number
-            theirs = bool(host.at_boot())
+            theirs = theirs_at_next_boot(host, kernel, number)
             seen.append(theirs)
             assert lasting(host) == (before if theirs else ours), number
     assert number < MOST - 1
